@@ -1,0 +1,75 @@
+//===- Attention.h - The kernels over pages ----------------------*- C++ -*-===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// What a kernel sees of a cache: tables and strides, never an object. Callers
+// have validated everything; kernels cannot fail.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_RUNTIME_ATTENTION_H
+#define LLM_RUNTIME_ATTENTION_H
+
+#include "llm/Runtime/CAPI.h"
+
+#include <cstdint>
+
+namespace llm {
+
+/// One layer's pages of K and V. Token t of KV head h in block b starts at
+/// `k + b * blockStride + h * headStride + t * tokenStride`; its head_dim
+/// elements are contiguous. All strides are in bytes.
+struct KVPages {
+  void *k;
+  void *v;
+  llm_dtype dtype; ///< LLM_F32, LLM_F16 or LLM_BF16
+  int32_t kvHeads;
+  int32_t headDim;
+  int32_t blockSize; ///< tokens of one block
+  int64_t blockStride;
+  int64_t headStride;
+  int64_t tokenStride;
+};
+
+/// The ragged batch of one attention call. Row i owns queries
+/// cuSeqlens[i] .. cuSeqlens[i + 1] - 1; its first query is at position
+/// firstPosition[i] and it may read keys 0 .. seqLens[i] - 1.
+struct BatchView {
+  int32_t numSequences;
+  const int32_t *cuSeqlens;     ///< [B + 1]
+  const int32_t *firstPosition; ///< [B]
+  const int32_t *seqLens;       ///< [B]
+  const int32_t *blockTable;    ///< [B, tableStride]
+  int64_t tableStride;          ///< in entries
+};
+
+/// A query at position p sees the keys j of its row with j < seqLens[i] and
+/// (!causal or j <= p) and (window == 0 or j > p - window).
+struct AttentionParams {
+  float scale;
+  float softcap;  ///< 0: none; else s -> softcap * tanh(s / softcap)
+  int32_t window; ///< 0: none
+  bool causal;
+};
+
+/// out = softmax(scale q k^T + masks) v over the pages, accumulated in f32.
+/// q, out: [T, Hq, D] strided, one dtype (f32, f16, bf16), last dimension
+/// contiguous. lse: null or f32 [T, Hq] strided. A row without a visible key
+/// gets out = 0, lse = -inf; masked slots are never read.
+void pagedAttention(const KVPages &pages, const BatchView &batch,
+                    const AttentionParams &params, const llm_tensor &q,
+                    const llm_tensor &out, const llm_tensor *lse);
+
+/// Writes token t of k and v ([T, Hkv, D] strided; f32, f16 or bf16; last
+/// dimension contiguous) to slot slotMapping[t] = block * blockSize + offset,
+/// rounded once to the pages' dtype (nearest even); -1 skips the token.
+void writeKV(const KVPages &pages, const int64_t *slotMapping,
+             const llm_tensor &k, const llm_tensor &v);
+
+} // namespace llm
+
+#endif // LLM_RUNTIME_ATTENTION_H
