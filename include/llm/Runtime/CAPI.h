@@ -183,9 +183,12 @@ typedef struct llm_value_desc {
   int64_t sizes[LLM_MAX_RANK];
   int32_t symbols[LLM_MAX_RANK];
   int32_t symbol_add[LLM_MAX_RANK];
-  /// Range of an integer input's elements, checked before the call
-  /// (min_value > max_value: unchecked).
-  int64_t min_value, max_value;
+  /// The elements of an i32 input are in [0, below), checked before the call;
+  /// with `below_symbol` >= 0 the bound is that symbol's value instead. A
+  /// negative `below` without a symbol: unchecked.
+  int64_t below;
+  int32_t below_symbol;
+  int32_t reserved; ///< zero
 } llm_value_desc;
 
 typedef struct llm_call llm_call;

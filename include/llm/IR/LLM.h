@@ -1,0 +1,44 @@
+//===- LLM.h - The llm dialect -----------------------------------*- C++
+//-*-===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_IR_LLM_H
+#define LLM_IR_LLM_H
+
+#include "mlir/Bytecode/BytecodeOpInterface.h"
+#include "mlir/IR/BuiltinTypes.h"
+#include "mlir/IR/Dialect.h"
+#include "mlir/IR/OpDefinition.h"
+#include "mlir/IR/OpImplementation.h"
+#include "mlir/IR/PatternMatch.h"
+#include "mlir/Interfaces/InferTypeOpInterface.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+
+#include "llm/IR/LLMDialect.h.inc"
+#include "llm/IR/LLMEnums.h.inc"
+
+#define GET_TYPEDEF_CLASSES
+#include "llm/IR/LLMTypes.h.inc"
+
+#define GET_ATTRDEF_CLASSES
+#include "llm/IR/LLMAttrs.h.inc"
+
+#include "llm/IR/LLMInterfaces.h.inc"
+
+namespace mlir::llm::detail {
+/// Effects of an op on its cache operand: none on a value; a read, and a write
+/// if the op consumes, on a handle.
+void getCacheEffects(
+    Operation *op,
+    ::llvm::SmallVectorImpl<MemoryEffects::EffectInstance> &effects);
+} // namespace mlir::llm::detail
+
+#define GET_OP_CLASSES
+#include "llm/IR/LLMOps.h.inc"
+
+#endif // LLM_IR_LLM_H

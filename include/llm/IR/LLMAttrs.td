@@ -1,0 +1,142 @@
+//===- LLMAttrs.td - Attributes of the llm dialect ---------*- tablegen -*-===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_IR_LLMATTRS_TD
+#define LLM_IR_LLMATTRS_TD
+
+include "llm/IR/LLMBase.td"
+
+class LLM_Attr<string name, string attrMnemonic, list<Trait> traits = []>
+    : AttrDef<LLM_Dialect, name, traits> {
+  let mnemonic = attrMnemonic;
+}
+
+//===----------------------------------------------------------------------===//
+// Enumerations
+//===----------------------------------------------------------------------===//
+
+def LLM_KVStrategy : I32Enum<"KVStrategy", "how a cache gets its blocks", [
+    I32EnumCase<"Paged", 0, "paged">,
+    I32EnumCase<"Static", 1, "static">]> {
+  let cppNamespace = "::mlir::llm";
+}
+
+def LLM_KVStrategyAttr : EnumAttr<LLM_Dialect, LLM_KVStrategy, "kv_strategy"> {
+  let summary = "How a cache gets its blocks";
+  let description = [{
+    `paged`: a pool of a given number of blocks, taken as sequences grow.
+    `static`: room for every sequence at max_seq_len, so that no step can run
+    out of blocks. This is policy, not type: it changes no value.
+  }];
+  let assemblyFormat = "`<` $value `>`";
+}
+
+def LLM_RopePairing : I32Enum<"RopePairing", "which lanes rotate together", [
+    I32EnumCase<"Half", 0, "half">,
+    I32EnumCase<"Adjacent", 1, "adjacent">]> {
+  let cppNamespace = "::mlir::llm";
+}
+
+def LLM_RopePairingAttr
+    : EnumAttr<LLM_Dialect, LLM_RopePairing, "rope_pairing"> {
+  let summary = "Which lanes rotate together";
+  let description = [{
+    `half`: lanes i and i + D/2 (Hugging Face); `adjacent`: lanes 2i and 2i + 1
+    (GGUF's llama files, whose q and k rows are permuted for it).
+  }];
+  let assemblyFormat = "`<` $value `>`";
+}
+
+/// The optional operands of `lookup_kv` and `paged_attention`, by name.
+def LLM_Extra : I32Enum<"Extra", "name of an optional operand", [
+    I32EnumCase<"Step", 0, "step">,
+    I32EnumCase<"BlockIndices", 1, "block_indices">]> {
+  let cppNamespace = "::mlir::llm";
+}
+
+def LLM_ExtraAttr : EnumAttr<LLM_Dialect, LLM_Extra, "extra"> {
+  let summary = "Name of an optional operand";
+  let assemblyFormat = "`<` $value `>`";
+}
+def LLM_ExtraNamesAttr
+    : TypedArrayAttrBase<LLM_ExtraAttr, "names of the optional operands">;
+
+def LLM_ArgumentKind : I32Enum<"ArgumentKind", "kind of a call's argument", [
+    I32EnumCase<"Input", 0, "input">,
+    I32EnumCase<"Output", 1, "output">,
+    I32EnumCase<"Weight", 2, "weight">,
+    I32EnumCase<"Cache", 3, "cache">]> {
+  let cppNamespace = "::mlir::llm";
+}
+
+def LLM_ArgumentKindAttr
+    : EnumAttr<LLM_Dialect, LLM_ArgumentKind, "argument_kind"> {
+  let summary = "Kind of a call's argument";
+}
+
+//===----------------------------------------------------------------------===//
+// Attributes of function arguments
+//===----------------------------------------------------------------------===//
+
+def LLM_KVCacheConfigAttr : LLM_Attr<"KVCacheConfig", "kv_cache_config"> {
+  let summary = "What a model suggests for its cache";
+  let description = [{
+    The argument attribute `llm.config` of a public function's cache: what
+    `llm_kv_config_init` starts from where the type leaves a parameter open.
+
+    Example:
+
+    ```mlir
+    func.func @f(%c: !llm.paged_kv_cache<2x1x64xf16>
+        {llm.config = #llm.kv_cache_config<block_size = 16,
+                                           max_seq_len = 8192>})
+        -> !llm.paged_kv_cache<2x1x64xf16> {
+      return %c : !llm.paged_kv_cache<2x1x64xf16>
+    }
+    ```
+  }];
+  let parameters = (ins
+    OptionalParameter<"int64_t", "0: the library's default">:$block_size,
+    OptionalParameter<"int64_t", "0: the library's default">:$max_seq_len,
+    OptionalParameter<"int64_t", "0: the library's default">:$max_sequences,
+    DefaultValuedParameter<"::mlir::llm::KVStrategy",
+                           "::mlir::llm::KVStrategy::Paged">:$strategy);
+  let assemblyFormat = "`<` struct(params) `>`";
+  let genVerifyDecl = 1;
+}
+
+def LLM_WeightAttr : LLM_Attr<"Weight", "weight"> {
+  let summary = "The tensors of a model file that make up a weight argument";
+  let description = [{
+    The argument attribute `llm.weight` of a public function. Several names are
+    concatenated along `axis` at load, each read in its file's own format.
+    `panel_rows` is set by `llm-pack-weights`: the argument then holds the
+    [N, K] matrix of that many rows N as panels `[ceil(N / 32)][K][32]`.
+
+    Example:
+
+    ```mlir
+    func.func @f(%qkv: tensor<96x64xf32>
+        {llm.weight = #llm.weight<["q.weight", "k.weight", "v.weight"],
+                                  axis = 0>}) {
+      return
+    }
+    ```
+  }];
+  let parameters = (ins
+    ArrayRefParameter<"::mlir::StringAttr">:$names,
+    DefaultValuedParameter<"int64_t", "0">:$axis,
+    OptionalParameter<"int64_t", "rows of a packed matrix">:$panel_rows);
+  let assemblyFormat = [{
+    `<` `[` $names `]` (`,` `axis` `=` $axis^)?
+        (`,` `panel_rows` `=` $panel_rows^)? `>`
+  }];
+  let genVerifyDecl = 1;
+}
+
+#endif // LLM_IR_LLMATTRS_TD

@@ -1,0 +1,44 @@
+//===- BuildModel.h - A model file as an MLIR module -------------*- C++
+//-*-===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_IMPORT_BUILDMODEL_H
+#define LLM_IMPORT_BUILDMODEL_H
+
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/OwningOpRef.h"
+#include "llvm/Support/Error.h"
+
+namespace mlir::llm {
+
+class ModelFile;
+
+/// What linear layers compute with, and what the cache holds.
+enum class ElementKind { F32, F16, BF16 };
+
+struct ImportOptions {
+  ElementKind weights = ElementKind::F32; ///< F32 or BF16
+  ElementKind cache = ElementKind::F16;
+};
+
+/// Builds the module of `model`: one private function @layer for all layers
+/// and the entry
+///
+///   @forward(tokens [T], seq_ids [B], cu_seqlens [B+1], logit_rows [R],
+///            cache, weights...) -> (logits [R, vocab], cache)
+///
+/// over a ragged batch. Weight arguments carry `#llm.weight` with the source's
+/// tensor names. Fails, naming the tensor, when the file lacks one or holds it
+/// in another shape: all problems in one message.
+::llvm::Expected<OwningOpRef<ModuleOp>>
+buildModel(MLIRContext &context, const ModelFile &model,
+           const ImportOptions &options);
+
+} // namespace mlir::llm
+
+#endif // LLM_IMPORT_BUILDMODEL_H

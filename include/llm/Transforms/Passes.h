@@ -1,0 +1,46 @@
+//===- Passes.h - Passes and pipelines ---------------------------*- C++
+//-*-===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_TRANSFORMS_PASSES_H
+#define LLM_TRANSFORMS_PASSES_H
+
+#include "llm/IR/LLM.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Pass/Pass.h"
+#include "mlir/Pass/PassOptions.h"
+
+namespace mlir::llm {
+
+#define GEN_PASS_DECL
+#include "llm/Transforms/Passes.h.inc"
+
+#define GEN_PASS_REGISTRATION
+#include "llm/Transforms/Passes.h.inc"
+
+/// Options of the pipeline `llm-to-cpu`.
+struct LLMToCPUOptions : public PassPipelineOptions<LLMToCPUOptions> {
+  Option<bool> strict{
+      *this, "strict",
+      ::llvm::cl::desc("Report an error where a cache would be copied."),
+      ::llvm::cl::init(false)};
+  Option<std::string> programName{
+      *this, "program-name", ::llvm::cl::desc("Name of the exported program."),
+      ::llvm::cl::init("")};
+};
+
+/// From a model over cache values to the LLVM dialect, for one CPU.
+void buildLLMToCPUPipeline(OpPassManager &manager,
+                           const LLMToCPUOptions &options);
+
+void registerLLMPipelines();
+
+} // namespace mlir::llm
+
+#endif // LLM_TRANSFORMS_PASSES_H

@@ -1,0 +1,214 @@
+//===- Passes.td - Every pass and conversion on one page ---*- tablegen -*-===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// In the order of the pipeline `llm-to-cpu`.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_TRANSFORMS_PASSES_TD
+#define LLM_TRANSFORMS_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+def DecomposeRope : Pass<"llm-decompose-rope", "::mlir::ModuleOp"> {
+  let summary = "Lower llm.rope to linalg";
+  let description = [{
+    Replaces each `llm.rope` by two `linalg.generic`: the cosines and sines of
+    all angles, `[T, D/2, 2]`, and the rotation. Angles are f32. Leaves no
+    `llm.rope`.
+
+    ```mlir
+    %y = llm.rope %x, %pos {inv_freq = array<f32: 1.0, 0.01>,
+                            pairing = #llm.rope_pairing<half>}
+        : tensor<?x3x4xf32>, tensor<?xi32>
+    ```
+    becomes
+    ```mlir
+    %angles = linalg.generic ... ins(%pos) outs(%a : tensor<?x2x2xf32>)
+    %y = linalg.generic ... outs(%b : tensor<?x3x4xf32>)
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::math::MathDialect", "::mlir::tensor::TensorDialect"];
+}
+
+def PackWeights : Pass<"llm-pack-weights", "::mlir::ModuleOp"> {
+  let summary = "Hold weight matrices as panels of 32 rows";
+  let description = [{
+    A weight argument `[N, K]` of a public function that is only used as the
+    second operand of `linalg.matmul` with a transposed right side, directly or
+    through calls of private functions, becomes panels `[ceil(N / 32)][K][32]`
+    (zeros behind row N), and each product a `linalg.generic` over panels with
+    the attribute `llm.linear`. The loader packs (`panel_rows` in
+    `#llm.weight`). Other weights stay as they are.
+
+    ```mlir
+    func.func @f(%x: tensor<?x64xf32>, %w: tensor<96x64xbf16>
+        {llm.weight = #llm.weight<["w"]>}) -> tensor<?x96xf32>
+    ```
+    becomes
+    ```mlir
+    func.func @f(%x: tensor<?x64xf32>, %w: tensor<3x64x32xbf16>
+        {llm.weight = #llm.weight<["w"], panel_rows = 96>}) -> tensor<?x96xf32>
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::tensor::TensorDialect"];
+}
+
+def MaterializeCache : Pass<"llm-materialize-cache", "::mlir::ModuleOp"> {
+  let summary = "Turn cache values into handles, in place where provable";
+  let description = [{
+    Gives every cache value one owner: a version is consumed or dropped exactly
+    once on every path.
+
+    1. *Normalise*: `arith.select` on caches becomes `scf.if`,
+       `scf.execute_region` is inlined. What the pass does not know (a cache
+       through unstructured control flow, `scf.while`, an unknown op) is an
+       error at the op.
+    2. *Schedule reads* of an old version before its consumer where their
+       operands allow.
+    3. *Snapshot* what remains: a second consuming use on a path, a read that
+       may follow, a consumer in a loop that the value is defined outside of.
+       Each is a remark; with `strict`, an error with a note at the stale use.
+    4. *Drop elaboration*: `llm.drop_kv` where a version ends unconsumed.
+    5. *Convert* to handles with memory effects: consuming ops lose their cache
+       result.
+
+    A private function takes its cache *moved* if it may consume it, else
+    *borrowed* (a fixpoint over the call graph). A public function's i-th
+    returned cache is *tied* to its i-th cache argument, or as `llm.tied` on the
+    result says: `llm.replace_kv` writes it back to the host's object. An
+    argument tied to no result is borrowed: the host sees no change.
+
+    ```mlir
+    func.func @f(%c: !kv, %k: tensor<1x1x1x64xf16>) -> !kv {
+      %c1 = llm.append_kv %c, %k, %k : !kv, ... -> !kv
+      return %c1 : !kv
+    }
+    ```
+    becomes
+    ```mlir
+    func.func @f(%c: !handle, %k: tensor<1x1x1x64xf16>) {
+      llm.append_kv %c, %k, %k : !handle, ...
+      return
+    }
+    ```
+  }];
+  let options = [
+    Option<"strict", "strict", "bool", "false",
+           "Report an error where a snapshot would have to be inserted.">,
+    Option<"stopAfter", "stop-after", "std::string", "\"\"",
+           "Stop after the step normalise, schedule, snapshot or drop.">,
+  ];
+  let statistics = [
+    Statistic<"numSnapshots", "snapshots", "Number of snapshots inserted">,
+    Statistic<"numDrops", "drops", "Number of drops inserted">,
+  ];
+  let dependentDialects = [
+    "::mlir::llm::LLMDialect", "::mlir::scf::SCFDialect"];
+}
+
+def ExportEntry : Pass<"llm-export-entry", "::mlir::ModuleOp"> {
+  let summary = "Make public functions entries of the exported call";
+  let description = [{
+    Needs handles. The arguments of every public function become
+    `llm.call_argument`, its tensor results go to output buffers, and a
+    description of weights, caches, inputs and outputs is left on the function
+    as `llm.entry` for `convert-llm-to-runtime`. `llm.dims` names the
+    symbolic dimensions ("T", "B+1"); an output dimension without a name is
+    checked against the computed size when it runs. Leaves public functions
+    without arguments and results.
+  }];
+  let dependentDialects = [
+    "::mlir::bufferization::BufferizationDialect", "::mlir::cf::ControlFlowDialect",
+    "::mlir::memref::MemRefDialect", "::mlir::tensor::TensorDialect",
+    "::mlir::llm::LLMDialect"];
+}
+
+def ConvertLLMToRuntime : Pass<"convert-llm-to-runtime", "::mlir::ModuleOp"> {
+  let summary = "Lower handles, steps and llm ops to calls of the runtime";
+  let description = [{
+    Needs handles and entries; runs before bufferization. Each op becomes one
+    call of its runtime symbol (CAPI.h) that returns a code: tensors travel as
+    `llm_tensor`, handles and steps as i64, results through pointers. Every
+    function that reaches the runtime takes the call as its first argument;
+    source locations become the program's table of sites. Leaves no llm op or
+    type, and one exported symbol `NAME_program`.
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",
+    "::mlir::LLVM::LLVMDialect", "::mlir::memref::MemRefDialect"];
+  let options = [
+    Option<"programName", "program-name", "std::string", "\"\"",
+           "Name of the program; the module's symbol name when empty, else "
+           "\"model\".">,
+    Option<"triple", "triple", "std::string", "\"\"",
+           "Target triple to record in the program; the host's when empty.">,
+  ];
+}
+
+def VectorizeLinear : Pass<"llm-vectorize-linear", "::mlir::func::FuncOp"> {
+  let summary = "Tile and vectorize matrix products over panels";
+  let description = [{
+    The schedule for ops marked `llm.linear` by `llm-pack-weights`: panels in
+    parallel (`scf.forall`), 8 rows of activations at a time with a remainder of
+    single rows, an 8 x 32 tile of the result in registers over all of K.
+    Leaves no `llm.linear`.
+  }];
+  let dependentDialects = [
+    "::mlir::affine::AffineDialect", "::mlir::scf::SCFDialect",
+    "::mlir::tensor::TensorDialect", "::mlir::vector::VectorDialect"];
+}
+
+def PlanWorkspace : Pass<"llm-plan-workspace", "::mlir::ModuleOp"> {
+  let summary = "Take buffers from the call's arena";
+  let description = [{
+    Runs after bufferization. Each `memref.alloc` becomes
+    `llm_rt_workspace`, whose failure is a status; a function or loop body that
+    returns no buffer marks the arena at its start and releases it at its end.
+    An allocation inside a parallel region is an error. Leaves no
+    `memref.alloc` and no `memref.dealloc`.
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::LLVM::LLVMDialect",
+    "::mlir::memref::MemRefDialect"];
+}
+
+def PropagateStatus : Pass<"llm-propagate-status", "::mlir::ModuleOp"> {
+  let summary = "Return the code of a runtime call that fails";
+  let description = [{
+    Runs on unstructured control flow. Every function that can reach a runtime
+    call gets a leading i32 result; each such call is followed by a branch to
+    one block that returns the code. A runtime call inside a parallel region is
+    an error: it has no early exit. `cf.assert` becomes `llm_rt_fail`.
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::cf::ControlFlowDialect",
+    "::mlir::LLVM::LLVMDialect"];
+}
+
+def CheckPipeline : Pass<"llm-check-pipeline", "::mlir::ModuleOp"> {
+  let summary = "Verify what must be gone between two passes of a pipeline";
+  let description = [{
+    Fails at the first op of a dialect in `gone`, or the first value of the
+    type `gone-types`, and names the pass that should have removed it.
+  }];
+  let options = [
+    Option<"after", "after", "std::string", "\"\"",
+           "The pass that should have removed them.">,
+    ListOption<"gone", "gone", "std::string",
+               "Ops (\"llm.rope\") or dialects (\"llm\") that must be gone.">,
+    ListOption<"goneTypes", "gone-types", "std::string",
+               "Types that must be gone: cache, handle, step or tensor.">,
+  ];
+}
+
+#endif // LLM_TRANSFORMS_PASSES_TD

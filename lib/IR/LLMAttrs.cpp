@@ -1,0 +1,55 @@
+//===- LLMAttrs.cpp - Attributes of the llm dialect ---===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "llm/IR/LLM.h"
+
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/DialectImplementation.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+using namespace mlir;
+using namespace mlir::llm;
+
+#include "llm/IR/LLMEnums.cpp.inc"
+#define GET_ATTRDEF_CLASSES
+#include "llm/IR/LLMAttrs.cpp.inc"
+
+void LLMDialect::registerAttributes() {
+  addAttributes<
+#define GET_ATTRDEF_LIST
+#include "llm/IR/LLMAttrs.cpp.inc"
+      >();
+}
+
+LogicalResult
+KVCacheConfigAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                          int64_t blockSize, int64_t maxSeqLen,
+                          int64_t maxSequences, KVStrategy strategy) {
+  std::pair<StringRef, int64_t> parameters[] = {
+      {"block_size", blockSize},
+      {"max_seq_len", maxSeqLen},
+      {"max_sequences", maxSequences}};
+  for (auto [name, value] : parameters)
+    if (value < 0 || value > std::numeric_limits<int32_t>::max())
+      return emitError() << "expected " << name
+                         << " to be between 0 and 2147483647, got " << value;
+  return success();
+}
+
+LogicalResult WeightAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                                 ArrayRef<StringAttr> names, int64_t axis,
+                                 int64_t panelRows) {
+  if (names.empty())
+    return emitError() << "expected at least one tensor name";
+  if (axis != 0 && axis != 1)
+    return emitError() << "expected axis to be 0 or 1, got " << axis;
+  if (panelRows < 0)
+    return emitError() << "expected panel_rows to be positive, got "
+                       << panelRows;
+  return success();
+}

@@ -1,0 +1,486 @@
+//===- LLMOps.cpp - Operations of the llm dialect ---===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "llm/IR/LLM.h"
+
+#include "mlir/IR/Builders.h"
+
+using namespace mlir;
+using namespace mlir::llm;
+
+void LLMDialect::registerOperations() {
+  addOperations<
+#define GET_OP_LIST
+#include "llm/IR/LLMOps.cpp.inc"
+      >();
+}
+
+//===----------------------------------------------------------------------===//
+// Effects
+//===----------------------------------------------------------------------===//
+
+void mlir::llm::detail::getCacheEffects(
+    Operation *op, SmallVectorImpl<MemoryEffects::EffectInstance> &effects) {
+  auto cacheOp = cast<KVCacheInterface>(op);
+  if (!cacheOp.isHandleForm())
+    return;
+  OpOperand &cache = cacheOp.getCacheOperand();
+  effects.emplace_back(MemoryEffects::Read::get(), &cache);
+  if (cacheOp.isConsuming())
+    effects.emplace_back(MemoryEffects::Write::get(), &cache);
+}
+
+void CreateKVCacheOp::getEffects(
+    SmallVectorImpl<MemoryEffects::EffectInstance> &effects) {
+  effects.emplace_back(MemoryEffects::Allocate::get(),
+                       cast<OpResult>(getResult()));
+}
+
+void SnapshotKVOp::getEffects(
+    SmallVectorImpl<MemoryEffects::EffectInstance> &effects) {
+  detail::getCacheEffects(getOperation(), effects);
+  if (isHandleForm())
+    effects.emplace_back(MemoryEffects::Allocate::get(),
+                         cast<OpResult>(getResult()));
+}
+
+void KVStatsOp::getEffects(
+    SmallVectorImpl<MemoryEffects::EffectInstance> &effects) {
+  effects.emplace_back(MemoryEffects::Read::get(), &getCacheMutable());
+}
+
+//===----------------------------------------------------------------------===//
+// What several verifiers ask
+//===----------------------------------------------------------------------===//
+
+/// The cache type behind a value or a handle.
+static PagedKVCacheType getCacheType(Type type) {
+  if (auto handle = dyn_cast<KVHandleType>(type))
+    return handle.getCache();
+  return cast<PagedKVCacheType>(type);
+}
+
+/// `actual` against what the type says, where it says something.
+static LogicalResult verifyNumber(Operation *op, StringRef name,
+                                  int64_t expected, int64_t actual) {
+  if (ShapedType::isDynamic(expected) || ShapedType::isDynamic(actual) ||
+      expected == actual)
+    return success();
+  return op->emitOpError() << "expected " << name
+                           << " to match the cache type's " << expected
+                           << ", got " << actual;
+}
+
+static LogicalResult verifyNumber(Operation *op, StringRef name,
+                                  int64_t expected,
+                                  std::optional<uint32_t> actual) {
+  return actual ? verifyNumber(op, name, expected,
+                               int64_t(static_cast<int32_t>(*actual)))
+                : success();
+}
+
+/// Value form: the result has the cache's type. Handle form: no result.
+static LogicalResult verifyConsuming(KVCacheInterface op) {
+  Type cache = op.getCacheOperand().get().getType();
+  Value result = op.getResultCache();
+  if (op.isHandleForm() && result)
+    return op.emitOpError("expected no cache result in handle form");
+  if (!op.isHandleForm() && !result)
+    return op.emitOpError("expected the next version as a result");
+  if (result && result.getType() != cache)
+    return op.emitOpError() << "expected the next version to have type "
+                            << cache << ", got " << result.getType();
+  return success();
+}
+
+/// Ragged `[T, H, D]` under a step, padded `[B, S, H, D]` without one.
+static LogicalResult verifyRank(Operation *op, StringRef name, Value tensor,
+                                bool ragged) {
+  int64_t expected = ragged ? 3 : 4;
+  int64_t actual = cast<RankedTensorType>(tensor.getType()).getRank();
+  if (actual == expected)
+    return success();
+  return op->emitOpError() << "expected " << name << " to have rank "
+                           << expected << (ragged ? " with" : " without")
+                           << " a step, got " << actual;
+}
+
+static LogicalResult verifySingleLayer(Operation *op, PagedKVCacheType cache) {
+  if (ShapedType::isDynamic(cache.getLayers()) || cache.getLayers() == 1)
+    return success();
+  return op->emitOpError() << "needs a step: without one the cache must have 1 "
+                              "layer, its type has "
+                           << cache.getLayers();
+}
+
+static LogicalResult verifySameLength(Operation *op, StringRef lhsName,
+                                      Value lhs, StringRef rhsName, Value rhs,
+                                      int64_t more = 0) {
+  int64_t l = cast<ShapedType>(lhs.getType()).getDimSize(0);
+  int64_t r = cast<ShapedType>(rhs.getType()).getDimSize(0);
+  if (ShapedType::isDynamic(l) || ShapedType::isDynamic(r) || l + more == r)
+    return success();
+  return op->emitOpError() << "expected " << rhsName << " to have " << l + more
+                           << " elements for " << l << " " << lhsName
+                           << ", got " << r;
+}
+
+//===----------------------------------------------------------------------===//
+// Extras
+//===----------------------------------------------------------------------===//
+
+/// A single unnamed extra is known by its type.
+static Extra getExtraKind(Type type) {
+  return isa<KVStepType>(type) ? Extra::Step : Extra::BlockIndices;
+}
+
+static Value findExtra(OperandRange extras, std::optional<ArrayAttr> names,
+                       Extra wanted) {
+  for (auto [index, value] : llvm::enumerate(extras)) {
+    Extra kind = names ? cast<ExtraAttr>((*names)[index]).getValue()
+                       : getExtraKind(value.getType());
+    if (kind == wanted)
+      return value;
+  }
+  return {};
+}
+
+Value PagedAttentionOp::getExtra(Extra extra) {
+  return findExtra(getExtras(), getExtraNames(), extra);
+}
+
+Value LookupKVOp::getExtra(Extra extra) {
+  return findExtra(getExtras(), getExtraNames(), extra);
+}
+
+static LogicalResult verifyExtras(Operation *op, OperandRange extras,
+                                  std::optional<ArrayAttr> names) {
+  if (!names && extras.size() > 1)
+    return op->emitOpError() << "expected extra_names for " << extras.size()
+                             << " optional operands";
+  if (names && names->size() != extras.size())
+    return op->emitOpError() << "expected " << extras.size()
+                             << " extra_names, got " << names->size();
+  llvm::SmallDenseSet<uint32_t> seen;
+  for (auto [index, value] : llvm::enumerate(extras)) {
+    Extra kind = names ? cast<ExtraAttr>((*names)[index]).getValue()
+                       : getExtraKind(value.getType());
+    if (!seen.insert(uint32_t(kind)).second)
+      return op->emitOpError()
+             << "optional operand '" << stringifyExtra(kind) << "' given twice";
+    auto tensor = dyn_cast<RankedTensorType>(value.getType());
+    bool matches = kind == Extra::Step
+                       ? isa<KVStepType>(value.getType())
+                       : tensor && tensor.getRank() == 2 &&
+                             tensor.getElementType().isInteger(32);
+    if (!matches)
+      return op->emitOpError()
+             << "expected optional operand '" << stringifyExtra(kind)
+             << "' to be "
+             << (kind == Extra::Step ? "a KV step" : "a rank 2 tensor of i32")
+             << ", got " << value.getType();
+  }
+  return success();
+}
+
+static ParseResult
+parseExtras(OpAsmParser &parser,
+            SmallVectorImpl<OpAsmParser::UnresolvedOperand> &extras,
+            SmallVectorImpl<Type> &types, ArrayAttr &names) {
+  MLIRContext *context = parser.getContext();
+  SmallVector<Attribute> kinds;
+  if (succeeded(parser.parseOptionalKeyword("at"))) {
+    if (parser.parseOperand(extras.emplace_back()))
+      return failure();
+    types.push_back(KVStepType::get(context));
+    kinds.push_back(ExtraAttr::get(context, Extra::Step));
+  }
+  if (succeeded(parser.parseOptionalKeyword("blocks"))) {
+    if (parser.parseLParen() || parser.parseOperand(extras.emplace_back()) ||
+        parser.parseColonType(types.emplace_back()) || parser.parseRParen())
+      return failure();
+    kinds.push_back(ExtraAttr::get(context, Extra::BlockIndices));
+  }
+  if (kinds.size() > 1)
+    names = ArrayAttr::get(context, kinds);
+  return success();
+}
+
+static void printExtras(OpAsmPrinter &printer, Operation *op,
+                        OperandRange extras, TypeRange types, ArrayAttr names) {
+  std::optional<ArrayAttr> given;
+  if (names)
+    given = names;
+  if (Value step = findExtra(extras, given, Extra::Step))
+    printer << " at " << step;
+  if (Value blocks = findExtra(extras, given, Extra::BlockIndices))
+    printer << " blocks(" << blocks << " : " << blocks.getType() << ")";
+}
+
+//===----------------------------------------------------------------------===//
+// Creation and types
+//===----------------------------------------------------------------------===//
+
+LogicalResult CreateKVCacheOp::verify() {
+  PagedKVCacheType type = getCacheType(getResult().getType());
+  if (!type.isFullyStatic())
+    return emitOpError() << "expected a fully static cache type, got " << type;
+  if (getStrategy() == KVStrategy::Paged && !getBlocks())
+    return emitOpError("expected a number of blocks with strategy paged");
+  if (getStrategy() == KVStrategy::Static && getBlocks())
+    return emitOpError("expected no number of blocks with strategy static");
+  return success();
+}
+
+LogicalResult CastKVOp::verify() {
+  Type from = getCache().getType(), to = getResult().getType();
+  if (isa<KVHandleType>(from) != isa<KVHandleType>(to))
+    return emitOpError() << "cannot cast between a value and a handle, " << from
+                         << " to " << to;
+  if (!getCacheType(from).isCompatibleWith(getCacheType(to)))
+    return emitOpError() << "no cache has both types, " << from << " and "
+                         << to;
+  return success();
+}
+
+OpFoldResult CastKVOp::fold(FoldAdaptor) {
+  return getCache().getType() == getResult().getType() ? getCache() : Value();
+}
+
+//===----------------------------------------------------------------------===//
+// Steps
+//===----------------------------------------------------------------------===//
+
+LogicalResult BeginStepOp::verify() {
+  if (failed(verifyConsuming(*this)))
+    return failure();
+  return verifySameLength(*this, "sequence ids", getSeqIds(), "cu_seqlens",
+                          getCuSeqlens(), /*more=*/1);
+}
+
+OpFoldResult AtLayerOp::fold(FoldAdaptor) {
+  // Only the last layer counts.
+  if (auto inner = getStep().getDefiningOp<AtLayerOp>()) {
+    getStepMutable().assign(inner.getStep());
+    return getResult();
+  }
+  return {};
+}
+
+//===----------------------------------------------------------------------===//
+// Append and read
+//===----------------------------------------------------------------------===//
+
+LogicalResult AppendKVOp::verify() {
+  PagedKVCacheType cache = getCacheType(getCache().getType());
+  auto key = cast<RankedTensorType>(getKey().getType());
+  auto value = cast<RankedTensorType>(getValue().getType());
+  bool ragged = bool(getAt());
+  if (failed(verifyConsuming(*this)) ||
+      failed(verifyRank(*this, "key", getKey(), ragged)))
+    return failure();
+  if (key != value)
+    return emitOpError() << "expected key and value to have one type, got "
+                         << key << " and " << value;
+  if (!ragged && failed(verifySingleLayer(*this, cache)))
+    return failure();
+  int64_t rank = key.getRank();
+  return failure(failed(verifyNumber(*this, "KV heads", cache.getKvHeads(),
+                                     key.getDimSize(rank - 2))) ||
+                 failed(verifyNumber(*this, "head_dim", cache.getHeadDim(),
+                                     key.getDimSize(rank - 1))) ||
+                 failed(verifyNumber(*this, "block_size", cache.getBlockSize(),
+                                     getBlockSize())) ||
+                 failed(verifyNumber(*this, "max_seq_len", cache.getMaxSeqLen(),
+                                     getMaxSeqLen())));
+}
+
+Value PagedAttentionOp::getQueries() { return getQuery(); }
+Value PagedAttentionOp::getAttentionResult() { return getOutput(); }
+std::optional<APFloat> PagedAttentionOp::getScoreScale() { return getScale(); }
+
+static LogicalResult verifyQueryHeads(PagedAttentionOp op, int64_t queryHeads,
+                                      PagedKVCacheType cache) {
+  if (op.getNumHeads() && !ShapedType::isDynamic(queryHeads) &&
+      int64_t(*op.getNumHeads()) != queryHeads)
+    return op.emitOpError()
+           << "expected num_heads to match the query's " << queryHeads
+           << ", got " << int32_t(*op.getNumHeads());
+  if (ShapedType::isDynamic(queryHeads) ||
+      ShapedType::isDynamic(cache.getKvHeads()) ||
+      queryHeads % cache.getKvHeads() == 0)
+    return success();
+  return op.emitOpError() << "expected the query heads to be a multiple of the "
+                             "cache type's "
+                          << cache.getKvHeads() << " KV heads, got "
+                          << queryHeads;
+}
+
+static LogicalResult verifyLse(PagedAttentionOp op, RankedTensorType query) {
+  if (!op.getLse())
+    return success();
+  auto expected = RankedTensorType::get(query.getShape().drop_back(),
+                                        Float32Type::get(op.getContext()));
+  if (op.getLse().getType() == expected)
+    return success();
+  return op.emitOpError() << "expected lse to have type " << expected
+                          << ", got " << op.getLse().getType();
+}
+
+static LogicalResult verifyMask(PagedAttentionOp op, PagedKVCacheType cache) {
+  if (op.getSoftcap() && !(op.getSoftcap()->convertToFloat() > 0.0f))
+    return op.emitOpError() << "expected softcap to be positive, got "
+                            << op.getSoftcap()->convertToFloat();
+  if (!op.getWindow())
+    return success();
+  int64_t window = int32_t(*op.getWindow());
+  if (window < 1)
+    return op.emitOpError()
+           << "expected window to be at least 1, got " << window;
+  if (cache.getWindow() && window > cache.getWindow())
+    return op.emitOpError() << "window may only narrow the cache type's "
+                            << cache.getWindow() << ", got " << window;
+  return success();
+}
+
+LogicalResult PagedAttentionOp::verify() {
+  PagedKVCacheType cache = getCacheType(getCache().getType());
+  auto query = cast<RankedTensorType>(getQuery().getType());
+  if (failed(verifyExtras(*this, getExtras(), getExtraNames())) ||
+      failed(verifyRank(*this, "query", getQuery(), bool(getStep()))))
+    return failure();
+  if (getOutput().getType() != query)
+    return emitOpError() << "expected the result to have the query's type "
+                         << query << ", got " << getOutput().getType();
+  if (!getStep() && failed(verifySingleLayer(*this, cache)))
+    return failure();
+  int64_t rank = query.getRank();
+  int64_t headDim = query.getDimSize(rank - 1);
+  return failure(
+      failed(verifyQueryHeads(*this, query.getDimSize(rank - 2), cache)) ||
+      failed(verifyNumber(*this, "head_dim", cache.getHeadDim(), headDim)) ||
+      failed(verifyNumber(*this, "head_dim",
+                          ShapedType::isDynamic(cache.getHeadDim())
+                              ? headDim
+                              : cache.getHeadDim(),
+                          getHeadDim())) ||
+      failed(verifyLse(*this, query)) || failed(verifyMask(*this, cache)));
+}
+
+LogicalResult LookupKVOp::verify() {
+  PagedKVCacheType cache = getCacheType(getCache().getType());
+  auto key = cast<RankedTensorType>(getKey().getType());
+  if (failed(verifyExtras(*this, getExtras(), getExtraNames())) ||
+      failed(verifyRank(*this, "the result", getKey(), /*ragged=*/false)))
+    return failure();
+  if (key != getValue().getType())
+    return emitOpError() << "expected K and V to have one type, got " << key
+                         << " and " << getValue().getType();
+  if (llvm::any_of(key.getShape().drop_front(), ShapedType::isDynamic))
+    return emitOpError() << "expected the result's bound, heads and head_dim "
+                            "to be static, got "
+                         << key;
+  if (!cache.isBare() && key.getElementType() != cache.getElementType())
+    return emitOpError() << "expected the cache's element type "
+                         << cache.getElementType() << ", got "
+                         << key.getElementType();
+  if (!getStep() && failed(verifySingleLayer(*this, cache)))
+    return failure();
+  bool hasRows = getStep() || getExtra(Extra::BlockIndices);
+  if (key.isDynamicDim(0) && !hasRows)
+    return emitOpError("expected a static number of rows without a step or "
+                       "block indices");
+  return failure(
+      failed(verifyNumber(*this, "KV heads", cache.getKvHeads(),
+                          key.getDimSize(2))) ||
+      failed(verifyNumber(*this, "head_dim", cache.getHeadDim(),
+                          key.getDimSize(3))) ||
+      failed(
+          verifyNumber(*this, "num_heads", key.getDimSize(2), getNumHeads())) ||
+      failed(verifyNumber(*this, "head_dim", key.getDimSize(3), getHeadDim())));
+}
+
+//===----------------------------------------------------------------------===//
+// Sequences and queries
+//===----------------------------------------------------------------------===//
+
+LogicalResult ForkKVOp::verify() {
+  return failure(failed(verifyConsuming(*this)) ||
+                 failed(verifySameLength(*this, "parents", getParents(),
+                                         "children", getChildren())) ||
+                 failed(verifySameLength(*this, "parents", getParents(),
+                                         "lengths", getLengths())));
+}
+
+LogicalResult TrimKVOp::verify() {
+  return failure(failed(verifyConsuming(*this)) ||
+                 failed(verifySameLength(*this, "sequence ids", getSeqIds(),
+                                         "lengths", getLengths())));
+}
+
+LogicalResult ReleaseKVOp::verify() { return verifyConsuming(*this); }
+
+LogicalResult SeqLensOp::verify() {
+  return verifySameLength(*this, "sequence ids", getSeqIds(), "the result",
+                          getLengths());
+}
+
+LogicalResult BlockTableOp::verify() {
+  return verifySameLength(*this, "sequence ids", getSeqIds(), "the result",
+                          getTable());
+}
+
+LogicalResult KVStatsOp::verify() {
+  auto type = cast<RankedTensorType>(getStats().getType());
+  if (type.getRank() == 1 && type.getDimSize(0) == kNumStats)
+    return success();
+  return emitOpError() << "expected " << kNumStats << " statistics, got "
+                       << type;
+}
+
+//===----------------------------------------------------------------------===//
+// Rotary position embedding
+//===----------------------------------------------------------------------===//
+
+LogicalResult RopeOp::verify() {
+  auto type = cast<RankedTensorType>(getInput().getType());
+  int64_t headDim = type.getDimSize(2);
+  if (ShapedType::isDynamic(headDim) || headDim % 2)
+    return emitOpError() << "expected a static, even head_dim, got " << type;
+  if (int64_t(getInvFreq().size()) != headDim / 2)
+    return emitOpError() << "expected " << headDim / 2
+                         << " inverse frequencies for head_dim " << headDim
+                         << ", got " << getInvFreq().size();
+  return verifySameLength(*this, "tokens", getInput(), "positions",
+                          getPositions());
+}
+
+//===----------------------------------------------------------------------===//
+// Handle level only
+//===----------------------------------------------------------------------===//
+
+LogicalResult ReplaceKVOp::canonicalize(ReplaceKVOp op,
+                                        PatternRewriter &rewriter) {
+  if (op.getHost() != op.getVersion())
+    return rewriter.notifyMatchFailure(op, "two different handles");
+  rewriter.eraseOp(op);
+  return success();
+}
+
+LogicalResult CallArgumentOp::verify() {
+  bool isCache = isa<KVHandleType>(getResult().getType());
+  if (isCache == (getKind() == ArgumentKind::Cache))
+    return success();
+  return emitOpError() << "expected argument kind "
+                       << stringifyArgumentKind(getKind()) << " to be a "
+                       << (isCache ? "buffer" : "handle") << ", got "
+                       << getResult().getType();
+}
+
+#define GET_OP_CLASSES
+#include "llm/IR/LLMOps.cpp.inc"
