@@ -20,6 +20,10 @@
 
 namespace llm {
 
+/// The largest head_dim that kernels take: their workspace has a fixed size,
+/// which is why they cannot fail.
+constexpr int32_t kMaxHeadDim = 8192;
+
 /// One layer's pages of K and V. Token t of KV head h in block b starts at
 /// `k + b * blockStride + h * headStride + t * tokenStride`; its head_dim
 /// elements are contiguous. All strides are in bytes.

@@ -1,0 +1,247 @@
+//===- Weights.cpp - From a file's formats to packed weights --------------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Packing goes by tiles of 32 rows and 256 columns, which are f32 on the stack:
+//
+//        256 columns of one source
+//   r0  [ w w w w ... ]    PLAIN:   row by row to packed[r][c ..]
+//   r1  [ w w w w ... ]    PANEL32: column by column to
+//   ..                              packed[r / 32][c ..][0 .. 31],
+//   r31 [ w w w w ... ]             one contiguous piece of the tile's panel
+//
+// Rows beyond the last are zeros. A tile never crosses sources along a row, so
+// the block formats are always cut at whole blocks.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Weights.h"
+
+#include "Parallel.h"
+#include "cpu/Kernels.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstring>
+
+using namespace llm;
+
+//===----------------------------------------------------------------------===//
+// Formats
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+struct Format {
+  const char *name;
+  int64_t weights; ///< of one block
+  int64_t bytes;
+};
+
+constexpr Format formats[] = {
+    {"f32", 1, 4},    {"f16", 1, 2},    {"bf16", 1, 2},
+    {"q8_0", 32, 34}, {"q4_0", 32, 18}, {"q4_1", 32, 20},
+};
+
+const Format *formatOf(llm_file_format format) {
+  bool known = format >= 0 && format < llm_file_format(std::size(formats));
+  return known ? &formats[format] : nullptr;
+}
+
+float readHalf(const uint8_t *from) {
+  float value;
+  cpu::kernels().convert(&value, LLM_F32, from, LLM_F16, 1);
+  return value;
+}
+
+/// f16 d, 32 x int8 q: d * q.
+void dequantizeQ8(const uint8_t *block, float *to) {
+  float d = readHalf(block);
+  for (int64_t i = 0; i < kQuantBlock; ++i)
+    to[i] = d * static_cast<int8_t>(block[2 + i]);
+}
+
+/// f16 d, 16 bytes: d * (q - 8), low nibbles first.
+void dequantizeQ4(const uint8_t *block, float *to) {
+  float d = readHalf(block);
+  for (int64_t i = 0; i < kQuantBlock / 2; ++i) {
+    to[i] = d * ((block[2 + i] & 15) - 8);
+    to[i + kQuantBlock / 2] = d * ((block[2 + i] >> 4) - 8);
+  }
+}
+
+/// f16 d, f16 m, 16 bytes: d * q + m, low nibbles first.
+void dequantizeQ4Min(const uint8_t *block, float *to) {
+  float d = readHalf(block), m = readHalf(block + 2);
+  for (int64_t i = 0; i < kQuantBlock / 2; ++i) {
+    to[i] = d * (block[4 + i] & 15) + m;
+    to[i + kQuantBlock / 2] = d * (block[4 + i] >> 4) + m;
+  }
+}
+
+template <typename Fn>
+void forBlocks(llm_file_format format, const void *from, int64_t n, float *to,
+               Fn block) {
+  const uint8_t *bytes = static_cast<const uint8_t *>(from);
+  for (int64_t i = 0; i < n / kQuantBlock; ++i)
+    block(bytes + i * formats[format].bytes, to + i * kQuantBlock);
+}
+
+} // namespace
+
+extern "C" const char *llm_file_format_name(llm_file_format format) {
+  const Format *known = formatOf(format);
+  return known ? known->name : nullptr;
+}
+
+extern "C" int64_t llm_file_row_bytes(llm_file_format format, int64_t cols) {
+  const Format *known = formatOf(format);
+  if (!known || cols < 0 || cols % known->weights != 0 ||
+      cols / known->weights > INT64_MAX / known->bytes)
+    return -1;
+  return cols / known->weights * known->bytes;
+}
+
+void llm::dequantize(llm_file_format format, const void *from, int64_t n,
+                     float *to) {
+  switch (format) {
+  case LLM_FILE_F32:
+    return cpu::kernels().convert(to, LLM_F32, from, LLM_F32, n);
+  case LLM_FILE_F16:
+    return cpu::kernels().convert(to, LLM_F32, from, LLM_F16, n);
+  case LLM_FILE_BF16:
+    return cpu::kernels().convert(to, LLM_F32, from, LLM_BF16, n);
+  case LLM_FILE_Q8_0:
+    return forBlocks(format, from, n, to, dequantizeQ8);
+  case LLM_FILE_Q4_0:
+    return forBlocks(format, from, n, to, dequantizeQ4);
+  case LLM_FILE_Q4_1:
+    return forBlocks(format, from, n, to, dequantizeQ4Min);
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// Packing
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+constexpr int64_t kTileRows = 32, kTileCols = 256;
+using Tile = std::array<std::array<float, kTileCols>, kTileRows>;
+
+struct Matrix {
+  int64_t rows, cols;
+};
+
+Matrix matrixOf(const int64_t *sizes, int32_t rank) {
+  return rank == 1 ? Matrix{1, sizes[0]} : Matrix{sizes[0], sizes[1]};
+}
+
+/// One call of packWeight.
+struct Packing {
+  const llm_weight_desc &desc;
+  const llm_weight_source *sources;
+  uint8_t *packed;
+  Matrix shape;
+  bool sideBySide; ///< sources stand beside each other, not on top
+
+  void packRows(int64_t row) const;
+
+private:
+  void packTiles(int64_t row, int64_t source, int64_t firstCol) const;
+  void readTile(int64_t row, int64_t source, int64_t col, int64_t n,
+                Tile &tile) const;
+  void writePlain(const Tile &tile, int64_t row, int64_t col, int64_t n) const;
+  void writePanel(const Tile &tile, int64_t row, int64_t col, int64_t n) const;
+  void write(int64_t index, const float *from, int64_t n) const;
+  int64_t rowsFrom(int64_t row) const {
+    return std::min(kTileRows, shape.rows - row);
+  }
+};
+
+/// `n` columns of rows row .. row + 31, from one source if they stand side by
+/// side, else from the source that has the row.
+void Packing::readTile(int64_t row, int64_t source, int64_t col, int64_t n,
+                       Tile &tile) const {
+  for (int64_t r = 0; r < rowsFrom(row); ++r) {
+    const llm_weight_source *from = sources + source;
+    int64_t index = row + r;
+    while (!sideBySide && index >= matrixOf(from->sizes, from->rank).rows)
+      index -= matrixOf(from->sizes, from->rank).rows, ++from;
+    int64_t cols = matrixOf(from->sizes, from->rank).cols;
+    dequantize(from->format,
+               static_cast<const uint8_t *>(from->data) +
+                   index * llm_file_row_bytes(from->format, cols) +
+                   llm_file_row_bytes(from->format, col),
+               n, tile[r].data());
+  }
+}
+
+void Packing::write(int64_t index, const float *from, int64_t n) const {
+  int64_t bytes = desc.dtype == LLM_F32 ? 4 : 2;
+  cpu::kernels().convert(packed + index * bytes, desc.dtype, from, LLM_F32, n);
+}
+
+void Packing::writePlain(const Tile &tile, int64_t row, int64_t col,
+                         int64_t n) const {
+  for (int64_t r = 0; r < rowsFrom(row); ++r)
+    write((row + r) * shape.cols + col, tile[r].data(), n);
+}
+
+void Packing::writePanel(const Tile &tile, int64_t row, int64_t col,
+                         int64_t n) const {
+  std::array<float, kTileRows * kTileCols> turned;
+  for (int64_t c = 0; c < n; ++c)
+    for (int64_t r = 0; r < kTileRows; ++r)
+      turned[c * kTileRows + r] = r < rowsFrom(row) ? tile[r][c] : 0;
+  write(row * shape.cols + col * kTileRows, turned.data(), n * kTileRows);
+}
+
+/// The tiles of rows row .. row + 31 that one source (or, on top of each other,
+/// every source) fills; its column 0 is column `firstCol` of the weight.
+void Packing::packTiles(int64_t row, int64_t source, int64_t firstCol) const {
+  int64_t cols = matrixOf(sources[source].sizes, sources[source].rank).cols;
+  Tile tile;
+  for (int64_t col = 0; col < cols; col += kTileCols) {
+    int64_t n = std::min(kTileCols, cols - col);
+    readTile(row, source, col, n, tile);
+    if (desc.layout == LLM_LAYOUT_PANEL32)
+      writePanel(tile, row, firstCol + col, n);
+    else
+      writePlain(tile, row, firstCol + col, n);
+  }
+}
+
+void Packing::packRows(int64_t row) const {
+  int64_t col = 0;
+  for (int64_t i = 0; i < (sideBySide ? desc.num_names : 1); ++i) {
+    packTiles(row, i, col);
+    col += matrixOf(sources[i].sizes, sources[i].rank).cols;
+  }
+}
+
+} // namespace
+
+int64_t llm::packedBytes(const llm_weight_desc &desc) {
+  Matrix shape = matrixOf(desc.sizes, desc.rank);
+  if (desc.layout == LLM_LAYOUT_PANEL32)
+    shape.rows = (shape.rows + kTileRows - 1) / kTileRows * kTileRows;
+  return shape.rows * shape.cols * (desc.dtype == LLM_F32 ? 4 : 2);
+}
+
+void llm::packWeight(const llm_weight_desc &desc,
+                     const llm_weight_source *sources, void *packed) {
+  Packing packing{desc, sources, static_cast<uint8_t *>(packed),
+                  matrixOf(desc.sizes, desc.rank),
+                  desc.rank == 1 || desc.axis == 1};
+  int64_t tiles = (packing.shape.rows + kTileRows - 1) / kTileRows;
+  parallelFor(tiles, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t tile = begin; tile < end; ++tile)
+      packing.packRows(tile * kTileRows);
+  });
+}

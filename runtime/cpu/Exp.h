@@ -1,0 +1,77 @@
+//===- Exp.h - Exponentials of vectors ---------------------------*- C++
+//-*-===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2) / 2: n goes into the
+// exponent, and exp(r) is a polynomial of degree 7 (Cephes' coefficients).
+//
+// ln 2 is subtracted in two parts, the first of which has few enough digits
+// that n times it is exact with and without fused multiplication. 2^n is
+// applied in two halves, so results from subnormals to infinity are right.
+// exp(0) is 1 and exp(-inf) is 0 exactly: softmax leans on both.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_RUNTIME_CPU_EXP_H
+#define LLM_RUNTIME_CPU_EXP_H
+
+#include "Simd.h"
+
+namespace llm::cpu {
+namespace {
+
+/// 2^n for -126 <= n <= 127.
+inline Vec powerOfTwo(UInts n) { return ofBits((n + 127) << 23); }
+
+/// exp(r) for |r| <= ln(2) / 2.
+inline Vec expReduced(Vec r) {
+  Vec p = splat(1.9875691500e-4f);
+  p = fma(p, r, splat(1.3981999507e-3f));
+  p = fma(p, r, splat(8.3334519073e-3f));
+  p = fma(p, r, splat(4.1665795894e-2f));
+  p = fma(p, r, splat(1.6666665459e-1f));
+  p = fma(p, r, splat(5.0000001201e-1f));
+  return fma(p, r * r, r) + 1.0f;
+}
+
+/// e^x, relative error below 2e-7; NaN for NaN.
+inline Vec exp(Vec x) {
+  // Beyond these bounds the result is 0 or infinity; comparisons keep NaN.
+  x = x < -104.0f ? splat(-104.0f) : x;
+  x = x > 89.0f ? splat(89.0f) : x;
+  // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
+  const Vec magic = splat(12582912.0f);
+  Vec shifted = fma(x, splat(1.44269504f), magic);
+  Vec n = shifted - magic;
+  Vec r = fma(n, splat(-0.693359375f), x);
+  r = fma(n, splat(2.12194440e-4f), r);
+  // n is signed: biased by 256 it halves as an unsigned number.
+  UInts biased = bitsOf(shifted) - bitsOf(magic) + 256;
+  UInts half = (biased >> 1) - 128, rest = biased - 256 - half;
+  return expReduced(r) * powerOfTwo(half) * powerOfTwo(rest);
+}
+
+inline float exp(float x) { return exp(splat(x))[0]; }
+
+/// Relative error below 1e-6, near zero too.
+inline Vec tanh(Vec x) {
+  Vec z = x * x;
+  Vec p = splat(-5.70498872745e-3f);
+  p = fma(p, z, splat(2.06390887954e-2f));
+  p = fma(p, z, splat(-5.37397155531e-2f));
+  p = fma(p, z, splat(1.33314422036e-1f));
+  p = fma(p, z, splat(-3.33332819422e-1f));
+  Vec small = fma(p * z, x, x);
+  Vec large = 1.0f - 2.0f / (exp(x + x) + 1.0f);
+  return z < 0.390625f ? small : large; // |x| < 0.625
+}
+
+} // namespace
+} // namespace llm::cpu
+
+#endif // LLM_RUNTIME_CPU_EXP_H

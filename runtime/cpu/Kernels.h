@@ -1,0 +1,113 @@
+//===- Kernels.h - The table of kernels of one CPU level ---------*- C++
+//-*-===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Level.inc is compiled once per level, and each of these files exports one
+// symbol: its table. Target.cpp picks a table when the library is loaded.
+//
+//   LevelBaseline.cpp --+                       +-- Attention.cpp
+//                       +-- KernelTable, kernels() -- WriteKV.cpp
+//   LevelX86V4.cpp    --+                       +-- Weights.cpp
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_RUNTIME_CPU_KERNELS_H
+#define LLM_RUNTIME_CPU_KERNELS_H
+
+#include "llm/Runtime/Attention.h"
+
+#include <stdint.h>
+
+namespace llm::cpu {
+
+/// Keys are folded into a row's softmax in tiles, and tiles in chunks, both at
+/// fixed positions of the sequence: see AttentionKernel.h.
+constexpr int64_t kTileKeys = 64;
+constexpr int64_t kChunkKeys = 8 * kTileKeys;
+
+/// Bounds of a task's rows: the kernel's workspace has a fixed size.
+constexpr int64_t kMaxTaskRows = 64;
+constexpr int64_t kMaxTaskFloats = kMaxHeadDim;
+
+/// Some rows of one sequence at one KV head. Row r is the query r / group at
+/// head kvHead * group + r % group: the rows that read the same keys.
+struct AttentionTask {
+  const KVPages *pages;
+  const AttentionParams *params;
+  const llm_tensor *q;
+  const llm_tensor *out;
+  const llm_tensor *lse; ///< or null
+  const int32_t *blocks; ///< the sequence's blocks
+  int64_t firstToken;    ///< index in the batch of the sequence's first query
+  int64_t firstPosition; ///< its position
+  int64_t seqLen;
+  int64_t rowBegin, rowEnd;
+  int32_t kvHead;
+  int32_t group; ///< query heads of one KV head
+};
+
+struct KeyRange {
+  int64_t begin, end;
+};
+
+/// The keys that row `row` of a task's sequence sees: an interval whose ends
+/// grow with the row.
+static inline KeyRange visibleKeys(const AttentionTask &task, int64_t row) {
+  const AttentionParams &params = *task.params;
+  int64_t position = task.firstPosition + row / task.group;
+  int64_t end = task.seqLen;
+  if (params.causal && position + 1 < end)
+    end = position + 1;
+  int64_t begin = params.window ? position + 1 - params.window : 0;
+  begin = begin < 0 ? 0 : begin;
+  return {begin < end ? begin : end, end};
+}
+
+/// The keys that some row of the task sees.
+static inline KeyRange visibleKeys(const AttentionTask &task) {
+  return {visibleKeys(task, task.rowBegin).begin,
+          visibleKeys(task, task.rowEnd - 1).end};
+}
+
+/// Chunks of kChunkKeys positions that hold the keys [begin, end).
+static inline KeyRange chunksOf(KeyRange keys) {
+  return {keys.begin / kChunkKeys, (keys.end + kChunkKeys - 1) / kChunkKeys};
+}
+
+struct KernelTable {
+  const char *name;
+  /// A whole task: every chunk, merged, written to `out` and `lse`.
+  void (*attend)(const AttentionTask &task);
+  /// One chunk of a task, as `stateFloats` floats.
+  void (*attendChunk)(const AttentionTask &task, int64_t chunk, float *state);
+  /// Merges the states of the task's chunks, `stride` floats apart, and writes
+  /// what `attend` would have written, bit for bit.
+  void (*mergeChunks)(const AttentionTask &task, const float *states,
+                      int64_t stride, int64_t count);
+  int64_t (*stateFloats)(int64_t rows, int64_t headDim);
+  /// n elements from one of f32, f16, bf16 to another, rounded once.
+  void (*convert)(void *to, llm_dtype toType, const void *from,
+                  llm_dtype fromType, int64_t n);
+  /// exp and tanh, for the tests of their accuracy.
+  void (*exp)(float *x, int64_t n);
+  void (*tanh)(float *x, int64_t n);
+};
+
+extern const KernelTable baselineKernels;
+extern const KernelTable x86V4Kernels;
+
+/// The table in use.
+const KernelTable &kernels();
+
+/// Switches to the named level ("baseline"); null, an unknown or unsupported
+/// one: the best. Returns the table in use. Not while a kernel runs.
+const KernelTable &selectKernels(const char *name);
+
+} // namespace llm::cpu
+
+#endif // LLM_RUNTIME_CPU_KERNELS_H

@@ -1,0 +1,260 @@
+//===- Simd.h - Vectors of f32 and the formats they load and store -*- C++ -*-//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Kernels compute in f32, `kLanes` numbers at a time; f16 and bf16 exist in
+// memory only. The source of a kernel is compiled once per level:
+//
+//   level            kLanes   what it may use
+//   baseline              4   compiler vectors: SSE2, NEON, or nothing at all
+//   x86-64-v4+bf16       16   AVX-512 F, BW, CD, DQ, VL, BF16
+//
+// Loads are exact and stores round to nearest even with the same bits at every
+// level: subnormals are kept, NaNs stay NaNs (f16 ones become quiet). This is
+// why bf16 is rounded with integers: AVX-512's own instruction flushes
+// subnormals.
+//
+// Everything is internal to the file that includes this: two levels of one
+// inline function must never meet in the linker, or a baseline CPU would run
+// AVX-512 code. For the same reason levels include no C++ library header.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_RUNTIME_CPU_SIMD_H
+#define LLM_RUNTIME_CPU_SIMD_H
+
+#include "llm/Runtime/CAPI.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(LLM_CPU_X86_V4)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+/// Unrolls the loop that follows, whose trip count is a small constant.
+#if defined(__clang__)
+#define LLM_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define LLM_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+namespace llm::cpu {
+namespace {
+
+//===----------------------------------------------------------------------===//
+// Types
+//===----------------------------------------------------------------------===//
+
+#if defined(LLM_CPU_X86_V4)
+constexpr int kLanes = 16;
+/// Accumulators of a register tile: half of the registers.
+constexpr int kAccumulators = 16;
+#else
+constexpr int kLanes = 4;
+constexpr int kAccumulators = 8;
+#endif
+
+typedef float Vec __attribute__((vector_size(kLanes * 4)));
+typedef uint32_t UInts __attribute__((vector_size(kLanes * 4)));
+typedef uint16_t Halves __attribute__((vector_size(kLanes * 2)));
+
+constexpr float kInfinity = __builtin_inff();
+
+inline UInts bitsOf(Vec x) { return (UInts)x; }
+inline Vec ofBits(UInts x) { return (Vec)x; }
+inline Vec splat(float x) { return x - Vec{}; } // keeps the sign of -0
+inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
+inline Vec min(Vec a, Vec b) { return a < b ? a : b; }
+inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+constexpr int64_t bytesOf(llm_dtype type) { return type == LLM_F32 ? 4 : 2; }
+constexpr int64_t roundUp(int64_t n, int64_t to) {
+  return (n + to - 1) / to * to;
+}
+
+//===----------------------------------------------------------------------===//
+// Arithmetic
+//===----------------------------------------------------------------------===//
+
+/// a * b + c. Contraction is off for these files: what is fused is fused here,
+/// so the same expression has the same bits wherever it is inlined.
+inline Vec fma(Vec a, Vec b, Vec c) {
+#if defined(LLM_CPU_X86_V4)
+  return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__aarch64__)
+  return (Vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
+/// Elements {0, 1} of a quad of `a`, then of `b`; and elements {2, 3}.
+/// Elements {0, 2} of a quad of `a`, then of `b`; and elements {1, 3}.
+#if defined(LLM_CPU_X86_V4)
+#define LLM_SHUFFLE(a, b, i, j)                                                \
+  (Vec) _mm512_shuffle_ps((__m512)(a), (__m512)(b),                            \
+                          (i) | (j) << 2 | (i) << 4 | (j) << 6)
+#define LLM_SHUFFLE_QUADS(a, b, i, j)                                          \
+  (Vec) _mm512_shuffle_f32x4((__m512)(a), (__m512)(b),                         \
+                             (i) | (j) << 2 | (i) << 4 | (j) << 6)
+#else
+#define LLM_SHUFFLE(a, b, i, j)                                                \
+  __builtin_shufflevector(a, b, i, j, 4 + (i), 4 + (j))
+#endif
+
+inline Vec foldHalves(Vec a, Vec b) {
+  return LLM_SHUFFLE(a, b, 0, 1) + LLM_SHUFFLE(a, b, 2, 3);
+}
+inline Vec foldPairs(Vec a, Vec b) {
+  return LLM_SHUFFLE(a, b, 0, 2) + LLM_SHUFFLE(a, b, 1, 3);
+}
+/// Lane i: the sum of the four lanes of the i-th argument's quad.
+inline Vec foldQuad(Vec a, Vec b, Vec c, Vec d) {
+  return foldPairs(foldHalves(a, b), foldHalves(c, d));
+}
+
+/// Lane i of the result is the sum of the lanes of x[i]: kLanes sums for 15/16
+/// of an addition each instead of four. Every sum is the same tree (lanes 8
+/// apart, then 4, 2, 1), so it does not depend on where in `x` a vector stands.
+inline Vec sumEach(const Vec *x) {
+#if defined(LLM_CPU_X86_V4)
+  Vec quads[4];
+  LLM_UNROLL
+  for (int i = 0; i < 4; ++i) { // quad j of quads[i]: a sum of x[4 * j + i]
+    Vec lo = LLM_SHUFFLE_QUADS(x[i], x[4 + i], 0, 1) +
+             LLM_SHUFFLE_QUADS(x[i], x[4 + i], 2, 3);
+    Vec hi = LLM_SHUFFLE_QUADS(x[8 + i], x[12 + i], 0, 1) +
+             LLM_SHUFFLE_QUADS(x[8 + i], x[12 + i], 2, 3);
+    quads[i] =
+        LLM_SHUFFLE_QUADS(lo, hi, 0, 2) + LLM_SHUFFLE_QUADS(lo, hi, 1, 3);
+  }
+  return foldQuad(quads[0], quads[1], quads[2], quads[3]);
+#else
+  return foldQuad(x[0], x[1], x[2], x[3]);
+#endif
+}
+
+inline float sumOf(Vec x) {
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i)
+      x[i] += x[i + width];
+  return x[0];
+}
+
+inline float maxOf(Vec x) {
+  float result = x[0];
+  for (int i = 1; i < kLanes; ++i)
+    result = x[i] > result ? x[i] : result;
+  return result;
+}
+
+//===----------------------------------------------------------------------===//
+// f16 and bf16
+//===----------------------------------------------------------------------===//
+
+inline Vec fromBF16(Halves h) {
+  return ofBits(__builtin_convertvector(h, UInts) << 16);
+}
+
+inline Halves toBF16(Vec x) {
+  UInts bits = bitsOf(x), magnitude = bits & 0x7fffffff;
+  UInts rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  UInts quiet = bits >> 16 | 0x40;
+  return __builtin_convertvector(magnitude > 0x7f800000 ? quiet : rounded,
+                                 Halves);
+}
+
+inline Vec fromF16(Halves h) {
+#if defined(LLM_CPU_X86_V4)
+  return (Vec)_mm512_cvtph_ps((__m256i)h);
+#else
+  UInts wide = __builtin_convertvector(h, UInts), magnitude = wide & 0x7fff;
+  UInts normal = (magnitude << 13) + 0x38000000; // exponent bias 15 -> 127
+  UInts special = (magnitude << 13) + 0x70000000;
+  special |= magnitude > 0x7c00 ? UInts{} + 0x400000 : UInts{};
+  UInts subnormal = bitsOf(__builtin_convertvector(magnitude, Vec) * 0x1p-24f);
+  UInts result = magnitude < 0x400 ? subnormal : normal;
+  result = magnitude >= 0x7c00 ? special : result;
+  return ofBits(result | (wide & 0x8000) << 16);
+#endif
+}
+
+inline Halves toF16(Vec x) {
+#if defined(LLM_CPU_X86_V4)
+  return (Halves)_mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT);
+#else
+  UInts bits = bitsOf(x), magnitude = bits & 0x7fffffff;
+  UInts normal = (magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1)) >> 13;
+  // The last bit of 0.5 is f16's smallest subnormal: the addition rounds.
+  UInts subnormal = bitsOf(ofBits(magnitude) + 0.5f) - 0x3f000000;
+  UInts nan = (magnitude >> 13 & 0x3ff) | 0x7e00;
+  UInts result = magnitude < 0x38800000 ? subnormal : normal;
+  result = magnitude >= 0x47800000 ? UInts{} + 0x7c00 : result;
+  result = magnitude > 0x7f800000 ? nan : result;
+  return __builtin_convertvector(result | (bits >> 16 & 0x8000), Halves);
+#endif
+}
+
+//===----------------------------------------------------------------------===//
+// Memory
+//===----------------------------------------------------------------------===//
+
+/// What lies in memory behind a vector of f32.
+template <llm_dtype T>
+struct Memory {
+  typedef Halves Type;
+  static Vec widen(Halves h) { return T == LLM_F16 ? fromF16(h) : fromBF16(h); }
+  static Halves round(Vec x) { return T == LLM_F16 ? toF16(x) : toBF16(x); }
+};
+template <>
+struct Memory<LLM_F32> {
+  typedef Vec Type;
+  static Vec widen(Vec x) { return x; }
+  static Vec round(Vec x) { return x; }
+};
+
+template <llm_dtype T>
+inline Vec load(const void *from) {
+  typename Memory<T>::Type raw;
+  memcpy(&raw, from, sizeof(raw));
+  return Memory<T>::widen(raw);
+}
+
+/// The first `n` elements, then zeros; nothing behind them is touched.
+template <llm_dtype T>
+inline Vec load(const void *from, int64_t n) {
+#if defined(LLM_CPU_X86_V4)
+  uint16_t mask = static_cast<uint16_t>((1u << n) - 1);
+  if constexpr (T == LLM_F32)
+    return (Vec)_mm512_maskz_loadu_ps(mask, from);
+  else
+    return Memory<T>::widen((Halves)_mm256_maskz_loadu_epi16(mask, from));
+#else
+  typename Memory<T>::Type raw = {};
+  memcpy(&raw, from, n * bytesOf(T));
+  return Memory<T>::widen(raw);
+#endif
+}
+
+/// Stores the first `n` lanes.
+template <llm_dtype T>
+inline void store(void *to, Vec x, int64_t n = kLanes) {
+  typename Memory<T>::Type raw = Memory<T>::round(x);
+  memcpy(to, &raw, n * bytesOf(T));
+}
+
+inline Vec load(const float *from) { return load<LLM_F32>(from); }
+inline void store(float *to, Vec x) { store<LLM_F32>(to, x); }
+
+} // namespace
+} // namespace llm::cpu
+
+#endif // LLM_RUNTIME_CPU_SIMD_H
