@@ -1,0 +1,705 @@
+//===- AttentionTest.cpp - Paged attention against a dense reference ------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The reference is float64 over dense K and V as the pages hold them (rounded
+// to their dtype). Every row of every sequence is compared. All that no query
+// may read is NaN: free blocks, slots behind a sequence's end, keys below a
+// window, and the table entries of such blocks lead out of the pool.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Parallel.h"
+#include "cpu/Kernels.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <sys/mman.h>
+
+using namespace llm;
+
+namespace {
+
+//===----------------------------------------------------------------------===//
+// Cases
+//===----------------------------------------------------------------------===//
+
+struct Sequence {
+  int32_t past;
+  int32_t queries;
+};
+
+struct Case {
+  int32_t queryHeads = 4, kvHeads = 2, headDim = 64, blockSize = 16;
+  llm_dtype pageType = LLM_F32, type = LLM_F32;
+  std::vector<Sequence> sequences = {{0, 5}};
+  float scale = 0, softcap = 0; ///< scale 0: 1 / sqrt(headDim)
+  int32_t window = 0;
+  bool causal = true;
+  bool tokenMajor = false; ///< pages [token][head][dim], not head-major
+  unsigned seed = 1;
+};
+
+const char *nameOf(llm_dtype type) {
+  return type == LLM_F32 ? "f32" : type == LLM_F16 ? "f16" : "bf16";
+}
+
+std::string describe(const Case &c) {
+  std::string text =
+      std::to_string(c.queryHeads) + "/" + std::to_string(c.kvHeads) + "x" +
+      std::to_string(c.headDim) + " blocks of " + std::to_string(c.blockSize) +
+      ", pages " + nameOf(c.pageType) + ", q " + nameOf(c.type) + ", window " +
+      std::to_string(c.window) + ", softcap " + std::to_string(c.softcap) +
+      ", causal " + std::to_string(c.causal) + ", sequences";
+  for (Sequence s : c.sequences)
+    text += " " + std::to_string(s.past) + "+" + std::to_string(s.queries);
+  return text;
+}
+
+double tolerance(llm_dtype type) {
+  return type == LLM_F32 ? 1e-5 : type == LLM_F16 ? 2e-3 : 1.6e-2;
+}
+
+int64_t bytesOf(llm_dtype type) { return type == LLM_F32 ? 4 : 2; }
+
+std::vector<float> toFloat(const void *from, llm_dtype type, int64_t n) {
+  std::vector<float> result(n);
+  cpu::kernels().convert(result.data(), LLM_F32, from, type, n);
+  return result;
+}
+
+llm_tensor tensorOf(void *data, llm_dtype type, std::vector<int64_t> sizes,
+                    std::vector<int64_t> strides) {
+  llm_tensor tensor = {};
+  tensor.data = data;
+  tensor.dtype = type;
+  tensor.rank = static_cast<int32_t>(sizes.size());
+  std::copy(sizes.begin(), sizes.end(), tensor.sizes);
+  std::copy(strides.begin(), strides.end(), tensor.strides);
+  return tensor;
+}
+
+//===----------------------------------------------------------------------===//
+// A batch with its pool
+//===----------------------------------------------------------------------===//
+
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+constexpr float kUntouched = -77;
+
+/// Inputs of a case and the results of the last run.
+struct Problem {
+  Case c;
+  int64_t tokens = 0;
+  std::vector<int32_t> cuSeqlens, firstPosition, seqLens, table;
+  int64_t tableStride = 0, numBlocks = 0;
+  std::vector<std::vector<float>> keys, values; ///< [sequence][pos][head][dim]
+  std::vector<char> kPool, vPool, q, out;
+  std::vector<float> queries, lse;
+  KVPages pages = {};
+
+  explicit Problem(const Case &c) : c(c) {
+    layOut();
+    fill();
+  }
+
+  int32_t lengthOf(size_t i) const {
+    return c.sequences[i].past + c.sequences[i].queries;
+  }
+
+  // Strides of q and out leave gaps between heads and between tokens.
+  int64_t headStride() const { return c.headDim + 3; }
+  int64_t tokenStride() const { return c.queryHeads * headStride() + 5; }
+
+  void layOut() {
+    cuSeqlens = {0};
+    for (size_t i = 0; i < c.sequences.size(); ++i) {
+      firstPosition.push_back(c.sequences[i].past);
+      seqLens.push_back(lengthOf(i));
+      cuSeqlens.push_back(cuSeqlens.back() + c.sequences[i].queries);
+      int64_t blocks = (lengthOf(i) + c.blockSize - 1) / c.blockSize;
+      tableStride = std::max<int64_t>(tableStride, blocks + 1);
+      numBlocks += blocks + 1; // and a free one
+    }
+    tokens = cuSeqlens.back();
+    permuteBlocks();
+    int64_t row = c.headDim * bytesOf(c.pageType);
+    pages.dtype = c.pageType;
+    pages.kvHeads = c.kvHeads;
+    pages.headDim = c.headDim;
+    pages.blockSize = c.blockSize;
+    pages.tokenStride = c.tokenMajor ? row * c.kvHeads : row;
+    pages.headStride = c.tokenMajor ? row : row * c.blockSize;
+    pages.blockStride = row * c.kvHeads * c.blockSize + 64;
+  }
+
+  void permuteBlocks() {
+    std::vector<int32_t> order(numBlocks);
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), std::mt19937(c.seed));
+    table.assign(tableStride * c.sequences.size(), -1);
+    size_t next = 0;
+    for (size_t i = 0; i < c.sequences.size(); ++i)
+      for (int32_t at = 0; at < lengthOf(i); at += c.blockSize)
+        table[i * tableStride + at / c.blockSize] = order[next++];
+  }
+
+  /// The first position that a query of sequence i sees.
+  int32_t firstVisible(size_t i) const {
+    return c.window ? std::max(0, c.sequences[i].past + 1 - c.window) : 0;
+  }
+
+  void fill() {
+    kPool.resize(numBlocks * pages.blockStride);
+    vPool.resize(kPool.size());
+    std::vector<float> poison(kPool.size() / bytesOf(c.pageType), kNaN);
+    for (std::vector<char> *pool : {&kPool, &vPool})
+      cpu::kernels().convert(pool->data(), c.pageType, poison.data(), LLM_F32,
+                             poison.size());
+    pages.k = kPool.data();
+    pages.v = vPool.data();
+    for (size_t i = 0; i < c.sequences.size(); ++i)
+      fillSequence(i);
+    fillQueries();
+  }
+
+  /// Data depends on the sequence's own seed, not on its place in the batch.
+  void fillSequence(size_t i) {
+    std::mt19937 random(c.seed + 1000 * c.sequences[i].past);
+    std::normal_distribution<float> normal;
+    int64_t n = int64_t(lengthOf(i)) * c.kvHeads * c.headDim;
+    for (auto *to : {&keys, &values}) {
+      to->emplace_back(n);
+      for (float &x : to->back())
+        x = normal(random);
+    }
+    for (int32_t at = firstVisible(i); at < lengthOf(i); ++at)
+      for (int32_t h = 0; h < c.kvHeads; ++h) {
+        writeRow(kPool, keys[i], i, at, h);
+        writeRow(vPool, values[i], i, at, h);
+      }
+    for (int32_t at = 0; at < firstVisible(i) / c.blockSize; ++at)
+      table[i * tableStride + at] = -1000000; // given back: leads nowhere
+  }
+
+  /// Rounds a row into its page, and back to what the reference reads.
+  void writeRow(std::vector<char> &pool, std::vector<float> &from, size_t i,
+                int32_t at, int32_t head) {
+    float *row = &from[(int64_t(at) * c.kvHeads + head) * c.headDim];
+    char *to = pool.data() +
+               table[i * tableStride + at / c.blockSize] * pages.blockStride +
+               head * pages.headStride + at % c.blockSize * pages.tokenStride;
+    cpu::kernels().convert(to, c.pageType, row, LLM_F32, c.headDim);
+    cpu::kernels().convert(row, LLM_F32, to, c.pageType, c.headDim);
+  }
+
+  void fillQueries() {
+    std::vector<float> data(tokens * tokenStride(), kNaN);
+    for (size_t i = 0; i < c.sequences.size(); ++i) {
+      for (int32_t t = 0; t < c.sequences[i].queries; ++t) {
+        std::mt19937 random(c.seed + 17 * (c.sequences[i].past + t));
+        std::normal_distribution<float> normal;
+        float *row = &data[(cuSeqlens[i] + t) * tokenStride()];
+        for (int32_t h = 0; h < c.queryHeads; ++h)
+          for (int32_t d = 0; d < c.headDim; ++d)
+            row[h * headStride() + d] = normal(random);
+      }
+    }
+    q.resize(data.size() * bytesOf(c.type));
+    cpu::kernels().convert(q.data(), c.type, data.data(), LLM_F32, data.size());
+    queries = toFloat(q.data(), c.type, data.size());
+  }
+
+  float scale() const {
+    return c.scale != 0 ? c.scale : 1 / std::sqrt(float(c.headDim));
+  }
+
+  void run() {
+    std::vector<float> blank(tokens * tokenStride(), kUntouched);
+    out.resize(q.size());
+    cpu::kernels().convert(out.data(), c.type, blank.data(), LLM_F32,
+                           blank.size());
+    lse.assign(tokens * (c.queryHeads + 1), kUntouched);
+    std::vector<int64_t> sizes = {tokens, c.queryHeads, c.headDim};
+    std::vector<int64_t> strides = {tokenStride(), headStride(), 1};
+    llm_tensor qTensor = tensorOf(q.data(), c.type, sizes, strides);
+    llm_tensor outTensor = tensorOf(out.data(), c.type, sizes, strides);
+    llm_tensor lseTensor = tensorOf(lse.data(), LLM_F32, {tokens, c.queryHeads},
+                                    {c.queryHeads + 1, 1});
+    BatchView batch = {static_cast<int32_t>(c.sequences.size()),
+                       cuSeqlens.data(),
+                       firstPosition.data(),
+                       seqLens.data(),
+                       table.data(),
+                       tableStride};
+    AttentionParams params = {scale(), c.softcap, c.window, c.causal};
+    pagedAttention(pages, batch, params, qTensor, outTensor, &lseTensor);
+  }
+
+  std::vector<float> results() const {
+    return toFloat(out.data(), c.type, tokens * tokenStride());
+  }
+};
+
+//===----------------------------------------------------------------------===//
+// The reference
+//===----------------------------------------------------------------------===//
+
+struct Row {
+  std::vector<double> out;
+  double lse;
+  double maxValue; ///< largest |V| it sees: what tolerances refer to
+};
+
+Row reference(const Problem &p, size_t i, int32_t t, int32_t head) {
+  const Case &c = p.c;
+  int64_t position = c.sequences[i].past + t;
+  int32_t kvHead = head / (c.queryHeads / c.kvHeads);
+  const float *q = &p.queries[(p.cuSeqlens[i] + t) * p.tokenStride() +
+                              head * p.headStride()];
+  auto rowOf = [&](const std::vector<float> &from, int64_t at) {
+    return &from[(at * c.kvHeads + kvHead) * c.headDim];
+  };
+  auto visible = [&](int64_t at) {
+    return (!c.causal || at <= position) &&
+           (!c.window || at > position - c.window);
+  };
+  std::vector<double> scores(p.seqLens[i]);
+  double top = -INFINITY, sum = 0;
+  for (int64_t at = 0; at < p.seqLens[i]; ++at) {
+    if (!visible(at))
+      continue;
+    const float *k = rowOf(p.keys[i], at);
+    double s = std::inner_product(q, q + c.headDim, k, 0.0) * p.scale();
+    scores[at] = c.softcap ? c.softcap * std::tanh(s / c.softcap) : s;
+    top = std::max(top, scores[at]);
+  }
+  Row row = {std::vector<double>(c.headDim), -INFINITY, 1};
+  for (int64_t at = 0; at < p.seqLens[i]; ++at)
+    if (visible(at))
+      sum += std::exp(scores[at] - top);
+  for (int64_t at = 0; at < p.seqLens[i]; ++at) {
+    if (!visible(at))
+      continue;
+    const float *v = rowOf(p.values[i], at);
+    for (int32_t d = 0; d < c.headDim; ++d) {
+      row.out[d] += std::exp(scores[at] - top) / sum * v[d];
+      row.maxValue = std::max<double>(row.maxValue, std::abs(v[d]));
+    }
+  }
+  if (sum > 0)
+    row.lse = top + std::log(sum);
+  return row;
+}
+
+/// One row of the results against the reference. False: stop.
+bool checkRow(const Problem &p, const std::vector<float> &out, size_t i,
+              int32_t t, int32_t head) {
+  Row expected = reference(p, i, t, head);
+  int64_t token = p.cuSeqlens[i] + t;
+  double lse = p.lse[token * (p.c.queryHeads + 1) + head];
+  double error = std::isinf(expected.lse) ? lse != expected.lse
+                                          : std::abs(lse - expected.lse);
+  EXPECT_LE(error, 1e-4) << "lse of sequence " << i << " query " << t
+                         << " head " << head << ": " << lse << ", expected "
+                         << expected.lse;
+  const float *row =
+      &out[token * p.tokenStride() + int64_t(head) * p.headStride()];
+  double worst = 0;
+  for (int32_t d = 0; d < p.c.headDim; ++d) {
+    double difference = std::abs(row[d] - expected.out[d]);
+    worst = difference <= worst ? worst : difference; // keeps NaN
+  }
+  EXPECT_LE(worst, tolerance(p.c.type) * expected.maxValue)
+      << "out of sequence " << i << " query " << t << " head " << head;
+  return !testing::Test::HasFailure();
+}
+
+/// What lies between the rows of out and of lse is as it was.
+void checkGaps(const Problem &p, const std::vector<float> &out) {
+  for (int64_t token = 0; token < p.tokens; ++token) {
+    for (int64_t i = 0; i < p.tokenStride(); ++i)
+      if (i / p.headStride() >= p.c.queryHeads ||
+          i % p.headStride() >= p.c.headDim)
+        ASSERT_EQ(out[token * p.tokenStride() + i], kUntouched);
+    ASSERT_EQ(p.lse[token * (p.c.queryHeads + 1) + p.c.queryHeads], kUntouched);
+  }
+}
+
+void check(const Case &c) {
+  SCOPED_TRACE(describe(c));
+  Problem p(c);
+  p.run();
+  std::vector<float> out = p.results();
+  checkGaps(p, out);
+  for (size_t i = 0; i < c.sequences.size(); ++i)
+    for (int32_t t = 0; t < c.sequences[i].queries; ++t)
+      for (int32_t head = 0; head < c.queryHeads; ++head)
+        if (!checkRow(p, out, i, t, head))
+          return;
+}
+
+//===----------------------------------------------------------------------===//
+// Against the reference, at every level
+//===----------------------------------------------------------------------===//
+
+class AttentionTest : public testing::TestWithParam<const char *> {
+protected:
+  void SetUp() override {
+    if (cpu::selectKernels(GetParam()).name != std::string(GetParam()))
+      GTEST_SKIP() << "this CPU has no " << GetParam();
+    setNumThreads(4);
+  }
+  void TearDown() override {
+    cpu::selectKernels(nullptr);
+    setNumThreads(0);
+  }
+};
+
+constexpr llm_dtype types[] = {LLM_F32, LLM_F16, LLM_BF16};
+
+TEST_P(AttentionTest, HeadDimsAndBlockSizes) {
+  for (int32_t dim : {1, 3, 16, 17, 40, 64, 72, 96, 100, 128, 256, 257, 512})
+    for (int32_t block : {1, 3, 16, 64, 100}) {
+      Case c;
+      c.headDim = dim;
+      c.blockSize = block;
+      c.pageType = types[(dim + block) % 3];
+      c.sequences = {{70, 1}, {0, 9}, {130, 4}};
+      check(c);
+    }
+}
+
+TEST_P(AttentionTest, EveryPairOfTypes) {
+  for (llm_dtype pages : types)
+    for (llm_dtype type : types)
+      for (int32_t dim : {37, 64}) {
+        Case c;
+        c.pageType = pages;
+        c.type = type;
+        c.headDim = dim;
+        c.sequences = {{100, 1}, {0, 20}, {63, 2}};
+        check(c);
+      }
+}
+
+TEST_P(AttentionTest, HeadGroups) {
+  for (auto [queryHeads, kvHeads] : {std::pair{1, 1},
+                                     {4, 4},
+                                     {9, 3},
+                                     {32, 8},
+                                     {5, 1},
+                                     {14, 2},
+                                     {71, 1},
+                                     {130, 1}})
+    for (llm_dtype pages : {LLM_F32, LLM_BF16}) {
+      Case c;
+      c.queryHeads = queryHeads;
+      c.kvHeads = kvHeads;
+      c.headDim = 32;
+      c.pageType = pages;
+      c.sequences = {{90, 1}, {10, 7}};
+      check(c);
+    }
+}
+
+TEST_P(AttentionTest, WindowsAndSoftcaps) {
+  for (int32_t window : {0, 1, 5, 64, 100, 1000})
+    for (float softcap : {0.0f, 2.0f, 50.0f})
+      for (bool causal : {true, false}) {
+        Case c;
+        c.window = window;
+        c.softcap = softcap;
+        c.causal = causal;
+        c.headDim = 48;
+        c.queryHeads = 3;
+        c.kvHeads = 3;
+        c.pageType = LLM_F16;
+        c.sequences = {{200, 1}, {0, 70}, {150, 13}};
+        check(c);
+      }
+}
+
+TEST_P(AttentionTest, PrefillOverManyTilesAndChunks) {
+  for (llm_dtype pages : types) {
+    Case c;
+    c.headDim = 80;
+    c.queryHeads = 2;
+    c.kvHeads = 1;
+    c.pageType = pages;
+    c.sequences = {{0, 150}, {500, 37}, {1000, 65}};
+    check(c);
+  }
+}
+
+TEST_P(AttentionTest, LongDecodeIsSplitOverThreads) {
+  for (llm_dtype pages : types) {
+    Case c;
+    c.queryHeads = 4;
+    c.kvHeads = 1;
+    c.pageType = pages;
+    c.sequences = {{2500, 1}};
+    check(c);
+  }
+}
+
+TEST_P(AttentionTest, LargestHeadDim) {
+  Case c;
+  c.headDim = kMaxHeadDim;
+  c.queryHeads = 2;
+  c.kvHeads = 1;
+  c.sequences = {{66, 2}};
+  check(c);
+}
+
+TEST_P(AttentionTest, TokenMajorPages) {
+  Case c;
+  c.tokenMajor = true;
+  c.sequences = {{100, 3}};
+  check(c);
+}
+
+TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
+  Case c;
+  c.scale = 300;
+  c.sequences = {{100, 3}};
+  Problem p(c);
+  p.run();
+  for (float x : p.lse)
+    ASSERT_TRUE(std::isfinite(x));
+  for (float x : p.results())
+    ASSERT_TRUE(std::isfinite(x));
+}
+
+TEST_P(AttentionTest, RowWithoutKeysIsZero) {
+  Case c;
+  c.sequences = {{3, 2}};
+  Problem p(c);
+  p.seqLens[0] = 0;
+  p.run();
+  for (int32_t head = 0; head < c.queryHeads; ++head) {
+    EXPECT_EQ(p.lse[head], -INFINITY);
+    for (int32_t d = 0; d < c.headDim; ++d)
+      EXPECT_EQ(p.results()[head * p.headStride() + d], 0);
+  }
+}
+
+TEST_P(AttentionTest, EmptyBatchAndSequenceWithoutQueries) {
+  Case c;
+  c.sequences = {};
+  check(c);
+  c.sequences = {{20, 0}, {30, 2}, {5, 0}};
+  check(c);
+}
+
+/// A query must not be reached by what it does not see, even if other rows of
+/// its tile see it.
+TEST_P(AttentionTest, LaterTokensCannotReachEarlierQueries) {
+  for (int32_t kvHeads : {1, 4}) {
+    Case c;
+    c.kvHeads = kvHeads;
+    c.sequences = {{40, 20}};
+    Problem p(c);
+    p.run();
+    std::vector<float> before = p.results();
+    int32_t poisoned = 52;
+    std::fill_n(&p.keys[0][poisoned * kvHeads * c.headDim], kvHeads * c.headDim,
+                kNaN);
+    for (int32_t h = 0; h < kvHeads; ++h) {
+      p.writeRow(p.kPool, p.keys[0], 0, poisoned, h);
+      p.writeRow(p.vPool, p.keys[0], 0, poisoned, h);
+    }
+    p.run();
+    std::vector<float> after = p.results();
+    for (int64_t t = 0; t < p.tokens; ++t)
+      for (int32_t h = 0; h < c.queryHeads; ++h) {
+        int64_t at = t * p.tokenStride() + h * p.headStride();
+        if (40 + t < poisoned)
+          ASSERT_EQ(before[at], after[at]) << "query " << t;
+        else
+          ASSERT_TRUE(std::isnan(after[at])) << "query " << t;
+      }
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// The same bits
+//===----------------------------------------------------------------------===//
+
+/// Bits of the rows of sequence i, gaps included.
+std::vector<char> bitsOf(Problem &p, size_t i) {
+  p.run();
+  int64_t bytes = p.tokenStride() * bytesOf(p.c.type);
+  std::vector<char> bits(p.out.begin() + p.cuSeqlens[i] * bytes,
+                         p.out.begin() + p.cuSeqlens[i + 1] * bytes);
+  const char *lse = reinterpret_cast<const char *>(p.lse.data());
+  int64_t lseBytes = (p.c.queryHeads + 1) * sizeof(float);
+  bits.insert(bits.end(), lse + p.cuSeqlens[i] * lseBytes,
+              lse + p.cuSeqlens[i + 1] * lseBytes);
+  return bits;
+}
+
+Case bitCase(llm_dtype pages) {
+  Case c;
+  c.queryHeads = 6;
+  c.kvHeads = 2;
+  c.headDim = 72;
+  c.pageType = pages;
+  c.sequences = {{1200, 3}};
+  return c;
+}
+
+TEST_P(AttentionTest, SameBitsForAnyNumberOfThreads) {
+  for (llm_dtype pages : types) {
+    Problem p(bitCase(pages));
+    setNumThreads(1);
+    std::vector<char> expected = bitsOf(p, 0);
+    for (int32_t threads : {2, 3, 8, 16}) {
+      setNumThreads(threads);
+      EXPECT_EQ(bitsOf(p, 0), expected) << threads << " threads";
+    }
+  }
+}
+
+TEST_P(AttentionTest, SameBitsForAnyBlockSize) {
+  for (llm_dtype pages : types) {
+    Case c = bitCase(pages);
+    Problem base(c);
+    std::vector<char> expected = bitsOf(base, 0);
+    for (int32_t block : {1, 5, 32, 64, 2000}) {
+      c.blockSize = block;
+      Problem p(c);
+      EXPECT_EQ(bitsOf(p, 0), expected) << "blocks of " << block;
+    }
+  }
+}
+
+TEST_P(AttentionTest, SameBitsInAnyBatch) {
+  for (llm_dtype pages : types) {
+    Case c = bitCase(pages);
+    Problem alone(c);
+    std::vector<char> expected = bitsOf(alone, 0);
+    c.sequences = {{0, 40}, {1200, 3}, {700, 1}, {3, 1}};
+    Problem batch(c);
+    EXPECT_EQ(bitsOf(batch, 1), expected);
+  }
+}
+
+/// All rows of a prefill at once, and the same rows as later chunks of it.
+TEST_P(AttentionTest, SameBitsForAnyCutOfTheQueries) {
+  for (llm_dtype pages : types)
+    for (int32_t window : {0, 33}) {
+      Case c = bitCase(pages);
+      c.window = window;
+      c.sequences = {{0, 100}};
+      Problem whole(c);
+      whole.run();
+      int64_t row = whole.tokenStride() * bytesOf(c.type);
+      for (int32_t first : {0, 1, 37, 64, 99}) {
+        Problem part(c);
+        part.firstPosition[0] = first;
+        part.cuSeqlens[1] = 100 - first;
+        part.q.erase(part.q.begin(), part.q.begin() + first * row);
+        part.tokens = 100 - first;
+        part.run();
+        EXPECT_TRUE(std::equal(part.out.begin(), part.out.end(),
+                               whole.out.begin() + first * row))
+            << "from query " << first;
+      }
+    }
+}
+
+//===----------------------------------------------------------------------===//
+// Addresses
+//===----------------------------------------------------------------------===//
+
+/// K and V of a pool of 6 GB of address space; block `block` is 3 GB into it.
+TEST_P(AttentionTest, OffsetsBeyondTwoGigabytes) {
+  constexpr int64_t kBytes = int64_t(6) << 30;
+  void *pool = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  ASSERT_NE(pool, MAP_FAILED);
+  constexpr int32_t kDim = 64, kBlock = 16;
+  KVPages pages = {pool,
+                   static_cast<char *>(pool) + kBytes / 2,
+                   LLM_F32,
+                   1,
+                   kDim,
+                   kBlock,
+                   int64_t(kBlock) * kDim * 4,
+                   kBlock * kDim * 4,
+                   kDim * 4};
+  int32_t block =
+      static_cast<int32_t>((kBytes / 2 - 65536) / pages.blockStride);
+  ASSERT_GT(block * pages.blockStride, int64_t(1) << 31);
+  std::vector<float> row(kDim);
+  std::iota(row.begin(), row.end(), 1.0f);
+  llm_tensor kv = tensorOf(row.data(), LLM_F32, {1, 1, kDim}, {kDim, kDim, 1});
+  int64_t slot = int64_t(block) * kBlock;
+  writeKV(pages, &slot, kv, kv);
+  int32_t cuSeqlens[] = {0, 1}, position = 0, length = 1;
+  BatchView batch = {1, cuSeqlens, &position, &length, &block, 1};
+  std::vector<float> result(kDim);
+  llm_tensor out =
+      tensorOf(result.data(), LLM_F32, {1, 1, kDim}, {kDim, kDim, 1});
+  pagedAttention(pages, batch, {1, 0, 0, true}, kv, out, nullptr);
+  EXPECT_EQ(result, row);
+  munmap(pool, kBytes);
+}
+
+TEST_P(AttentionTest, WriteKVConvertsOnceAndSkipsPadding) {
+  for (llm_dtype pageType : types)
+    for (llm_dtype type : types) {
+      constexpr int32_t kHeads = 2, kDim = 5, kBlock = 3, kTokens = 4;
+      std::vector<float> data(kTokens * kHeads * kDim);
+      std::iota(data.begin(), data.end(), 0.3f);
+      std::vector<char> k(data.size() * 4),
+          pool(2 * 4 * kHeads * kBlock * kDim * 4, 0);
+      cpu::kernels().convert(k.data(), type, data.data(), LLM_F32, data.size());
+      int64_t row = kDim * bytesOf(pageType);
+      KVPages pages = {pool.data(),
+                       pool.data() + pool.size() / 2,
+                       pageType,
+                       kHeads,
+                       kDim,
+                       kBlock,
+                       row * kHeads * kBlock,
+                       row * kBlock,
+                       row};
+      int64_t slots[] = {4, -1, 11, 0};
+      llm_tensor kv = tensorOf(k.data(), type, {kTokens, kHeads, kDim},
+                               {kHeads * kDim, kDim, 1});
+      writeKV(pages, slots, kv, kv);
+      std::vector<char> expected(pool.size(), 0);
+      for (int half : {0, 1})
+        for (int t : {0, 2, 3})
+          for (int h = 0; h < kHeads; ++h)
+            cpu::kernels().convert(
+                &expected[half * pool.size() / 2 +
+                          slots[t] / kBlock * pages.blockStride +
+                          h * pages.headStride +
+                          slots[t] % kBlock * pages.tokenStride],
+                pageType, k.data() + (t * kHeads + h) * kDim * bytesOf(type),
+                type, kDim);
+      EXPECT_EQ(pool, expected) << nameOf(pageType) << " from " << nameOf(type);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Levels, AttentionTest,
+                         testing::Values("baseline", "x86-64-v4+bf16"),
+                         [](const auto &info) {
+                           return info.index ? "X86V4" : "Baseline";
+                         });
+
+} // namespace
