@@ -650,4 +650,23 @@ def LLM_CallArgumentOp : LLM_Op<"call_argument", [MemoryEffects<[MemRead]>]> {
   let hasVerifier = 1;
 }
 
+def LLM_CheckSizeOp : LLM_RuntimeOp<"check_size", "llm_rt_check_size"> {
+  let summary = "Fail unless two sizes are equal";
+  let description = [{
+    Guards what only the run can tell: the size of an output buffer. Fails with
+    `invalid argument`, both numbers, and `what`.
+
+    Example:
+
+    ```mlir
+    func.func private @check(%computed: index, %given: index) {
+      llm.check_size %given, %computed, "output 0, dimension 1"
+      return
+    }
+    ```
+  }];
+  let arguments = (ins Index:$actual, Index:$expected, StrAttr:$what);
+  let assemblyFormat = "$actual `,` $expected `,` $what attr-dict";
+}
+
 #endif // LLM_IR_LLMOPS_TD

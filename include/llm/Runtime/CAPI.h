@@ -527,6 +527,10 @@ LLM_API llm_code llm_rt_workspace(llm_call *, int32_t site, int64_t bytes,
 LLM_API llm_code llm_rt_workspace_mark(llm_call *, int32_t site, int64_t *mark);
 LLM_API llm_code llm_rt_workspace_release(llm_call *, int32_t site,
                                           int64_t mark);
+/// LLM_INVALID_ARGUMENT unless actual == expected; `what` belongs to the
+/// program.
+LLM_API llm_code llm_rt_check_size(llm_call *, int32_t site, const char *what,
+                                   int64_t actual, int64_t expected);
 /// Fails with `code`; `message` belongs to the program.
 LLM_API llm_code llm_rt_fail(llm_call *, int32_t site, llm_code code,
                              const char *message, int64_t expected,
