@@ -11,8 +11,8 @@
 // exponent, and exp(r) is a polynomial of degree 7 (Cephes' coefficients).
 //
 // ln 2 is subtracted in two parts, the first of which has few enough digits
-// that n times it is exact with and without fused multiplication. 2^n is
-// applied in two halves, so results from subnormals to infinity are right.
+// that n times it is exact with and without fused multiplication. Results from
+// subnormals to infinity are right.
 // exp(0) is 1 and exp(-inf) is 0 exactly: softmax leans on both.
 //
 //===----------------------------------------------------------------------===//
@@ -24,9 +24,6 @@
 
 namespace llm::cpu {
 namespace {
-
-/// 2^n for -126 <= n <= 127.
-inline Vec powerOfTwo(UInts n) { return ofBits((n + 127) << 23); }
 
 /// exp(r) for |r| <= ln(2) / 2.
 inline Vec expReduced(Vec r) {
@@ -44,16 +41,11 @@ inline Vec exp(Vec x) {
   // Beyond these bounds the result is 0 or infinity; comparisons keep NaN.
   x = x < -104.0f ? splat(-104.0f) : x;
   x = x > 89.0f ? splat(89.0f) : x;
-  // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
-  const Vec magic = splat(12582912.0f);
-  Vec shifted = fma(x, splat(1.44269504f), magic);
-  Vec n = shifted - magic;
+  const Vec magic = splat(12582912.0f); // 1.5 * 2^23: adding it rounds
+  Vec n = fma(x, splat(1.44269504f), magic) - magic;
   Vec r = fma(n, splat(-0.693359375f), x);
   r = fma(n, splat(2.12194440e-4f), r);
-  // n is signed: biased by 256 it halves as an unsigned number.
-  UInts biased = bitsOf(shifted) - bitsOf(magic) + 256;
-  UInts half = (biased >> 1) - 128, rest = biased - 256 - half;
-  return expReduced(r) * powerOfTwo(half) * powerOfTwo(rest);
+  return scaleByPowerOfTwo(expReduced(r), n);
 }
 
 inline float exp(float x) { return exp(splat(x))[0]; }

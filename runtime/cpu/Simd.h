@@ -96,8 +96,21 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 #endif
 }
 
-/// Elements {0, 1} of a quad of `a`, then of `b`; and elements {2, 3}.
-/// Elements {0, 2} of a quad of `a`, then of `b`; and elements {1, 3}.
+/// x * 2^n for an integral n of at most 255 in magnitude, rounded once.
+inline Vec scaleByPowerOfTwo(Vec x, Vec n) {
+#if defined(LLM_CPU_X86_V4)
+  return (Vec)_mm512_scalef_ps((__m512)x, (__m512)n);
+#else
+  // In two steps, because 2^n alone may be no number of f32. Adding 1.5 * 2^23
+  // leaves an integer in the low bits; biased by 256 it halves as an unsigned.
+  UInts biased = bitsOf(n + 12582912.0f) - 0x4b400000 + 256;
+  UInts half = (biased >> 1) - 128, rest = biased - 256 - half;
+  return x * ofBits((half + 127) << 23) * ofBits((rest + 127) << 23);
+#endif
+}
+
+/// Elements i, j of each quad (four lanes) of `a`, then of `b`; and the same
+/// with whole quads for elements.
 #if defined(LLM_CPU_X86_V4)
 #define LLM_SHUFFLE(a, b, i, j)                                                \
   (Vec) _mm512_shuffle_ps((__m512)(a), (__m512)(b),                            \
@@ -142,18 +155,23 @@ inline Vec sumEach(const Vec *x) {
 #endif
 }
 
+/// The sum of the lanes, in sumEach's order.
 inline float sumOf(Vec x) {
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i)
-      x[i] += x[i + width];
-  return x[0];
+#if defined(LLM_CPU_X86_V4)
+  x += LLM_SHUFFLE_QUADS(x, x, 2, 3);
+  x += LLM_SHUFFLE_QUADS(x, x, 1, 1);
+#endif
+  x += LLM_SHUFFLE(x, x, 2, 3);
+  return x[0] + x[1];
 }
 
 inline float maxOf(Vec x) {
-  float result = x[0];
-  for (int i = 1; i < kLanes; ++i)
-    result = x[i] > result ? x[i] : result;
-  return result;
+#if defined(LLM_CPU_X86_V4)
+  x = max(x, LLM_SHUFFLE_QUADS(x, x, 2, 3));
+  x = max(x, LLM_SHUFFLE_QUADS(x, x, 1, 1));
+#endif
+  x = max(x, LLM_SHUFFLE(x, x, 2, 3));
+  return x[0] > x[1] ? x[0] : x[1];
 }
 
 //===----------------------------------------------------------------------===//
