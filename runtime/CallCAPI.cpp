@@ -1,0 +1,536 @@
+//===- CallCAPI.cpp - The C ABI of compiled code --------------------------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Call.h"
+#include "Tensors.h"
+
+#include <algorithm>
+#include <cmath>
+
+using namespace llm;
+
+//===----------------------------------------------------------------------===//
+// How a function runs
+//===----------------------------------------------------------------------===//
+
+/// Runs `body` and keeps its error, if any, in the call.
+template <typename Body>
+static llm_code run(llm_call *base, int32_t site, const Body &body) {
+  Call &call = Call::of(base);
+  const Status status =
+      withoutExceptions([&]() -> Status { return body(call); });
+  return status.ok() ? LLM_OK : call.fail(site, status);
+}
+
+/// The same for a function of a cache.
+template <typename Body>
+static llm_code onCache(llm_call *base, int32_t site, uint64_t kv,
+                        const Body &body) {
+  return run(base, site, [&](Call &call) -> Status {
+    PagedKVCache *version;
+    LLM_TRY(call.find(kv, version));
+    return body(call, *version);
+  });
+}
+
+/// A step at a layer: the handle that llm_rt_at_layer makes. A cache of one
+/// layer needs none.
+static Status findAt(Call &call, uint64_t at, const KVStep *&step,
+                     int32_t &layer) {
+  const StepTable::Entry *entry;
+  LLM_TRY(call.findStep(at, entry));
+  step = &entry->step;
+  layer = static_cast<int32_t>(at >> 48) - 1;
+  if (layer < 0 && entry->layers == 1)
+    layer = 0;
+  if (layer < 0)
+    return Status::error(LLM_INVALID_ARGUMENT, entry->layers, 0,
+                         "expected a layer of %d with the step, got none",
+                         entry->layers);
+  return Status();
+}
+
+static Status checkOneLayer(const PagedKVCache &version) {
+  const int32_t layers = version.config().layers;
+  if (layers == 1)
+    return Status();
+  return Status::error(LLM_INVALID_ARGUMENT, 1, layers,
+                       "expected a cache of 1 layer without a step, got %d",
+                       layers);
+}
+
+/// i32 [N] as a span; `scratch` lives in the call.
+static Status readIds(const char *name, const llm_tensor *tensor,
+                      std::vector<int32_t> &scratch,
+                      std::span<const int32_t> &values) {
+  LLM_TRY(checkTensor(name, tensor, LLM_I32, {-1}));
+  values = readI32(*tensor, scratch);
+  return Status();
+}
+
+static Status readLengths(Call &call, const llm_tensor *tensor, size_t n,
+                          std::span<const int64_t> &values) {
+  LLM_TRY(checkTensor("lengths", tensor, LLM_I32, {static_cast<int64_t>(n)}));
+  values = widenI32(*tensor, call.lengths);
+  return Status();
+}
+
+/// Valid sequence ids.
+static Status readSequences(Call &call, const PagedKVCache &version,
+                            const llm_tensor *tensor,
+                            std::span<const int32_t> &ids) {
+  LLM_TRY(readIds("seq_ids", tensor, call.ids, ids));
+  for (int32_t id : ids)
+    LLM_TRY(version.checkSequence(id));
+  return Status();
+}
+
+static int32_t *elementI32(const llm_tensor &tensor, int64_t i, int64_t j = 0) {
+  return static_cast<int32_t *>(tensor.data) + i * tensor.strides[0] +
+         (tensor.rank > 1 ? j * tensor.strides[1] : 0);
+}
+
+/// 0 .. n - 1: the sequences of a batch without a step.
+static std::span<const int32_t> firstIds(Call &call, int64_t n) {
+  call.ids.resize(n);
+  for (int64_t i = 0; i < n; ++i)
+    call.ids[i] = static_cast<int32_t>(i);
+  return call.ids;
+}
+
+/// 0, s, 2s .. n * s.
+static Status evenSplit(Call &call, int64_t n, int64_t s,
+                        std::span<const int32_t> &cuSeqlens) {
+  if (s > 0 && n > INT32_MAX / s)
+    return Status::error(LLM_INVALID_ARGUMENT, INT32_MAX, n,
+                         "expected at most %d tokens in a batch, got %lld "
+                         "sequences of %lld",
+                         INT32_MAX, static_cast<long long>(n),
+                         static_cast<long long>(s));
+  call.others.resize(n + 1);
+  for (int64_t i = 0; i <= n; ++i)
+    call.others[i] = static_cast<int32_t>(i * s);
+  cuSeqlens = call.others;
+  return Status();
+}
+
+//===----------------------------------------------------------------------===//
+// Steps
+//===----------------------------------------------------------------------===//
+
+llm_code llm_rt_begin_step(llm_call *call, int32_t site, uint64_t kv,
+                           const llm_tensor *seq_ids,
+                           const llm_tensor *cu_seqlens, uint64_t *step) {
+  return onCache(call, site, kv, [&](Call &c, PagedKVCache &version) -> Status {
+    std::span<const int32_t> ids, cu;
+    LLM_TRY(readIds("seq_ids", seq_ids, c.ids, ids));
+    LLM_TRY(readIds("cu_seqlens", cu_seqlens, c.others, cu));
+    StepTable::Entry &entry = c.steps.next();
+    LLM_TRY(version.beginStep(ids, cu, entry.step));
+    entry.layers = version.config().layers;
+    *step = c.steps.accept();
+    return Status();
+  });
+}
+
+llm_code llm_rt_step_size(llm_call *call, int32_t site, uint64_t step,
+                          int64_t *tokens, int64_t *sequences) {
+  return run(call, site, [&](Call &c) -> Status {
+    const StepTable::Entry *entry;
+    LLM_TRY(c.findStep(step, entry));
+    *tokens = entry->step.numTokens();
+    *sequences = entry->step.numSequences();
+    return Status();
+  });
+}
+
+llm_code llm_rt_positions(llm_call *call, int32_t site, uint64_t step,
+                          const llm_tensor *out) {
+  return run(call, site, [&](Call &c) -> Status {
+    const StepTable::Entry *entry;
+    LLM_TRY(c.findStep(step, entry));
+    const KVStep &s = entry->step;
+    LLM_TRY(checkTensor("out", out, LLM_I32, {s.numTokens()}));
+    for (int32_t row = 0; row < s.numSequences(); ++row)
+      for (int32_t i = 0; i < s.newTokens(row); ++i)
+        *elementI32(*out, s.cuSeqlens[row] + i) = s.starts[row] + i;
+    return Status();
+  });
+}
+
+llm_code llm_rt_at_layer(llm_call *call, int32_t site, uint64_t step,
+                         int64_t layer, uint64_t *at) {
+  return run(call, site, [&](Call &c) -> Status {
+    const StepTable::Entry *entry;
+    LLM_TRY(c.findStep(step, entry));
+    if (layer < 0 || layer >= entry->layers)
+      return Status::error(LLM_INVALID_ARGUMENT, entry->layers, layer,
+                           "expected a layer below %d, got %lld", entry->layers,
+                           static_cast<long long>(layer))
+          .atLayer(static_cast<int32_t>(layer));
+    *at = (step & 0xffffffffffff) | static_cast<uint64_t>(layer + 1) << 48;
+    return Status();
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// Append
+//===----------------------------------------------------------------------===//
+
+/// [B, S, Hkv, D] as one step of sequences 0 .. B - 1.
+static Status appendBatch(Call &call, PagedKVCache &version,
+                          const llm_tensor *k, const llm_tensor *v) {
+  const llm_kv_config &c = version.config();
+  LLM_TRY(checkOneLayer(version));
+  LLM_TRY(checkFloats("k", k, {-1, -1, c.kv_heads, c.head_dim}));
+  LLM_TRY(
+      checkFloats("v", v, {k->sizes[0], k->sizes[1], c.kv_heads, c.head_dim}));
+  llm_tensor keys = *k, values = *v;
+  if (!collapseBatch(keys) || !collapseBatch(values))
+    return Status::error(LLM_UNSUPPORTED, k->sizes[1] * k->strides[1],
+                         k->strides[0],
+                         "expected k and v of one stride over [B, S] (%lld), "
+                         "got %lld",
+                         static_cast<long long>(k->sizes[1] * k->strides[1]),
+                         static_cast<long long>(k->strides[0]));
+  std::span<const int32_t> cuSeqlens;
+  LLM_TRY(evenSplit(call, k->sizes[0], k->sizes[1], cuSeqlens));
+  KVStep &step = call.steps.next().step;
+  LLM_TRY(version.beginStep(firstIds(call, k->sizes[0]), cuSeqlens, step));
+  return version.append(step, 0, keys, values);
+}
+
+llm_code llm_rt_append_kv(llm_call *call, int32_t site, uint64_t kv,
+                          uint64_t at, const llm_tensor *k,
+                          const llm_tensor *v) {
+  return onCache(call, site, kv, [&](Call &c, PagedKVCache &version) -> Status {
+    if (!at)
+      return appendBatch(c, version, k, v);
+    if (!k || !v)
+      return nullArgument("k and v");
+    const KVStep *step;
+    int32_t layer;
+    LLM_TRY(findAt(c, at, step, layer));
+    return version.append(*step, layer, *k, *v);
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// Attention and lookup
+//===----------------------------------------------------------------------===//
+
+/// q [B, S, Hq, D]: the last S positions of sequences 0 .. B - 1.
+static Status attendBatch(Call &call, PagedKVCache &version,
+                          const llm_tensor &q,
+                          const llm_attention_params &params,
+                          const llm_tensor &out, const llm_tensor *lse,
+                          const llm_tensor *table) {
+  LLM_TRY(checkOneLayer(version));
+  LLM_TRY(checkFloats("q", &q, {-1, -1, -1, version.config().head_dim}));
+  const int64_t rows = q.sizes[0], tokens = q.sizes[1];
+  LLM_TRY(checkShape("out", &out, {rows, tokens, -1, -1}));
+  if (lse)
+    LLM_TRY(checkShape("lse", lse, {rows, tokens, -1}));
+  llm_tensor queries = q, result = out, sums = lse ? *lse : llm_tensor{};
+  if (!collapseBatch(queries) || !collapseBatch(result) ||
+      (lse && !collapseBatch(sums)))
+    return Status::error(LLM_UNSUPPORTED, tokens * q.strides[1], q.strides[0],
+                         "expected q, out and lse of one stride over [B, S] "
+                         "(%lld), got %lld",
+                         static_cast<long long>(tokens * q.strides[1]),
+                         static_cast<long long>(q.strides[0]));
+  KVRows batch;
+  batch.ids = firstIds(call, rows);
+  LLM_TRY(evenSplit(call, rows, tokens, batch.cuSeqlens));
+  std::vector<int32_t> &starts = call.steps.next().step.starts;
+  starts.clear();
+  for (int32_t id : batch.ids) {
+    LLM_TRY(version.checkSequence(id));
+    if (tokens > version.length(id))
+      return Status::error(LLM_INVALID_ARGUMENT, version.length(id), tokens,
+                           "expected at most %d queries of sequence %d, got "
+                           "%lld",
+                           version.length(id), id,
+                           static_cast<long long>(tokens))
+          .ofSequence(id);
+    starts.push_back(static_cast<int32_t>(version.length(id) - tokens));
+  }
+  batch.starts = starts;
+  return version.attention(batch, 0, queries, params, result,
+                           lse ? &sums : nullptr, table);
+}
+
+llm_code llm_rt_paged_attention(llm_call *call, int32_t site, uint64_t kv,
+                                uint64_t at, const llm_tensor *q,
+                                const llm_tensor *out, const llm_tensor *lse,
+                                const llm_attention_params *params,
+                                const llm_extras *extras) {
+  const llm_attention_params resolved =
+      params ? *params : llm_attention_params{NAN, 0, 0, 1};
+  const llm_tensor *table = extras ? extras->block_indices : nullptr;
+  return onCache(call, site, kv, [&](Call &c, PagedKVCache &version) -> Status {
+    if (!q || !out)
+      return nullArgument("q and out");
+    if (!at)
+      return attendBatch(c, version, *q, resolved, *out, lse, table);
+    const KVStep *step;
+    int32_t layer;
+    LLM_TRY(findAt(c, at, step, layer));
+    return version.attention(*step, layer, *q, resolved, *out, lse, table);
+  });
+}
+
+llm_code llm_rt_lookup_kv(llm_call *call, int32_t site, uint64_t kv,
+                          uint64_t at, const llm_tensor *k, const llm_tensor *v,
+                          const llm_extras *extras) {
+  const llm_tensor *table = extras ? extras->block_indices : nullptr;
+  return onCache(call, site, kv, [&](Call &c, PagedKVCache &version) -> Status {
+    if (!k || !v)
+      return nullArgument("k and v");
+    if (at) {
+      const KVStep *step;
+      int32_t layer;
+      LLM_TRY(findAt(c, at, step, layer));
+      return version.lookup(step->ids, layer, *k, *v, table);
+    }
+    LLM_TRY(checkOneLayer(version));
+    LLM_TRY(checkShape("k", k, {-1, -1, -1, -1}));
+    return version.lookup(firstIds(c, k->sizes[0]), 0, *k, *v, table);
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// Sequences
+//===----------------------------------------------------------------------===//
+
+llm_code llm_rt_fork_kv(llm_call *call, int32_t site, uint64_t kv,
+                        const llm_tensor *parents, const llm_tensor *children,
+                        const llm_tensor *lengths) {
+  return onCache(call, site, kv, [&](Call &c, PagedKVCache &version) -> Status {
+    std::span<const int32_t> from, to;
+    std::span<const int64_t> tokens;
+    LLM_TRY(readIds("parents", parents, c.ids, from));
+    const auto n = static_cast<int64_t>(from.size());
+    LLM_TRY(checkTensor("children", children, LLM_I32, {n}));
+    to = readI32(*children, c.others);
+    LLM_TRY(readLengths(c, lengths, from.size(), tokens));
+    return version.fork(from, to, tokens);
+  });
+}
+
+llm_code llm_rt_trim_kv(llm_call *call, int32_t site, uint64_t kv,
+                        const llm_tensor *seq_ids, const llm_tensor *lengths) {
+  return onCache(call, site, kv, [&](Call &c, PagedKVCache &version) -> Status {
+    std::span<const int32_t> ids;
+    std::span<const int64_t> tokens;
+    LLM_TRY(readIds("seq_ids", seq_ids, c.ids, ids));
+    LLM_TRY(readLengths(c, lengths, ids.size(), tokens));
+    return version.trim(ids, tokens);
+  });
+}
+
+llm_code llm_rt_release_kv(llm_call *call, int32_t site, uint64_t kv,
+                           const llm_tensor *seq_ids) {
+  return onCache(call, site, kv, [&](Call &c, PagedKVCache &version) -> Status {
+    std::span<const int32_t> ids;
+    LLM_TRY(readIds("seq_ids", seq_ids, c.ids, ids));
+    return version.release(ids);
+  });
+}
+
+llm_code llm_rt_seq_lens(llm_call *call, int32_t site, uint64_t kv,
+                         const llm_tensor *seq_ids, const llm_tensor *out) {
+  return onCache(call, site, kv, [&](Call &c, PagedKVCache &version) -> Status {
+    std::span<const int32_t> ids;
+    LLM_TRY(readSequences(c, version, seq_ids, ids));
+    LLM_TRY(
+        checkTensor("out", out, LLM_I32, {static_cast<int64_t>(ids.size())}));
+    for (size_t i = 0; i < ids.size(); ++i)
+      *elementI32(*out, i) = version.length(ids[i]);
+    return Status();
+  });
+}
+
+llm_code llm_rt_block_table_width(llm_call *call, int32_t site, uint64_t kv,
+                                  const llm_tensor *seq_ids, int64_t *width) {
+  return onCache(call, site, kv, [&](Call &c, PagedKVCache &version) -> Status {
+    std::span<const int32_t> ids;
+    LLM_TRY(readSequences(c, version, seq_ids, ids));
+    size_t longest = 0;
+    for (int32_t id : ids)
+      longest = std::max(longest, version.blocks(id).size());
+    *width = static_cast<int64_t>(longest);
+    return Status();
+  });
+}
+
+llm_code llm_rt_block_table(llm_call *call, int32_t site, uint64_t kv,
+                            const llm_tensor *seq_ids, const llm_tensor *out) {
+  return onCache(call, site, kv, [&](Call &c, PagedKVCache &version) -> Status {
+    std::span<const int32_t> ids;
+    LLM_TRY(readSequences(c, version, seq_ids, ids));
+    const auto rows = static_cast<int64_t>(ids.size());
+    LLM_TRY(checkTensor("out", out, LLM_I32, {rows, -1}));
+    for (int32_t id : ids) {
+      const auto blocks = static_cast<int64_t>(version.blocks(id).size());
+      if (blocks > out->sizes[1])
+        return Status::error(LLM_INVALID_ARGUMENT, blocks, out->sizes[1],
+                             "expected a table of %lld blocks for sequence %d, "
+                             "got %lld",
+                             static_cast<long long>(blocks), id,
+                             static_cast<long long>(out->sizes[1]))
+            .ofSequence(id);
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      const std::span<const int32_t> blocks = version.blocks(ids[i]);
+      for (int64_t j = 0; j < out->sizes[1]; ++j)
+        *elementI32(*out, i, j) = size_t(j) < blocks.size() ? blocks[j] : -1;
+    }
+    return Status();
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// Versions
+//===----------------------------------------------------------------------===//
+
+llm_code llm_rt_create_kv_cache(llm_call *call, int32_t site,
+                                const llm_kv_group_desc *type, int64_t blocks,
+                                uint64_t *kv) {
+  return run(call, site, [&](Call &c) -> Status {
+    llm_kv_config config;
+    initConfig(type, config);
+    config.num_blocks = blocks;
+    std::unique_ptr<PagedKVCache> version;
+    LLM_TRY(PagedKVCache::create(config, version));
+    *kv = c.versions.add(std::move(version));
+    return Status();
+  });
+}
+
+llm_code llm_rt_cast_kv(llm_call *call, int32_t site, uint64_t kv,
+                        const llm_kv_group_desc *type) {
+  return onCache(call, site, kv, [&](Call &, PagedKVCache &version) {
+    return type ? checkType(*type, version.config()) : nullArgument("a type");
+  });
+}
+
+llm_code llm_rt_kv_stats(llm_call *call, int32_t site, uint64_t kv,
+                         const llm_tensor *out) {
+  return onCache(call, site, kv, [&](Call &, PagedKVCache &version) -> Status {
+    LLM_TRY(checkTensor("out", out, LLM_I64, {LLM_KV_NUM_STATS}));
+    const llm_kv_stats stats = version.stats();
+    const auto *values = reinterpret_cast<const int64_t *>(&stats);
+    for (int64_t i = 0; i < LLM_KV_NUM_STATS; ++i)
+      static_cast<int64_t *>(out->data)[i * out->strides[0]] = values[i];
+    return Status();
+  });
+}
+
+llm_code llm_rt_snapshot_kv(llm_call *call, int32_t site, uint64_t kv,
+                            uint64_t *copy) {
+  return onCache(call, site, kv, [&](Call &c, PagedKVCache &version) {
+    *copy = c.versions.add(version.snapshot());
+    return Status();
+  });
+}
+
+/// A handle of the host's object, or of a version of the call, as asked.
+static Status checkOwner(const Call &call, uint64_t kv, bool host) {
+  if ((call.versions.findHost(kv) != nullptr) == host)
+    return Status();
+  return Status::error(LLM_WRONG_STATE, host, !host,
+                       host ? "expected the handle of a host's cache, got a "
+                              "version of the call"
+                            : "expected a version of the call, got the handle "
+                              "of a host's cache");
+}
+
+llm_code llm_rt_drop_kv(llm_call *call, int32_t site, uint64_t kv) {
+  if (!kv)
+    return LLM_OK;
+  return onCache(call, site, kv, [&](Call &c, PagedKVCache &) -> Status {
+    LLM_TRY(checkOwner(c, kv, false));
+    c.versions.remove(kv);
+    return Status();
+  });
+}
+
+llm_code llm_rt_replace_kv(llm_call *call, int32_t site, uint64_t host,
+                           uint64_t kv) {
+  return onCache(call, site, kv, [&](Call &c, PagedKVCache &version) -> Status {
+    PagedKVCache *replaced;
+    LLM_TRY(c.find(host, replaced));
+    LLM_TRY(checkOwner(c, host, true));
+    if (host == kv)
+      return Status();
+    LLM_TRY(checkOwner(c, kv, false));
+    LLM_TRY(c.checkReplacement(host, version));
+    c.versions.findHost(host)->replace(c.versions.remove(kv));
+    return Status();
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// Workspace and failure
+//===----------------------------------------------------------------------===//
+
+llm_code llm_rt_workspace(llm_call *call, int32_t site, int64_t bytes,
+                          void **data) {
+  return run(call, site, [&](Call &c) -> Status {
+    if (bytes < 0)
+      return Status::error(LLM_INVALID_ARGUMENT, 0, bytes,
+                           "expected 0 or more bytes of workspace, got %lld",
+                           static_cast<long long>(bytes));
+    void *memory = c.arena.allocate(bytes);
+    if (!memory)
+      return Status::error(LLM_OUT_OF_MEMORY, bytes, c.arena.capacity(),
+                           "no memory for %lld bytes of workspace on top of "
+                           "%lld",
+                           static_cast<long long>(bytes),
+                           static_cast<long long>(c.arena.capacity()));
+    *data = memory;
+    return Status();
+  });
+}
+
+llm_code llm_rt_workspace_mark(llm_call *call, int32_t, int64_t *mark) {
+  *mark = Call::of(call).arena.mark();
+  return LLM_OK;
+}
+
+llm_code llm_rt_workspace_release(llm_call *call, int32_t site, int64_t mark) {
+  return run(call, site, [&](Call &c) {
+    const int64_t top = c.arena.mark();
+    if (c.arena.release(mark))
+      return Status();
+    return Status::error(LLM_INVALID_ARGUMENT, top, mark,
+                         "expected a mark of at most %lld, got %lld",
+                         static_cast<long long>(top),
+                         static_cast<long long>(mark));
+  });
+}
+
+llm_code llm_rt_check_size(llm_call *call, int32_t site, const char *what,
+                           int64_t actual, int64_t expected) {
+  return run(call, site, [&](Call &) {
+    if (actual == expected)
+      return Status();
+    return Status::error(LLM_INVALID_ARGUMENT, expected, actual,
+                         "expected %s to be %lld, got %lld", what,
+                         static_cast<long long>(expected),
+                         static_cast<long long>(actual));
+  });
+}
+
+llm_code llm_rt_fail(llm_call *call, int32_t site, llm_code code,
+                     const char *message, int64_t expected, int64_t actual) {
+  return Call::of(call).fail(
+      site, Status::error(code == LLM_OK ? LLM_INTERNAL : code, expected,
+                          actual, "%s", message ? message : "failed"));
+}

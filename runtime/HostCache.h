@@ -1,0 +1,67 @@
+//===- HostCache.h - The host's cache objects ----------------- -*- C++ -*-===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_RUNTIME_HOSTCACHE_H
+#define LLM_RUNTIME_HOSTCACHE_H
+
+#include "Error.h"
+#include "KVPool.h"
+#include "llm/Runtime/PagedKVCache.h"
+
+struct llm_context {
+  int32_t numThreads;
+};
+
+namespace llm {
+
+/// What stands behind an llm_kv_cache: an open step keeps it alive.
+struct HostCache {
+  ~HostCache();
+
+  int32_t numThreads = 0;
+  std::unique_ptr<PagedKVCache> version;
+  /// The version that a running call has replaced: wanted back if it fails.
+  std::unique_ptr<PagedKVCache> replaced;
+
+  /// The object becomes this version, until the call fails.
+  void replace(std::unique_ptr<PagedKVCache> with) noexcept;
+  void begin() { version->beginTransaction(); }
+  void commit() noexcept;
+  /// Takes a replaced version back. Everything that a call has made must be
+  /// gone before any of its hosts aborts.
+  void revert() noexcept;
+  void abort() noexcept { version->abortTransaction(); }
+};
+
+/// The right to use what is on a pool, for a scope.
+class PoolLock {
+public:
+  PoolLock() = default;
+  PoolLock(PoolLock &&other) : pool_(std::move(other.pool_)) {}
+  ~PoolLock();
+  /// LLM_BUSY if another call has it, LLM_INTERNAL if the pool is poisoned.
+  Status acquire(const std::shared_ptr<KVPool> &pool);
+  const std::shared_ptr<KVPool> &pool() const { return pool_; }
+
+private:
+  std::shared_ptr<KVPool> pool_;
+};
+
+/// The library's defaults, then what a group (may be null) fixes or suggests.
+void initConfig(const llm_kv_group_desc *group, llm_kv_config &config);
+
+/// LLM_BUSY while a host's step is open on the pool.
+Status checkNoStep(const KVPool &pool);
+
+} // namespace llm
+
+struct llm_kv_cache {
+  std::shared_ptr<llm::HostCache> host;
+};
+
+#endif // LLM_RUNTIME_HOSTCACHE_H

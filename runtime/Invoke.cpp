@@ -1,0 +1,279 @@
+//===- Invoke.cpp - Running an entry as a transaction ---------------------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Model.h"
+#include "Parallel.h"
+#include "Tensors.h"
+
+#include <cstring>
+
+using namespace llm;
+
+namespace {
+
+/// Everything that a call was given.
+struct Arguments {
+  std::span<llm_kv_cache *const> caches;
+  std::span<const llm_tensor> inputs;
+  std::span<const llm_tensor> outputs;
+};
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Tensors
+//===----------------------------------------------------------------------===//
+
+static constexpr int64_t unbound = -1;
+
+static Status checkSize(const llm_value_desc &value, int32_t i, int64_t actual,
+                        std::vector<int64_t> &symbols) {
+  int64_t expected = value.sizes[i];
+  if (expected < 0) {
+    const int32_t symbol = value.symbols[i];
+    expected = 0;
+    if (symbol < 0 && actual >= 0)
+      return Status();
+    if (symbol >= 0) {
+      expected = value.symbol_add[i];
+      if (symbols[symbol] == unbound && actual >= expected)
+        symbols[symbol] = actual - expected;
+      if (symbols[symbol] != unbound)
+        expected += symbols[symbol];
+    }
+  }
+  if (actual == expected && actual >= 0)
+    return Status();
+  return Status::error(LLM_INVALID_ARGUMENT, expected, actual,
+                       "expected dimension %d of %s to be %lld, got %lld", i,
+                       value.name, static_cast<long long>(expected),
+                       static_cast<long long>(actual));
+}
+
+/// Checks every element of an i32 tensor against [0, below).
+static Status checkElements(const llm_value_desc &value,
+                            const llm_tensor &tensor, int64_t below,
+                            int32_t dimension = 0, int64_t offset = 0) {
+  for (int64_t i = 0; dimension < tensor.rank && i < tensor.sizes[dimension];
+       ++i)
+    LLM_TRY(checkElements(value, tensor, below, dimension + 1,
+                          offset + i * tensor.strides[dimension]));
+  if (dimension < tensor.rank)
+    return Status();
+  const int32_t element = static_cast<const int32_t *>(tensor.data)[offset];
+  if (element >= 0 && element < below)
+    return Status();
+  return Status::error(LLM_INVALID_ARGUMENT, below, element,
+                       "expected elements of %s in [0, %lld), got %d",
+                       value.name, static_cast<long long>(below), element);
+}
+
+static Status checkRange(const llm_value_desc &value, const llm_tensor &tensor,
+                         const std::vector<int64_t> &symbols) {
+  const int64_t below =
+      value.below_symbol >= 0 ? symbols[value.below_symbol] : value.below;
+  if (below < 0 || value.dtype != LLM_I32)
+    return Status();
+  return checkElements(value, tensor, below);
+}
+
+static Status checkValue(const llm_value_desc &value, const llm_tensor &tensor,
+                         std::vector<int64_t> &symbols) {
+  if (tensor.rank != value.rank)
+    return Status::error(LLM_INVALID_ARGUMENT, value.rank, tensor.rank,
+                         "expected %s of rank %d, got %d", value.name,
+                         value.rank, tensor.rank);
+  if (tensor.dtype != value.dtype)
+    return Status::error(LLM_INVALID_ARGUMENT, value.dtype, tensor.dtype,
+                         "expected %s of type %s, got %s", value.name,
+                         dtypeName(value.dtype), dtypeName(tensor.dtype));
+  int64_t elements = 1;
+  for (int32_t i = 0; i < value.rank; ++i) {
+    LLM_TRY(checkSize(value, i, tensor.sizes[i], symbols));
+    elements *= tensor.sizes[i] != 0;
+  }
+  if (elements && !tensor.data)
+    return nullArgument(value.name);
+  return Status();
+}
+
+static Status checkCount(const char *what, int64_t expected, int64_t actual) {
+  if (expected == actual)
+    return Status();
+  return Status::error(
+      LLM_INVALID_ARGUMENT, expected, actual, "expected %lld %s, got %lld",
+      static_cast<long long>(expected), what, static_cast<long long>(actual));
+}
+
+static Status checkTensors(const llm_entry_desc &entry,
+                           const Arguments &arguments,
+                           std::vector<int64_t> &symbols) {
+  symbols.assign(entry.num_symbols, unbound);
+  LLM_TRY(checkCount("inputs", entry.num_inputs, arguments.inputs.size()));
+  LLM_TRY(checkCount("outputs", entry.num_outputs, arguments.outputs.size()));
+  for (int32_t i = 0; i < entry.num_inputs; ++i)
+    LLM_TRY(checkValue(entry.inputs[i], arguments.inputs[i], symbols));
+  for (int32_t i = 0; i < entry.num_outputs; ++i)
+    LLM_TRY(checkValue(entry.outputs[i], arguments.outputs[i], symbols));
+  for (int32_t i = 0; i < entry.num_inputs; ++i)
+    LLM_TRY(checkRange(entry.inputs[i], arguments.inputs[i], symbols));
+  return Status();
+}
+
+//===----------------------------------------------------------------------===//
+// Caches
+//===----------------------------------------------------------------------===//
+
+static Status checkCaches(const llm_program &program,
+                          const llm_entry_desc &entry,
+                          std::span<llm_kv_cache *const> caches) {
+  LLM_TRY(checkCount("caches", entry.num_kv, caches.size()));
+  for (size_t i = 0; i < caches.size(); ++i) {
+    if (!caches[i])
+      return nullArgument("a cache");
+    for (size_t j = 0; j < i; ++j)
+      if (caches[i] == caches[j])
+        return Status::error(LLM_INVALID_ARGUMENT, static_cast<int64_t>(i),
+                             static_cast<int64_t>(j),
+                             "expected distinct caches, got one as arguments "
+                             "%zu and %zu",
+                             j, i);
+  }
+  for (size_t i = 0; i < caches.size(); ++i)
+    LLM_TRY(checkType(program.groups[entry.kv_groups[i]],
+                      caches[i]->host->version->config()));
+  return Status();
+}
+
+/// Locks each pool once: several caches may be on one.
+static Status lockPools(std::span<llm_kv_cache *const> caches,
+                        std::vector<PoolLock> &locks) {
+  for (const llm_kv_cache *cache : caches) {
+    const std::shared_ptr<KVPool> &pool = cache->host->version->pool();
+    bool locked = false;
+    for (const PoolLock &lock : locks)
+      locked |= lock.pool() == pool;
+    if (!locked)
+      LLM_TRY(locks.emplace_back().acquire(pool));
+    LLM_TRY(checkNoStep(*pool));
+  }
+  return Status();
+}
+
+//===----------------------------------------------------------------------===//
+// The transaction
+//===----------------------------------------------------------------------===//
+
+/// Runs the entry; on success every step is complete.
+static Status runEntry(const llm_model &model, Call &call,
+                       const Arguments &arguments) {
+  for (llm_kv_cache *cache : arguments.caches)
+    call.handles.push_back(call.versions.addHost(cache->host.get()));
+  call.inputs = arguments.inputs.data();
+  call.outputs = arguments.outputs.data();
+  call.weights = model.packed.data();
+  call.kv = call.handles.data();
+  const llm_code code = call.entry->fn(&call);
+  if (code != LLM_OK)
+    return call.status.code() == code
+               ? call.status
+               : Status::error(code, LLM_OK, code,
+                               "entry %s returned code %d, expected %d",
+                               call.entry->name, code, LLM_OK);
+  for (llm_kv_cache *cache : arguments.caches)
+    LLM_TRY(cache->host->version->endStep());
+  return Status();
+}
+
+static void endTransaction(llm_model &model, Call &call, bool commit,
+                           std::span<llm_kv_cache *const> caches) noexcept {
+  if (commit) {
+    for (llm_kv_cache *cache : caches)
+      cache->host->commit();
+    model.leakedVersions += call.versions.clear();
+    return;
+  }
+  for (llm_kv_cache *cache : caches)
+    cache->host->revert();
+  call.versions.clear();
+  for (llm_kv_cache *cache : caches)
+    cache->host->abort();
+}
+
+static Status transact(llm_model &model, Call &call,
+                       const Arguments &arguments) {
+  std::vector<PoolLock> locks;
+  LLM_TRY(lockPools(arguments.caches, locks));
+  for (llm_kv_cache *cache : arguments.caches)
+    cache->host->begin();
+  const Status status =
+      withoutExceptions([&] { return runEntry(model, call, arguments); });
+  endTransaction(model, call, status.ok(), arguments.caches);
+  return status;
+}
+
+static Status findEntry(const llm_model &model, const char *name,
+                        const llm_entry_desc *&entry) {
+  const llm_program &program = *model.program;
+  const std::span<const llm_entry_desc> entries(program.entries,
+                                                size_t(program.num_entries));
+  if (!model.finished)
+    return Status::error(LLM_WRONG_STATE, 1, 0,
+                         "expected llm_model_finish before llm_model_invoke");
+  if (!name && entries.size() != 1)
+    return Status::error(LLM_NOT_FOUND, 1, program.num_entries,
+                         "expected the name of an entry of a program with %d",
+                         program.num_entries);
+  for (const llm_entry_desc &candidate : entries)
+    if (!name || !std::strcmp(candidate.name, name)) {
+      entry = &candidate;
+      return Status();
+    }
+  return Status::error(LLM_NOT_FOUND, program.num_entries, 0,
+                       "no entry of %d is named %s", program.num_entries, name);
+}
+
+/// Makes a call what it was before its first use, but for its memory.
+static void recycle(Call &call) {
+  call.steps.reset();
+  call.arena.reset();
+  call.handles.clear();
+  call.status = Status();
+  call.site = -1;
+}
+
+llm_code llm_model_invoke(llm_model *model, const char *entry,
+                          llm_kv_cache *const *caches, int32_t num_caches,
+                          const llm_tensor *inputs, int32_t num_inputs,
+                          const llm_tensor *outputs, int32_t num_outputs,
+                          llm_error *error) {
+  if (!model)
+    return report(nullArgument("a model"), error);
+  int32_t site = -1;
+  const Status status = withoutExceptions([&]() -> Status {
+    const llm_entry_desc *found;
+    LLM_TRY(findEntry(*model, entry, found));
+    LLM_TRY(checkArray("caches", caches, num_caches));
+    LLM_TRY(checkArray("inputs", inputs, num_inputs));
+    LLM_TRY(checkArray("outputs", outputs, num_outputs));
+    const Arguments arguments = {{caches, size_t(num_caches)},
+                                 {inputs, size_t(num_inputs)},
+                                 {outputs, size_t(num_outputs)}};
+    std::unique_ptr<Call> call = model->takeCall();
+    recycle(*call);
+    call->entry = found;
+    LLM_TRY(checkTensors(*found, arguments, call->symbols));
+    LLM_TRY(checkCaches(*model->program, *found, arguments.caches));
+    setNumThreads(model->numThreads);
+    const Status result = transact(*model, *call, arguments);
+    site = call->site;
+    model->giveBack(std::move(call));
+    return result;
+  });
+  return report(status, error, model->program, site);
+}

@@ -1,0 +1,202 @@
+//===- KVPool.cpp - The memory that versions share ------------------------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "KVPool.h"
+
+#include <algorithm>
+#include <cstring>
+#include <sys/mman.h>
+#include <thread>
+
+using namespace llm;
+
+//===----------------------------------------------------------------------===//
+// Configuration
+//===----------------------------------------------------------------------===//
+
+static Status checkAtLeast(const char *field, int64_t value, int64_t least) {
+  if (value >= least)
+    return Status();
+  return Status::error(LLM_INVALID_ARGUMENT, least, value,
+                       "expected %s of at least %lld, got %lld", field,
+                       static_cast<long long>(least),
+                       static_cast<long long>(value));
+}
+
+static Status checkAtMost(const char *field, int64_t value, int64_t most) {
+  if (value <= most)
+    return Status();
+  return Status::error(LLM_INVALID_ARGUMENT, most, value,
+                       "expected %s of at most %lld, got %lld", field,
+                       static_cast<long long>(most),
+                       static_cast<long long>(value));
+}
+
+static Status checkFields(const llm_kv_config &c) {
+  // Layer + 1 must fit into the 16 bits that a step's handle has for it, and
+  // lengths and block numbers into the int32 of kernels.
+  LLM_TRY(checkAtLeast("layers", c.layers, 1));
+  LLM_TRY(checkAtMost("layers", c.layers, 65534));
+  LLM_TRY(checkAtLeast("kv_heads", c.kv_heads, 1));
+  LLM_TRY(checkAtLeast("head_dim", c.head_dim, 1));
+  LLM_TRY(checkAtMost("head_dim", c.head_dim, kMaxHeadDim));
+  LLM_TRY(checkAtLeast("block_size", c.block_size, 1));
+  LLM_TRY(checkAtLeast("max_sequences", c.max_sequences, 1));
+  LLM_TRY(checkAtLeast("window", c.window, 0));
+  LLM_TRY(checkAtLeast("max_seq_len", c.max_seq_len, 1));
+  LLM_TRY(checkAtMost("max_seq_len", c.max_seq_len, INT32_MAX));
+  LLM_TRY(checkAtLeast("num_blocks", c.num_blocks, 0));
+  LLM_TRY(checkAtLeast("dtype", c.dtype, LLM_F32));
+  LLM_TRY(checkAtMost("dtype", c.dtype, LLM_BF16));
+  LLM_TRY(checkAtLeast("strategy", c.strategy, LLM_KV_PAGED));
+  LLM_TRY(checkAtMost("strategy", c.strategy, LLM_KV_STATIC));
+  if (c.strategy == LLM_KV_STATIC)
+    LLM_TRY(checkAtMost("num_blocks (static)", c.num_blocks, 0));
+  return Status();
+}
+
+Status llm::resolveConfig(const llm_kv_config &config, llm_kv_config &resolved,
+                          int64_t &bytes) {
+  if (config.struct_size != sizeof(llm_kv_config))
+    return Status::error(LLM_INVALID_ARGUMENT, sizeof(llm_kv_config),
+                         config.struct_size,
+                         "expected a struct_size of %zu, got %u",
+                         sizeof(llm_kv_config), config.struct_size);
+  LLM_TRY(checkFields(config));
+  resolved = config;
+  if (!resolved.num_blocks)
+    resolved.num_blocks = (config.max_seq_len + config.block_size - 1) /
+                          config.block_size * config.max_sequences;
+  LLM_TRY(checkAtMost("num_blocks", resolved.num_blocks, INT32_MAX - 1));
+  const int64_t factors[] = {2,
+                             config.layers,
+                             config.kv_heads,
+                             config.head_dim,
+                             config.block_size,
+                             elementBytes(config.dtype)};
+  bytes = resolved.num_blocks + 1;
+  for (int64_t factor : factors)
+    if (__builtin_mul_overflow(bytes, factor, &bytes))
+      return Status::error(LLM_INVALID_ARGUMENT, INT64_MAX, resolved.num_blocks,
+                           "%lld blocks need more than %lld bytes",
+                           static_cast<long long>(resolved.num_blocks),
+                           static_cast<long long>(INT64_MAX));
+  return Status();
+}
+
+int64_t llm::elementBytes(llm_dtype dtype) {
+  switch (dtype) {
+  case LLM_F32:
+  case LLM_I32:
+    return 4;
+  case LLM_F16:
+  case LLM_BF16:
+    return 2;
+  case LLM_I64:
+    return 8;
+  }
+  return -1;
+}
+
+//===----------------------------------------------------------------------===//
+// Memory
+//===----------------------------------------------------------------------===//
+
+Status KVPool::create(const llm_kv_config &config,
+                      std::shared_ptr<KVPool> &pool) {
+  llm_kv_config resolved;
+  int64_t bytes;
+  LLM_TRY(resolveConfig(config, resolved, bytes));
+  void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED)
+    return Status::error(LLM_OUT_OF_MEMORY, bytes, 0,
+                         "cannot reserve %lld bytes for %lld blocks",
+                         static_cast<long long>(bytes),
+                         static_cast<long long>(resolved.num_blocks));
+  pool.reset(
+      new KVPool(resolved, Mapping(static_cast<char *>(memory), {bytes})));
+  return Status();
+}
+
+void KVPool::Unmap::operator()(char *memory) const { munmap(memory, bytes); }
+
+KVPool::KVPool(const llm_kv_config &config, Mapping memory)
+    : config_(config), memory_(std::move(memory)),
+      blockStride_(memory_.get_deleter().bytes / (config.num_blocks + 1) /
+                   config.layers),
+      blocks_(static_cast<int32_t>(config.num_blocks)) {
+  if (config_.poison)
+    for (int32_t number = 0; number <= config_.num_blocks; ++number)
+      poison(number);
+}
+
+char *KVPool::block(int32_t layer, int32_t number) const {
+  return memory_.get() +
+         (layer * (config_.num_blocks + 1) + number) * blockStride_;
+}
+
+KVPages KVPool::pages(int32_t layer) const {
+  const int64_t token = config_.head_dim * elementBytes(config_.dtype);
+  KVPages pages;
+  pages.k = block(layer, 0);
+  pages.v = block(layer, 0) + blockStride_ / 2;
+  pages.dtype = config_.dtype;
+  pages.kvHeads = config_.kv_heads;
+  pages.headDim = config_.head_dim;
+  pages.blockSize = config_.block_size;
+  pages.blockStride = blockStride_;
+  pages.headStride = token * config_.block_size;
+  pages.tokenStride = token;
+  return pages;
+}
+
+/// 0x7fff is a NaN as f16 and bf16, and twice of it as f32.
+void KVPool::poison(int32_t number) {
+  for (int32_t layer = 0; layer < config_.layers; ++layer) {
+    auto *values = reinterpret_cast<uint16_t *>(block(layer, number));
+    std::fill_n(values, blockStride_ / 2, uint16_t(0x7fff));
+  }
+}
+
+void KVPool::release(int32_t block) noexcept {
+  if (blocks_.release(block) && config_.poison)
+    poison(block);
+}
+
+void KVPool::unpin(int32_t block) noexcept {
+  if (blocks_.unpin(block) && config_.poison)
+    poison(block);
+}
+
+void KVPool::copyRows(int32_t layer, int32_t from, int32_t to, int32_t rows) {
+  const int64_t token = config_.head_dim * elementBytes(config_.dtype);
+  const int64_t head = token * config_.block_size;
+  for (int64_t i = 0; i < 2 * int64_t(config_.kv_heads); ++i)
+    std::memcpy(block(layer, to) + i * head, block(layer, from) + i * head,
+                rows * token);
+  history.copied_bytes += 2 * token * config_.kv_heads * rows;
+}
+
+// Only for an object's end, which cannot report LLM_BUSY.
+void KVPool::lock() {
+  while (!tryLock())
+    std::this_thread::yield();
+}
+
+llm_kv_stats KVPool::stats() const {
+  llm_kv_stats stats = history;
+  stats.total_blocks = blocks_.total();
+  stats.free_blocks = blocks_.numFree();
+  stats.live_blocks = blocks_.numLive();
+  stats.pending_blocks = blocks_.numPending();
+  stats.peak_live_blocks = blocks_.peakLive();
+  stats.block_bytes = blockStride_ * config_.layers;
+  stats.versions = static_cast<int64_t>(versions.size());
+  return stats;
+}

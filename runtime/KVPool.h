@@ -1,0 +1,95 @@
+//===- KVPool.h - The memory that versions share -------------- -*- C++ -*-===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_RUNTIME_KVPOOL_H
+#define LLM_RUNTIME_KVPOOL_H
+
+#include "llm/Runtime/Attention.h"
+#include "llm/Runtime/BlockAllocator.h"
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+namespace llm {
+
+class PagedKVCache;
+
+/// Checks a configuration and resolves `num_blocks`; `bytes` is the size of the
+/// pool, guard block included.
+Status resolveConfig(const llm_kv_config &config, llm_kv_config &resolved,
+                     int64_t &bytes);
+
+/// Bytes of an element; -1 for a number that is no dtype.
+int64_t elementBytes(llm_dtype dtype);
+
+/// Blocks of K and V for all layers, with their reference counts:
+///
+///   layer 0: block 0 (guard) | block 1 | block 2 ...
+///                              [K | V][kv_head][token][dim]
+///   layer 1: ...
+///
+/// Heads are major because a kernel reads all tokens of one head. The memory is
+/// reserved, not touched: a page costs nothing until a token arrives.
+class KVPool {
+public:
+  static Status create(const llm_kv_config &config,
+                       std::shared_ptr<KVPool> &pool);
+  KVPool(const KVPool &) = delete;
+  KVPool &operator=(const KVPool &) = delete;
+
+  const llm_kv_config &config() const { return config_; }
+  KVPages pages(int32_t layer) const;
+
+  Status allocate(std::span<int32_t> out) { return blocks_.allocate(out); }
+  void retain(int32_t block) { blocks_.retain(block); }
+  void release(int32_t block) noexcept;
+  void pin(int32_t block) { blocks_.pin(block); }
+  void unpin(int32_t block) noexcept;
+  const BlockAllocator &blocks() const { return blocks_; }
+
+  /// Copies the first `rows` tokens of a block at one layer, and counts them.
+  void copyRows(int32_t layer, int32_t from, int32_t to, int32_t rows);
+
+  /// One call at a time.
+  bool tryLock() { return !busy_.exchange(true, std::memory_order_acquire); }
+  void lock();
+  void unlock() { busy_.store(false, std::memory_order_release); }
+
+  llm_kv_stats stats() const;
+
+  std::vector<PagedKVCache *> versions;
+  uint64_t lastStep = 0;
+  /// A host's step is open: nothing else may change what is on this pool.
+  bool stepOpen = false;
+  /// An invariant was found broken: nothing works any more.
+  bool poisoned = false;
+  /// The counters of llm_kv_stats that only ever grow.
+  llm_kv_stats history = {};
+
+private:
+  struct Unmap {
+    int64_t bytes;
+    void operator()(char *memory) const;
+  };
+  using Mapping = std::unique_ptr<char, Unmap>;
+
+  KVPool(const llm_kv_config &config, Mapping memory);
+  char *block(int32_t layer, int32_t number) const;
+  void poison(int32_t number);
+
+  llm_kv_config config_;
+  Mapping memory_;
+  int64_t blockStride_; ///< bytes of one block at one layer, K and V
+  BlockAllocator blocks_;
+  std::atomic<bool> busy_ = false;
+};
+
+} // namespace llm
+
+#endif // LLM_RUNTIME_KVPOOL_H

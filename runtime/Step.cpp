@@ -1,0 +1,396 @@
+//===- Step.cpp - Steps: taking blocks and appending ----------------------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "KVPool.h"
+#include "Tensors.h"
+#include "llm/Runtime/PagedKVCache.h"
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+using namespace llm;
+
+/// Tokens that a layer holds of a sequence now.
+int32_t PagedKVCache::heldTokens(int32_t layer,
+                                 const Sequence &sequence) const {
+  if (!everAppended_[layer])
+    return 0;
+  return appended_[layer] ? sequence.length : sequence.start;
+}
+
+Status PagedKVCache::checkLayer(int32_t layer) const {
+  if (layer >= 0 && layer < config().layers)
+    return Status();
+  return Status::error(LLM_INVALID_ARGUMENT, config().layers, layer,
+                       "expected a layer below %d, got %d", config().layers,
+                       layer)
+      .atLayer(layer);
+}
+
+//===----------------------------------------------------------------------===//
+// Begin
+//===----------------------------------------------------------------------===//
+
+Status PagedKVCache::beginStep(std::span<const int32_t> ids,
+                               std::span<const int32_t> cuSeqlens,
+                               KVStep &step) {
+  LLM_TRY(checkStepEnd());
+  LLM_TRY(checkBatch(ids, cuSeqlens));
+  finishStep();
+  const int64_t before = pool_->blocks().numFree();
+  int64_t free = before;
+  lostTails_.clear();
+  for (size_t i = 0; i < ids.size(); ++i)
+    LLM_TRY(checkRow(ids[i], cuSeqlens[i + 1] - cuSeqlens[i], free));
+  step.ids.assign(ids.begin(), ids.end());
+  step.cuSeqlens.assign(cuSeqlens.begin(), cuSeqlens.end());
+  step.starts.clear();
+  for (int32_t id : ids)
+    step.starts.push_back(sequences_[id].length);
+  step.id = pool_->lastStep + 1;
+  reserve(step, before - free);
+  running_ = step;
+  pool_->lastStep = step.id;
+  for (int32_t id : ids)
+    sequences_[id].step = step.id;
+  return Status();
+}
+
+Status PagedKVCache::checkRoom(std::span<const int32_t> ids,
+                               std::span<const int64_t> newTokens) {
+  LLM_TRY(checkDistinct(ids));
+  lostTails_.clear();
+  int64_t free = pool_->blocks().numFree();
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (newTokens[i] < 0)
+      return Status::error(LLM_INVALID_ARGUMENT, 0, newTokens[i],
+                           "expected 0 or more new tokens, got %lld",
+                           static_cast<long long>(newTokens[i]))
+          .ofSequence(ids[i]);
+    LLM_TRY(checkRow(ids[i], newTokens[i], free));
+  }
+  return Status();
+}
+
+Status PagedKVCache::checkBatch(std::span<const int32_t> ids,
+                                std::span<const int32_t> cuSeqlens) {
+  if (cuSeqlens.size() != ids.size() + 1)
+    return Status::error(LLM_INVALID_ARGUMENT, ids.size() + 1, cuSeqlens.size(),
+                         "expected cu_seqlens of %zu elements, got %zu",
+                         ids.size() + 1, cuSeqlens.size());
+  if (cuSeqlens[0] != 0)
+    return Status::error(LLM_INVALID_ARGUMENT, 0, cuSeqlens[0],
+                         "expected cu_seqlens to start with 0, got %d",
+                         cuSeqlens[0]);
+  for (size_t i = 0; i < ids.size(); ++i)
+    if (cuSeqlens[i + 1] < cuSeqlens[i])
+      return Status::error(LLM_INVALID_ARGUMENT, cuSeqlens[i], cuSeqlens[i + 1],
+                           "expected cu_seqlens not to decrease, got %d after "
+                           "%d",
+                           cuSeqlens[i + 1], cuSeqlens[i])
+          .ofSequence(ids[i]);
+  return checkDistinct(ids);
+}
+
+/// Whether a row fits into what the rows before it left of the pool.
+Status PagedKVCache::checkRow(int32_t id, int64_t newTokens, int64_t &free) {
+  const Sequence &sequence = sequences_[id];
+  int64_t length;
+  if (__builtin_add_overflow(int64_t(sequence.length), newTokens, &length))
+    length = INT64_MAX;
+  if (length > config().max_seq_len)
+    return Status::error(LLM_NEVER_FITS, config().max_seq_len, length,
+                         "expected at most max_seq_len = %lld tokens in "
+                         "sequence %d, got %lld",
+                         static_cast<long long>(config().max_seq_len), id,
+                         static_cast<long long>(length))
+        .ofSequence(id);
+  if (blocksFor(length) > config().num_blocks)
+    return Status::error(LLM_NEVER_FITS, blocksFor(length), config().num_blocks,
+                         "sequence %d needs %d blocks, the pool has %lld", id,
+                         blocksFor(length),
+                         static_cast<long long>(config().num_blocks))
+        .ofSequence(id);
+  const int32_t needed = blocksNeeded(sequence, newTokens);
+  if (needed > free)
+    return Status::error(LLM_OUT_OF_BLOCKS, needed, free,
+                         "sequence %d needs %d more blocks, %lld are free", id,
+                         needed, static_cast<long long>(free))
+        .ofSequence(id);
+  free -= needed;
+  return Status();
+}
+
+/// Blocks to take for tokens at the end of a sequence, a copy of a shared
+/// partial tail included. Of n rows that share a tail the last may keep it.
+int32_t PagedKVCache::blocksNeeded(const Sequence &sequence,
+                                   int64_t newTokens) {
+  if (newTokens == 0)
+    return 0;
+  const int32_t held = blocksFor(sequence.length);
+  const bool partial = sequence.length % config().block_size != 0;
+  const bool copied = partial && losesTail(sequence);
+  return blocksFor(sequence.length + newTokens) - held + copied;
+}
+
+/// Whether the partial tail will have to be copied, given the rows before.
+bool PagedKVCache::losesTail(const Sequence &sequence) {
+  const int32_t tail = sequence.table->blocks.back();
+  int32_t references =
+      pool_->blocks().references(tail) + (sequence.table->references > 1);
+  bool pinned = pool_->blocks().pins(tail) > 0;
+  for (const LostTail &lost : lostTails_)
+    if (lost.block == tail) {
+      --references;
+      pinned |= lost.pinned;
+    }
+  if (references == 1 && !pinned)
+    return false;
+  const auto last = static_cast<int32_t>(sequence.table->blocks.size()) - 1;
+  lostTails_.push_back({tail, logging_ && logsTail(sequence, last)});
+  return true;
+}
+
+/// Takes the blocks of all rows. Everything that may throw comes first.
+void PagedKVCache::reserve(const KVStep &step, int64_t blocks) {
+  fresh_.resize(blocks);
+  for (int32_t row = 0; row < step.numSequences(); ++row) {
+    touch(step.ids[row]);
+    if (step.newTokens(row) == 0)
+      continue;
+    Sequence &sequence = sequences_[step.ids[row]];
+    ownTable(sequence);
+    const int32_t target = blocksFor(step.starts[row] + step.newTokens(row));
+    if (sequence.table->blocks.capacity() < size_t(target))
+      sequence.table->blocks.reserve(std::max(2 * target, 16));
+  }
+  ++epoch_;
+  [[maybe_unused]] const Status taken = pool_->allocate(fresh_);
+  assert(taken.ok() && "checkRow counted the blocks");
+  placeBlocks(step);
+}
+
+void PagedKVCache::placeBlocks(const KVStep &step) noexcept {
+  auto next = fresh_.begin();
+  for (int32_t row = 0; row < step.numSequences(); ++row) {
+    if (step.newTokens(row) == 0)
+      continue;
+    Sequence &sequence = sequences_[step.ids[row]];
+    std::vector<int32_t> &blocks = sequence.table->blocks;
+    const auto held = static_cast<int64_t>(blocks.size());
+    if (step.starts[row] % config().block_size &&
+        !isWritable(sequence, held - 1))
+      copyBlock(sequence, held - 1, *next++);
+    const int32_t target = blocksFor(step.starts[row] + step.newTokens(row));
+    while (blocks.size() < size_t(target))
+      blocks.push_back(*next++);
+  }
+  assert(next == fresh_.end());
+}
+
+//===----------------------------------------------------------------------===//
+// Append
+//===----------------------------------------------------------------------===//
+
+Status PagedKVCache::append(const KVStep &step, int32_t layer,
+                            const llm_tensor &k, const llm_tensor &v) {
+  LLM_TRY(checkAppend(step, layer, k, v));
+  LLM_TRY(makeWritable());
+  preparePlan();
+  writeKV(pool_->pages(layer), plan_.slots.data(), k, v);
+  advance(layer);
+  return Status();
+}
+
+Status PagedKVCache::checkStep(const KVStep &step, int32_t layer) const {
+  LLM_TRY(checkLayer(layer));
+  if (step.id && step.id == running_.id)
+    return Status();
+  return Status::error(LLM_WRONG_STATE, static_cast<int64_t>(running_.id),
+                       static_cast<int64_t>(step.id),
+                       "expected the running step (%llu) of this version, got "
+                       "step %llu",
+                       static_cast<unsigned long long>(running_.id),
+                       static_cast<unsigned long long>(step.id))
+      .atLayer(layer);
+}
+
+Status PagedKVCache::checkAppend(const KVStep &step, int32_t layer,
+                                 const llm_tensor &k,
+                                 const llm_tensor &v) const {
+  LLM_TRY(checkStep(step, layer));
+  if (disturbed_)
+    LLM_TRY(checkUndisturbed(layer));
+  if (appended_[layer])
+    return Status::error(LLM_WRONG_STATE, 1, 2,
+                         "expected 1 append at layer %d in a step, got 2",
+                         layer)
+        .atLayer(layer);
+  const int32_t tokens = running_.numTokens();
+  const llm_kv_config &c = config();
+  for (const auto &[name, tensor] : {std::pair("k", &k), std::pair("v", &v)})
+    if (Status status =
+            checkFloats(name, tensor, {tokens, c.kv_heads, c.head_dim});
+        !status.ok())
+      return status.atLayer(layer);
+  return everAppended_[layer] ? Status() : checkFirstAppend(layer);
+}
+
+/// A sequence that was cut or forked onto inside the step has another end now.
+Status PagedKVCache::checkUndisturbed(int32_t layer) const {
+  for (int32_t row = 0; row < running_.numSequences(); ++row) {
+    const int32_t id = running_.ids[row];
+    if (sequences_[id].step != running_.id)
+      return Status::error(LLM_WRONG_STATE, running_.starts[row],
+                           sequences_[id].length,
+                           "sequence %d changed inside the step, which began "
+                           "at %d tokens: it holds %d",
+                           id, running_.starts[row], sequences_[id].length)
+          .ofSequence(id)
+          .atLayer(layer);
+  }
+  return Status();
+}
+
+/// A layer that starts late would lack the tokens that others hold.
+Status PagedKVCache::checkFirstAppend(int32_t layer) const {
+  for (size_t id = 0; id < sequences_.size(); ++id) {
+    const Sequence &s = sequences_[id];
+    const int32_t held = s.step == running_.id ? s.start : s.length;
+    if (held)
+      return Status::error(LLM_WRONG_STATE, held, 0,
+                           "expected %d tokens of sequence %zu at layer %d, "
+                           "which was never appended to: it holds 0",
+                           held, id, layer)
+          .ofSequence(static_cast<int32_t>(id))
+          .atLayer(layer);
+  }
+  return Status();
+}
+
+/// Blocks that came to be shared since the step began (a snapshot or fork in
+/// the middle of it) are copied before they are written.
+Status PagedKVCache::makeWritable() {
+  int64_t shared = 0;
+  const auto forEachShared = [&](auto &&visit) {
+    for (int32_t row = 0; row < running_.numSequences(); ++row) {
+      Sequence &sequence = sequences_[running_.ids[row]];
+      if (running_.newTokens(row) == 0)
+        continue;
+      const auto end = static_cast<int64_t>(sequence.table->blocks.size());
+      for (int64_t i = running_.starts[row] / config().block_size; i < end; ++i)
+        if (!isWritable(sequence, i))
+          visit(sequence, i);
+    }
+  };
+  forEachShared([&](Sequence &, int64_t) { ++shared; });
+  if (!shared)
+    return Status();
+  if (shared > pool_->blocks().numFree())
+    return Status::error(LLM_OUT_OF_BLOCKS, shared, pool_->blocks().numFree(),
+                         "copies of shared blocks need %lld more, %d are free",
+                         static_cast<long long>(shared),
+                         pool_->blocks().numFree());
+  fresh_.resize(shared);
+  for (int32_t id : running_.ids)
+    if (sequences_[id].table)
+      ownTable(sequences_[id]);
+  LLM_TRY(pool_->allocate(fresh_));
+  auto next = fresh_.begin();
+  forEachShared([&](Sequence &s, int64_t i) { copyBlock(s, i, *next++); });
+  // Rows that shared a block with each other need one copy less than counted.
+  for (; next != fresh_.end(); ++next)
+    pool_->release(*next);
+  ++epoch_;
+  return Status();
+}
+
+/// The slot of each token of the running step.
+void PagedKVCache::preparePlan() {
+  if (plan_.step == running_.id && plan_.epoch == epoch_)
+    return;
+  const int64_t size = config().block_size;
+  plan_.slots.resize(running_.numTokens());
+  auto slot = plan_.slots.begin();
+  for (int32_t row = 0; row < running_.numSequences(); ++row) {
+    const Sequence &sequence = sequences_[running_.ids[row]];
+    const int64_t start = running_.starts[row];
+    for (int64_t p = start; p < start + running_.newTokens(row); ++p)
+      *slot++ = sequence.table->blocks[p / size] * size + p % size;
+  }
+  plan_.step = running_.id;
+  plan_.epoch = epoch_;
+}
+
+/// The layer holds the step's tokens from here on.
+void PagedKVCache::advance(int32_t layer) {
+  if (!everAppended_[layer] && logging_)
+    firstAppends_.push_back(layer);
+  everAppended_[layer] = true;
+  appended_[layer] = true;
+  for (int32_t row = 0; row < running_.numSequences(); ++row)
+    sequences_[running_.ids[row]].length =
+        running_.starts[row] + running_.newTokens(row);
+}
+
+//===----------------------------------------------------------------------===//
+// End
+//===----------------------------------------------------------------------===//
+
+Status PagedKVCache::endStep() {
+  LLM_TRY(checkStepEnd());
+  finishStep();
+  return Status();
+}
+
+Status PagedKVCache::checkStepEnd() const {
+  if (!running_.id)
+    return Status();
+  for (int32_t layer = 0; layer < config().layers; ++layer)
+    if (everAppended_[layer] && !appended_[layer])
+      LLM_TRY(checkLayerEnd(layer));
+  return Status();
+}
+
+Status PagedKVCache::checkLayerEnd(int32_t layer) const {
+  for (int32_t row = 0; row < running_.numSequences(); ++row) {
+    const int32_t id = running_.ids[row];
+    const Sequence &sequence = sequences_[id];
+    const int32_t expected =
+        sequence.step == running_.id
+            ? running_.starts[row] + running_.newTokens(row)
+            : sequence.length;
+    if (sequence.start < expected)
+      return Status::error(LLM_WRONG_STATE, expected, sequence.start,
+                           "expected %d tokens of sequence %d at layer %d at "
+                           "the end of a step, got %d",
+                           expected, id, layer, sequence.start)
+          .ofSequence(id)
+          .atLayer(layer);
+  }
+  return Status();
+}
+
+void PagedKVCache::finishStep() {
+  if (!running_.id)
+    return;
+  for (int32_t id : running_.ids) {
+    Sequence &sequence = sequences_[id];
+    if (sequence.table &&
+        sequence.table->blocks.size() > size_t(blocksFor(sequence.length)))
+      shrink(sequence, blocksFor(sequence.length));
+    if (sequence.step == running_.id)
+      pool_->history.appended_tokens += sequence.length - sequence.start;
+    sequence.start = sequence.length;
+    sequence.step = 0;
+  }
+  std::fill(appended_.begin(), appended_.end(), false);
+  running_.id = 0;
+  disturbed_ = false;
+}
