@@ -301,6 +301,14 @@ inline void tileSoftmax(const Frame &f, int64_t tile, const State &state) {
   }
 }
 
+/// Asks for a tile's values while its scores are computed: between scattered
+/// blocks the hardware's prefetcher has to start anew each time.
+inline void prefetch(const Keys &keys, KeyRange range, int64_t bytes) {
+  for (int64_t key = range.begin; key < range.end; ++key)
+    for (int64_t at = 0; at < bytes; at += 64)
+      __builtin_prefetch(keys.base + keys.offsets[key] + at, 0, 2);
+}
+
 /// The whole of a tile of pages of type T.
 template <llm_dtype T>
 void attendTile(const Frame &f, int64_t tile, const State &state) {
@@ -311,6 +319,7 @@ void attendTile(const Frame &f, int64_t tile, const State &state) {
   const KVPages &pages = *f.task.pages;
   Keys k = {static_cast<const char *>(pages.k), f.work.offsets, f.dim};
   Keys v = {static_cast<const char *>(pages.v), f.work.offsets, f.dim};
+  prefetch(v, keys, f.dim * bytesOf(T));
   if (T != LLM_F32 && f.rows > kWidenRows && f.stride <= kWidenDim) {
     tileScores<LLM_F32>(f, widenTile<T>(f, k, keys), tile);
     tileSoftmax(f, tile, state);
