@@ -20,11 +20,9 @@
 //   2. computes scores, 3. folds them into each row's running maximum m, sum l
 //   of exponentials and output o, 4. adds the weighted values to o.
 //
-// The online softmax keeps o = sum of exp(s - m) v: a larger maximum m' scales
-// what is there by exp(m - m'). Two states over disjoint keys merge alike,
-// which is what chunks are for: a chunk always starts from an empty state and
-// chunks are merged in order, so it does not matter whether one thread computes
-// them all or several threads compute one each.
+// A chunk always starts from an empty state and chunks are merged in order
+// (OnlineSoftmax.h), so it does not matter whether one thread computes them all
+// or several threads compute one each.
 //
 // Tiles and chunks stand at fixed positions, and a row's arithmetic is the same
 // whatever its neighbours are. Hence the results of a row are the same bits for
@@ -42,62 +40,11 @@
 #define LLM_RUNTIME_CPU_ATTENTIONKERNEL_H
 
 #include "AttentionTile.h"
-#include "Exp.h"
 #include "Kernels.h"
+#include "OnlineSoftmax.h"
 
 namespace llm::cpu {
 namespace {
-
-//===----------------------------------------------------------------------===//
-// State
-//===----------------------------------------------------------------------===//
-
-/// Running maximum, sum and unnormalised output of each row.
-struct State {
-  float *max;
-  float *sum;
-  Rows<float> out;
-};
-
-constexpr int64_t kDimAlign = 16;
-
-inline int64_t stateFloats(int64_t rows, int64_t headDim) {
-  return rows * (roundUp(headDim, kDimAlign) + 2);
-}
-
-inline State stateAt(float *data, int64_t rows, int64_t headDim) {
-  int64_t stride = roundUp(headDim, kDimAlign);
-  float *max = data + rows * stride;
-  return {max, max + rows, {data, stride}};
-}
-
-inline void clear(const State &state, int64_t rows) {
-  for (int64_t row = 0; row < rows; ++row) {
-    state.max[row] = -kInfinity;
-    state.sum[row] = 0;
-  }
-  memset(state.out.data, 0, rows * state.out.stride * sizeof(float));
-}
-
-inline void scaleRow(float *row, int64_t n, float factor) {
-  for (int64_t d = 0; d < n; d += kLanes)
-    store(row + d, load(row + d) * factor);
-}
-
-/// Adds state `b`, of later keys, to state `a`. An empty state changes nothing.
-inline void merge(const State &a, const State &b, int64_t rows) {
-  for (int64_t row = 0; row < rows; ++row) {
-    if (b.sum[row] == 0)
-      continue;
-    float m = a.max[row] > b.max[row] ? a.max[row] : b.max[row];
-    float scaleA = exp(a.max[row] - m), scaleB = exp(b.max[row] - m);
-    a.max[row] = m;
-    a.sum[row] = a.sum[row] * scaleA + b.sum[row] * scaleB;
-    for (int64_t d = 0; d < a.out.stride; d += kLanes)
-      store(a.out[row] + d,
-            load(a.out[row] + d) * scaleA + load(b.out[row] + d) * scaleB);
-  }
-}
 
 //===----------------------------------------------------------------------===//
 // Workspace
@@ -250,54 +197,11 @@ void tileWeighted(const Frame &f, const Keys &v, int64_t tile,
   });
 }
 
-/// scale * s, softly capped; lanes outside of `keys` become -inf.
-inline void transformScores(const AttentionParams &params, KeyRange keys,
-                            float *s) {
-  for (int64_t i = keys.begin / kLanes * kLanes; i < keys.end; i += kLanes) {
-    Vec x = load(s + i) * params.scale;
-    if (params.softcap != 0)
-      x = tanh(x / params.softcap) * params.softcap;
-    store(s + i, x);
-  }
-  for (int64_t i = 0; i < keys.begin; ++i)
-    s[i] = -kInfinity;
-  for (int64_t i = keys.end; i < kTileKeys; ++i)
-    s[i] = -kInfinity;
-}
-
-/// s -> exp(s - m); returns their sum.
-inline float exponentials(float *s, float m) {
-  Vec sum = {};
-  for (int64_t i = 0; i < kTileKeys; i += kLanes) {
-    Vec p = exp(load(s + i) - m);
-    store(s + i, p);
-    sum += p;
-  }
-  return sumOf(sum);
-}
-
-/// Folds a tile's scores into the row's state and turns them into weights.
-inline void softmaxRow(const Frame &f, int64_t row, KeyRange keys,
-                       const State &state) {
-  float *s = f.scores(row)[0];
-  transformScores(*f.task.params, keys, s);
-  Vec top = splat(state.max[row]);
-  for (int64_t i = 0; i < kTileKeys; i += kLanes)
-    top = max(top, load(s + i));
-  float m = maxOf(top);
-  float safe = m == -kInfinity ? 0 : m; // every score so far is -inf
-  float factor = exp(state.max[row] - safe);
-  state.max[row] = m;
-  state.sum[row] = state.sum[row] * factor + exponentials(s, safe);
-  if (factor != 1)
-    scaleRow(state.out[row], state.out.stride, factor);
-}
-
 inline void tileSoftmax(const Frame &f, int64_t tile, const State &state) {
   for (int64_t row = 0; row < f.rows; ++row) {
     KeyRange keys = f.visible(row, tile);
     if (keys.begin < keys.end)
-      softmaxRow(f, row, keys, state);
+      foldScores(*f.task.params, keys, f.scores(row)[0], state, row);
   }
 }
 

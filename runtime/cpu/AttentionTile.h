@@ -34,7 +34,8 @@
 #ifndef LLM_RUNTIME_CPU_ATTENTIONTILE_H
 #define LLM_RUNTIME_CPU_ATTENTIONTILE_H
 
-#include "Simd.h"
+#include "Formats.h"
+#include "OnlineSoftmax.h"
 
 namespace llm::cpu {
 namespace {
@@ -44,14 +45,6 @@ struct Keys {
   const char *base;
   const int64_t *offsets;
   int64_t dim;
-};
-
-/// Rows of f32, `stride` floats apart.
-template <typename Float>
-struct Rows {
-  Float *data;
-  int64_t stride;
-  Float *operator[](int64_t row) const { return data + row * stride; }
 };
 
 /// scores computes keys in groups: it may write up to this many scores too

@@ -505,31 +505,35 @@ TEST_P(AttentionTest, EmptyBatchAndSequenceWithoutQueries) {
 }
 
 /// A query must not be reached by what it does not see, even if other rows of
-/// its tile see it.
-TEST_P(AttentionTest, LaterTokensCannotReachEarlierQueries) {
-  for (int32_t kvHeads : {1, 4}) {
-    Case c;
-    c.kvHeads = kvHeads;
-    c.sequences = {{40, 20}};
-    Problem p(c);
-    p.run();
-    std::vector<float> before = p.results();
-    int32_t poisoned = 52;
-    std::fill_n(&p.keys[0][poisoned * kvHeads * c.headDim], kvHeads * c.headDim,
-                kNaN);
-    for (int32_t h = 0; h < kvHeads; ++h) {
-      p.writeRow(p.kPool, p.keys[0], 0, poisoned, h);
-      p.writeRow(p.vPool, p.keys[0], 0, poisoned, h);
-    }
-    p.run();
-    std::vector<float> after = p.results();
-    for (int64_t t = 0; t < p.tokens; ++t)
-      for (int32_t h = 0; h < c.queryHeads; ++h) {
-        int64_t at = t * p.tokenStride() + h * p.headStride();
-        ASSERT_EQ(std::isnan(after[at]), 40 + t >= poisoned) << "query " << t;
-        ASSERT_TRUE(std::isnan(after[at]) || after[at] == before[at]);
+/// its tile see it: a NaN at one position, without and with a window.
+TEST_P(AttentionTest, UnseenTokensCannotReachAQuery) {
+  constexpr int32_t kPast = 40, kPoisoned = 52;
+  for (int32_t kvHeads : {1, 4})
+    for (int32_t window : {0, 5}) {
+      Case c;
+      c.kvHeads = kvHeads;
+      c.window = window;
+      c.sequences = {{kPast, 20}};
+      Problem p(c);
+      p.run();
+      std::vector<float> before = p.results();
+      std::fill_n(&p.keys[0][kPoisoned * kvHeads * c.headDim],
+                  kvHeads * c.headDim, kNaN);
+      for (int32_t h = 0; h < kvHeads; ++h) {
+        p.writeRow(p.kPool, p.keys[0], 0, kPoisoned, h);
+        p.writeRow(p.vPool, p.keys[0], 0, kPoisoned, h);
       }
-  }
+      p.run();
+      std::vector<float> after = p.results();
+      for (int32_t t = 0; t < p.tokens; ++t)
+        for (int32_t h = 0; h < c.queryHeads; ++h) {
+          int64_t at = t * p.tokenStride() + h * p.headStride();
+          bool seen = kPast + t >= kPoisoned &&
+                      (!window || kPast + t - window < kPoisoned);
+          ASSERT_EQ(std::isnan(after[at]), seen) << "query " << t;
+          ASSERT_TRUE(seen || after[at] == before[at]) << "query " << t;
+        }
+    }
 }
 
 //===----------------------------------------------------------------------===//

@@ -19,6 +19,7 @@
 
 #include <bit>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <random>
@@ -250,6 +251,23 @@ TEST(CpuTarget, UnknownNamesGetTheBestLevel) {
   EXPECT_STREQ(cpu::selectKernels("baseline").name, "baseline");
   EXPECT_STREQ(llm_cpu_target(), "baseline");
   cpu::selectKernels(nullptr);
+}
+
+/// What a new process says of its level with LLM_CPU_TARGET = `name`.
+void expectTarget(const char *name, const char *expected) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe"; // starts this program
+  setenv("LLM_CPU_TARGET", name, 1);
+  EXPECT_EXIT(std::exit(std::strcmp(llm_cpu_target(), expected)),
+              testing::ExitedWithCode(0), "");
+  unsetenv("LLM_CPU_TARGET");
+}
+
+TEST(CpuTarget, EnvironmentForcesALevel) {
+  const char *loaded = llm_cpu_target();
+  std::string best = cpu::selectKernels(nullptr).name;
+  cpu::selectKernels(loaded); // the new process comes by here too
+  expectTarget("baseline", "baseline");
+  expectTarget("no-such-level", best.c_str());
 }
 
 INSTANTIATE_TEST_SUITE_P(Levels, ConversionTest,

@@ -1,0 +1,133 @@
+//===- Formats.h - f32, f16 and bf16 in memory ------------------*- C++ -*-===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Loads are exact and stores round to nearest even with the same bits at every
+// level: subnormals are kept, NaNs stay NaNs (f16 ones become quiet). This is
+// why bf16 is rounded with integers: AVX-512's own instruction flushes
+// subnormals.
+//
+//             sign  exponent  fraction
+//     f32        1         8        23
+//     f16        1         5        10
+//     bf16       1         8         7    the upper half of an f32
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_RUNTIME_CPU_FORMATS_H
+#define LLM_RUNTIME_CPU_FORMATS_H
+
+#include "Simd.h"
+#include "llm/Runtime/CAPI.h"
+
+namespace llm::cpu {
+namespace {
+
+//===----------------------------------------------------------------------===//
+// f16 and bf16
+//===----------------------------------------------------------------------===//
+
+inline Vec fromBF16(Halves h) {
+  return ofBits(__builtin_convertvector(h, UInts) << 16);
+}
+
+inline Halves toBF16(Vec x) {
+  UInts bits = bitsOf(x), magnitude = bits & 0x7fffffff;
+  UInts rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  UInts quiet = bits >> 16 | 0x40;
+  return __builtin_convertvector(magnitude > 0x7f800000 ? quiet : rounded,
+                                 Halves);
+}
+
+inline Vec fromF16(Halves h) {
+#if defined(LLM_CPU_X86_V4)
+  return (Vec)_mm512_cvtph_ps((__m256i)h);
+#else
+  UInts wide = __builtin_convertvector(h, UInts), magnitude = wide & 0x7fff;
+  UInts normal = (magnitude << 13) + 0x38000000; // exponent bias 15 -> 127
+  UInts special = (magnitude << 13) + 0x70000000;
+  special |= magnitude > 0x7c00 ? UInts{} + 0x400000 : UInts{};
+  UInts subnormal = bitsOf(__builtin_convertvector(magnitude, Vec) * 0x1p-24f);
+  UInts result = magnitude < 0x400 ? subnormal : normal;
+  result = magnitude >= 0x7c00 ? special : result;
+  return ofBits(result | (wide & 0x8000) << 16);
+#endif
+}
+
+inline Halves toF16(Vec x) {
+#if defined(LLM_CPU_X86_V4)
+  return (Halves)_mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT);
+#else
+  UInts bits = bitsOf(x), magnitude = bits & 0x7fffffff;
+  UInts normal = (magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1)) >> 13;
+  // The last bit of 0.5 is f16's smallest subnormal: the addition rounds.
+  UInts subnormal = bitsOf(ofBits(magnitude) + 0.5f) - 0x3f000000;
+  UInts nan = (magnitude >> 13 & 0x3ff) | 0x7e00;
+  UInts result = magnitude < 0x38800000 ? subnormal : normal;
+  result = magnitude >= 0x47800000 ? UInts{} + 0x7c00 : result;
+  result = magnitude > 0x7f800000 ? nan : result;
+  return __builtin_convertvector(result | (bits >> 16 & 0x8000), Halves);
+#endif
+}
+
+//===----------------------------------------------------------------------===//
+// Memory
+//===----------------------------------------------------------------------===//
+
+constexpr int64_t bytesOf(llm_dtype type) { return type == LLM_F32 ? 4 : 2; }
+
+/// What lies in memory behind a vector of f32.
+template <llm_dtype T>
+struct Memory {
+  typedef Halves Type;
+  static Vec widen(Halves h) { return T == LLM_F16 ? fromF16(h) : fromBF16(h); }
+  static Halves round(Vec x) { return T == LLM_F16 ? toF16(x) : toBF16(x); }
+};
+template <>
+struct Memory<LLM_F32> {
+  typedef Vec Type;
+  static Vec widen(Vec x) { return x; }
+  static Vec round(Vec x) { return x; }
+};
+
+template <llm_dtype T>
+inline Vec load(const void *from) {
+  typename Memory<T>::Type raw;
+  memcpy(&raw, from, sizeof(raw));
+  return Memory<T>::widen(raw);
+}
+
+/// The first `n` elements, then zeros; nothing behind them is touched.
+template <llm_dtype T>
+inline Vec load(const void *from, int64_t n) {
+#if defined(LLM_CPU_X86_V4)
+  uint16_t mask = static_cast<uint16_t>((1u << n) - 1);
+  if constexpr (T == LLM_F32)
+    return (Vec)_mm512_maskz_loadu_ps(mask, from);
+  else
+    return Memory<T>::widen((Halves)_mm256_maskz_loadu_epi16(mask, from));
+#else
+  typename Memory<T>::Type raw = {};
+  memcpy(&raw, from, n * bytesOf(T));
+  return Memory<T>::widen(raw);
+#endif
+}
+
+/// Stores the first `n` lanes.
+template <llm_dtype T>
+inline void store(void *to, Vec x, int64_t n = kLanes) {
+  typename Memory<T>::Type raw = Memory<T>::round(x);
+  memcpy(to, &raw, n * bytesOf(T));
+}
+
+inline Vec load(const float *from) { return load<LLM_F32>(from); }
+inline void store(float *to, Vec x) { store<LLM_F32>(to, x); }
+
+} // namespace
+} // namespace llm::cpu
+
+#endif // LLM_RUNTIME_CPU_FORMATS_H

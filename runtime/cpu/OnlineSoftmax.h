@@ -1,0 +1,134 @@
+//===- OnlineSoftmax.h - Softmax over keys that come in pieces --*- C++ -*-===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The state of a row over the keys it has seen, with scores s and values v:
+//
+//     max  m = max s        sum  l = sum exp(s - m)      out  o = sum exp(s -
+//     m) v
+//
+// More scores with maximum m' scale what is there by exp(m - max(m, m')), and
+// two states over disjoint keys merge alike; in the end o / l is the row's
+// attention and m + log l its log-sum-exp. No score is kept.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_RUNTIME_CPU_ONLINESOFTMAX_H
+#define LLM_RUNTIME_CPU_ONLINESOFTMAX_H
+
+#include "Exp.h"
+#include "Kernels.h"
+
+namespace llm::cpu {
+namespace {
+
+/// Rows of f32, `stride` floats apart.
+template <typename Float>
+struct Rows {
+  Float *data;
+  int64_t stride;
+  Float *operator[](int64_t row) const { return data + row * stride; }
+};
+
+/// Running maximum, sum and unnormalised output of each row.
+struct State {
+  float *max;
+  float *sum;
+  Rows<float> out;
+};
+
+constexpr int64_t kDimAlign = 16;
+
+inline int64_t stateFloats(int64_t rows, int64_t headDim) {
+  return rows * (roundUp(headDim, kDimAlign) + 2);
+}
+
+inline State stateAt(float *data, int64_t rows, int64_t headDim) {
+  int64_t stride = roundUp(headDim, kDimAlign);
+  float *max = data + rows * stride;
+  return {max, max + rows, {data, stride}};
+}
+
+inline void clear(const State &state, int64_t rows) {
+  for (int64_t row = 0; row < rows; ++row) {
+    state.max[row] = -kInfinity;
+    state.sum[row] = 0;
+  }
+  memset(state.out.data, 0, rows * state.out.stride * sizeof(float));
+}
+
+inline void scaleRow(float *row, int64_t n, float factor) {
+  for (int64_t d = 0; d < n; d += kLanes)
+    store(row + d, load(row + d) * factor);
+}
+
+/// Adds state `b`, of later keys, to state `a`. An empty state changes nothing.
+inline void merge(const State &a, const State &b, int64_t rows) {
+  for (int64_t row = 0; row < rows; ++row) {
+    if (b.sum[row] == 0)
+      continue;
+    float m = a.max[row] > b.max[row] ? a.max[row] : b.max[row];
+    float scaleA = exp(a.max[row] - m), scaleB = exp(b.max[row] - m);
+    a.max[row] = m;
+    a.sum[row] = a.sum[row] * scaleA + b.sum[row] * scaleB;
+    for (int64_t d = 0; d < a.out.stride; d += kLanes)
+      store(a.out[row] + d,
+            load(a.out[row] + d) * scaleA + load(b.out[row] + d) * scaleB);
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// Scores of a tile
+//===----------------------------------------------------------------------===//
+
+/// scale * s, softly capped; lanes outside of `keys` become -inf.
+inline void transformScores(const AttentionParams &params, KeyRange keys,
+                            float *s) {
+  for (int64_t i = keys.begin / kLanes * kLanes; i < keys.end; i += kLanes) {
+    Vec x = load(s + i) * params.scale;
+    if (params.softcap != 0)
+      x = tanh(x / params.softcap) * params.softcap;
+    store(s + i, x);
+  }
+  for (int64_t i = 0; i < keys.begin; ++i)
+    s[i] = -kInfinity;
+  for (int64_t i = keys.end; i < kTileKeys; ++i)
+    s[i] = -kInfinity;
+}
+
+/// s -> exp(s - m); returns their sum.
+inline float exponentials(float *s, float m) {
+  Vec sum = {};
+  for (int64_t i = 0; i < kTileKeys; i += kLanes) {
+    Vec p = exp(load(s + i) - m);
+    store(s + i, p);
+    sum += p;
+  }
+  return sumOf(sum);
+}
+
+/// Folds a tile's scores of one row into its state and turns them into weights;
+/// `keys` are what the row sees of the tile, at least one.
+inline void foldScores(const AttentionParams &params, KeyRange keys, float *s,
+                       const State &state, int64_t row) {
+  transformScores(params, keys, s);
+  Vec top = splat(state.max[row]);
+  for (int64_t i = 0; i < kTileKeys; i += kLanes)
+    top = max(top, load(s + i));
+  float m = maxOf(top);
+  float safe = m == -kInfinity ? 0 : m; // every score so far is -inf
+  float factor = exp(state.max[row] - safe);
+  state.max[row] = m;
+  state.sum[row] = state.sum[row] * factor + exponentials(s, safe);
+  if (factor != 1)
+    scaleRow(state.out[row], state.out.stride, factor);
+}
+
+} // namespace
+} // namespace llm::cpu
+
+#endif // LLM_RUNTIME_CPU_ONLINESOFTMAX_H
