@@ -1,0 +1,73 @@
+//===- RunOptions.h - The command line of llm-run ---------------*- C++ -*-===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_DRIVER_RUNOPTIONS_H
+#define LLM_DRIVER_RUNOPTIONS_H
+
+#include "llm/Driver/Generation.h"
+#include "llm/Import/BuildModel.h"
+
+#include "llvm/Support/Error.h"
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace mlir::llm {
+
+/// What a run is for; each belongs to one option.
+enum class RunMode {
+  Generate,   ///< -p, --ids or --prompts
+  Score,      ///< --score
+  DumpLogits, ///< --dump-logits, with -p or --ids
+  Tokenize,   ///< --tokenize
+};
+
+/// A checked command line.
+struct RunOptions {
+  RunMode mode = RunMode::Generate;
+  std::string model;
+
+  // What to read. At most one of these is set.
+  std::optional<std::string> prompt;
+  std::optional<std::vector<int32_t>> ids;
+  std::optional<std::string> promptsFile;
+  std::string scoreFile;
+  std::string tokenizeFile;
+  bool chat = false;
+
+  // How to generate.
+  std::optional<int64_t> maxNewTokens;
+  SamplerOptions sampler;
+  std::optional<int64_t> forkAt;
+
+  // How to score: in windows, or by document where there is no length.
+  std::optional<int64_t> windowTokens;
+  std::optional<int64_t> maxWindows, maxDocuments;
+
+  // Compilation, cache and threads. Zero: a default that the model decides.
+  ElementKind weights = ElementKind::F32;
+  ElementKind cache = ElementKind::F16;
+  int64_t context = 0;
+  int64_t poolBlocks = 0;
+  int32_t blockSize = 0;
+  int32_t threads = 0;
+  int64_t prefillChunk = 512;
+
+  // What to write, where to.
+  std::string jsonFile;
+  std::string logitsFile;
+};
+
+/// Reads a command line. Bad usage is an error whose message says what to do
+/// about it. Prints the help text and exits the program on --help.
+::llvm::Expected<RunOptions> parseRunOptions(int argc, const char *const *argv);
+
+} // namespace mlir::llm
+
+#endif // LLM_DRIVER_RUNOPTIONS_H

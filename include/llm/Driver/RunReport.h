@@ -1,0 +1,54 @@
+//===- RunReport.h - What a run tells about itself --------------*- C++ -*-===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_DRIVER_RUNREPORT_H
+#define LLM_DRIVER_RUNREPORT_H
+
+#include "llm/Driver/Evaluation.h"
+#include "llm/Driver/Generation.h"
+#include "llm/Runtime/CAPI.h"
+
+#include "llvm/Support/JSON.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace mlir::llm {
+
+/// A generated sequence with its text, special tokens left out.
+struct SequenceReport {
+  SequenceResult result;
+  std::string text;
+};
+
+/// Times, memory, cache and results of a run.
+struct RunReport {
+  double loadSeconds = 0;
+  double compileSeconds = 0;
+  Phase prefill, decode;
+  int64_t peakRSSBytes = 0;
+  llm_kv_stats cache = {};
+  llm_kv_config config = {};
+  std::vector<SequenceReport> sequences;
+  std::optional<Score> score; ///< in place of sequences
+};
+
+/// Peak resident memory of this process.
+int64_t peakRSSBytes();
+
+/// The object that `--json` writes.
+::llvm::json::Object toJSON(const RunReport &report);
+
+/// Three lines for a reader, and a fourth for a score.
+void printSummary(const RunReport &report, ::llvm::raw_ostream &os);
+
+} // namespace mlir::llm
+
+#endif // LLM_DRIVER_RUNREPORT_H

@@ -1,0 +1,109 @@
+//===- RunReport.cpp - What a run tells about itself ----------------------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "llm/Driver/RunReport.h"
+
+#include "llvm/Support/FormatVariadic.h"
+
+#include <sys/resource.h>
+
+using namespace mlir::llm;
+namespace json = llvm::json;
+
+int64_t mlir::llm::peakRSSBytes() {
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t(usage.ru_maxrss) * 1024;
+}
+
+//===----------------------------------------------------------------------===//
+// JSON
+//===----------------------------------------------------------------------===//
+
+static json::Object toJSON(const Phase &phase) {
+  return json::Object{{"tokens", phase.tokens},
+                      {"seconds", phase.seconds},
+                      {"tokens_per_second", phase.tokensPerSecond()}};
+}
+
+static json::Object toJSON(const llm_kv_stats &stats) {
+  return json::Object{{"total_blocks", stats.total_blocks},
+                      {"free_blocks", stats.free_blocks},
+                      {"live_blocks", stats.live_blocks},
+                      {"pending_blocks", stats.pending_blocks},
+                      {"peak_live_blocks", stats.peak_live_blocks},
+                      {"block_bytes", stats.block_bytes},
+                      {"versions", stats.versions},
+                      {"snapshots", stats.snapshots},
+                      {"cow_blocks", stats.cow_blocks},
+                      {"copied_bytes", stats.copied_bytes},
+                      {"table_copies", stats.table_copies},
+                      {"appended_tokens", stats.appended_tokens}};
+}
+
+static json::Object toJSON(const SequenceReport &sequence) {
+  json::Object object{{"prompt_ids", json::Array(sequence.result.promptIds)},
+                      {"ids", json::Array(sequence.result.ids)},
+                      {"text", json::fixUTF8(sequence.text)}};
+  if (!sequence.result.error.empty())
+    object["error"] = json::fixUTF8(sequence.result.error);
+  return object;
+}
+
+json::Object mlir::llm::toJSON(const RunReport &report) {
+  json::Object object{{"load_s", report.loadSeconds},
+                      {"compile_s", report.compileSeconds},
+                      {"prefill", ::toJSON(report.prefill)},
+                      {"decode", ::toJSON(report.decode)},
+                      {"peak_rss_bytes", report.peakRSSBytes},
+                      {"cache", ::toJSON(report.cache)}};
+  if (report.score) {
+    object["tokens"] = report.score->tokens;
+    object["nll"] = report.score->meanNLL();
+    object["ppl"] = report.score->perplexity();
+    return object;
+  }
+  json::Array sequences;
+  for (const SequenceReport &sequence : report.sequences)
+    sequences.push_back(::toJSON(sequence));
+  object["sequences"] = std::move(sequences);
+  return object;
+}
+
+//===----------------------------------------------------------------------===//
+// Summary
+//===----------------------------------------------------------------------===//
+
+static std::string describe(const Phase &phase) {
+  return llvm::formatv("{0} tokens in {1:f2} s ({2:f1} tokens/s)", phase.tokens,
+                       phase.seconds, phase.tokensPerSecond());
+}
+
+static std::string megabytes(int64_t bytes) {
+  return llvm::formatv("{0:f1} MiB", double(bytes) / (1 << 20));
+}
+
+void mlir::llm::printSummary(const RunReport &report, llvm::raw_ostream &os) {
+  const llm_kv_stats &cache = report.cache;
+  os << llvm::formatv("load {0:f2} s, compile {1:f2} s, peak memory {2}\n",
+                      report.loadSeconds, report.compileSeconds,
+                      megabytes(report.peakRSSBytes));
+  os << "prefill " << describe(report.prefill) << ", decode "
+     << describe(report.decode) << '\n';
+  os << llvm::formatv(
+      "cache {0} tokens appended, at most {1} of {2} blocks of {3} tokens live "
+      "({4}), {5} blocks ({6}) copied on write\n",
+      cache.appended_tokens, cache.peak_live_blocks, cache.total_blocks,
+      report.config.block_size,
+      megabytes(cache.peak_live_blocks * cache.block_bytes), cache.cow_blocks,
+      megabytes(cache.copied_bytes));
+  if (report.score)
+    os << llvm::formatv("score {0} tokens, nll {1:f6}, ppl {2:f5}\n",
+                        report.score->tokens, report.score->meanNLL(),
+                        report.score->perplexity());
+}

@@ -1,0 +1,82 @@
+//===- Sampler.cpp - From logits to the next token ------------------------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "llm/Driver/Sampler.h"
+
+#include "llvm/ADT/STLExtras.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <tuple>
+
+using namespace mlir::llm;
+
+int32_t mlir::llm::bestToken(llvm::ArrayRef<float> logits) {
+  return std::max_element(logits.begin(), logits.end()) - logits.begin();
+}
+
+int32_t mlir::llm::secondBestToken(llvm::ArrayRef<float> logits) {
+  assert(logits.size() > 1 && "a second token needs two");
+  const int32_t best = bestToken(logits);
+  int32_t second = best == 0 ? 1 : 0;
+  for (int32_t i = second + 1, e = logits.size(); i != e; ++i)
+    if (i != best && logits[i] > logits[second])
+      second = i;
+  return second;
+}
+
+void Sampler::weigh(llvm::ArrayRef<float> logits) {
+  const double highest = logits[bestToken(logits)];
+  candidates.clear();
+  candidates.reserve(logits.size());
+  for (auto [token, logit] : llvm::enumerate(logits))
+    candidates.push_back({static_cast<int32_t>(token),
+                          std::exp((logit - highest) / options.temperature)});
+}
+
+double Sampler::totalWeight() const {
+  double total = 0;
+  for (const Candidate &candidate : candidates)
+    total += candidate.weight;
+  return total;
+}
+
+void Sampler::keepNucleus() {
+  const double total = totalWeight();
+  // All tokens below this together have less than 1 - topP: few are left to
+  // sort.
+  const double negligible =
+      total * (1 - options.topP) / double(candidates.size());
+  llvm::erase_if(candidates, [&](const Candidate &candidate) {
+    return candidate.weight < negligible;
+  });
+  llvm::sort(candidates, [](const Candidate &a, const Candidate &b) {
+    return std::tie(b.weight, a.token) < std::tie(a.weight, b.token);
+  });
+  double kept = 0;
+  auto last = llvm::find_if(candidates, [&](const Candidate &candidate) {
+    kept += candidate.weight;
+    return kept >= options.topP * total;
+  });
+  if (last != candidates.end())
+    candidates.erase(last + 1, candidates.end());
+}
+
+int32_t Sampler::pick(llvm::ArrayRef<float> logits) {
+  if (options.temperature == 0)
+    return bestToken(logits);
+  weigh(logits);
+  if (options.topP < 1)
+    keepNucleus();
+  double rest = uniform() * totalWeight();
+  for (const Candidate &candidate : candidates)
+    if ((rest -= candidate.weight) < 0)
+      return candidate.token;
+  return candidates.back().token; // rounding used up the rest
+}
