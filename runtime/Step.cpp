@@ -139,21 +139,23 @@ int32_t PagedKVCache::blocksNeeded(const Sequence &sequence,
   return blocksFor(sequence.length + newTokens) - held + copied;
 }
 
-/// Whether the partial tail will have to be copied, given the rows before.
+/// Whether the partial tail will have to be copied, given the rows before. A
+/// table of its own is one more reference to the tail; its copy is one less.
 bool PagedKVCache::losesTail(const Sequence &sequence) {
   const int32_t tail = sequence.table->blocks.back();
-  int32_t references =
-      pool_->blocks().references(tail) + (sequence.table->references > 1);
+  const bool sharedTable = sequence.table->references > 1;
+  int32_t references = pool_->blocks().references(tail) + sharedTable;
   bool pinned = pool_->blocks().pins(tail) > 0;
   for (const LostTail &lost : lostTails_)
     if (lost.block == tail) {
-      --references;
+      references -= lost.released;
       pinned |= lost.pinned;
     }
   if (references == 1 && !pinned)
     return false;
-  const auto last = static_cast<int32_t>(sequence.table->blocks.size()) - 1;
-  lostTails_.push_back({tail, logging_ && logsTail(sequence, last)});
+  const auto last = static_cast<int64_t>(sequence.table->blocks.size()) - 1;
+  lostTails_.push_back(
+      {tail, !sharedTable, logging_ && logsTail(sequence, last)});
   return true;
 }
 

@@ -168,16 +168,29 @@ private:
       finishTwin(*twin, step, batch, layers, branch, version.model);
   }
 
-  /// A snapshot in the middle of a step goes on by itself and ends equal.
-  void finishTwin(PagedKVCache &twin, const KVStep &step, const Batch &batch,
+  /// A snapshot in the middle of a step goes on by itself, with other tokens:
+  /// neither of the two may see the other's.
+  void finishTwin(PagedKVCache &twin, const KVStep &step, Batch batch,
                   const std::vector<int32_t> &layers, int branch,
                   const Model &model) {
+    constexpr int64_t other = 1 << 30;
+    Model changed = model;
+    for (size_t row = 0; row < batch.ids.size(); ++row) {
+      auto &tokens = changed[batch.ids[row]];
+      for (size_t i = 0; i < batch.tokens[row].size(); ++i)
+        tokens[tokens.size() - 1 - i] += other;
+      for (int64_t &token : batch.tokens[row])
+        token += other;
+    }
     for (int i = branch; i < config_.layers; ++i)
       if (!accepted(appendLayer(twin, step, batch, layers[i])))
         return;
     EXPECT_OK(twin.endStep());
-    for (int32_t id = 0; id < config_.max_sequences; ++id)
-      EXPECT_TRUE(holds(twin, id, model[id])) << "in the twin";
+    for (int i = 0; i < config_.layers; ++i)
+      for (int32_t id = 0; id < config_.max_sequences; ++id)
+        EXPECT_TRUE(
+            holds(twin, id, (i < branch ? model : changed)[id], layers[i]))
+            << "in the twin";
     EXPECT_OK(twin.checkInvariants());
   }
 

@@ -182,7 +182,8 @@ private:
   /// A shared partial block that a row of a batch will have copied.
   struct LostTail {
     int32_t block;
-    bool pinned; ///< by the undo log, once it is copied
+    bool released; ///< the row's table was the version's own
+    bool pinned;   ///< by the undo log, once it is copied
   };
   /// A table [B, stride] of physical blocks, and the keys each row may read.
   struct Gather {
