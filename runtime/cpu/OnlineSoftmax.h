@@ -21,6 +21,7 @@
 #define LLM_RUNTIME_CPU_ONLINESOFTMAX_H
 
 #include "Exp.h"
+#include "Formats.h"
 #include "Kernels.h"
 
 namespace llm::cpu {

@@ -445,14 +445,16 @@ TEST_P(AttentionTest, PrefillOverManyTilesAndChunks) {
 }
 
 TEST_P(AttentionTest, LongDecodeIsSplitOverThreads) {
-  for (llm_dtype pages : types) {
-    Case c;
-    c.queryHeads = 4;
-    c.kvHeads = 1;
-    c.pageType = pages;
-    c.sequences = {{2500, 1}};
-    check(c);
-  }
+  for (llm_dtype pages : types)
+    for (int32_t window : {0, 1100}) {
+      Case c;
+      c.queryHeads = 4;
+      c.kvHeads = 1;
+      c.pageType = pages;
+      c.window = window;
+      c.sequences = {{2500, 1}};
+      check(c);
+    }
 }
 
 TEST_P(AttentionTest, LargestHeadDim) {
