@@ -44,9 +44,6 @@ private:
   const llm_program *descriptor;
 };
 
-/// Registers what compile needs: dialects of the input and of every stage.
-void registerCompilerDialects(DialectRegistry &registry);
-
 } // namespace mlir::llm
 
 #endif // LLM_DRIVER_COMPILER_H

@@ -63,6 +63,12 @@ def LLM_PagedKVCacheType : LLM_Type<"PagedKVCache", "paged_kv_cache"> {
       return $_get(elementType.getContext(), layers, kvHeads, headDim,
                    elementType, blockSize, maxSeqLen, maxSequences, window);
     }]>,
+    // Nothing but these two is known.
+    TypeBuilder<(ins "int64_t":$blockSize, "int64_t":$maxSeqLen), [{
+      constexpr int64_t dynamic = ShapedType::kDynamic;
+      return $_get($_ctxt, dynamic, dynamic, dynamic, Type(), blockSize,
+                   maxSeqLen, dynamic, int64_t(0));
+    }]>,
     TypeBuilder<(ins), [{
       constexpr int64_t dynamic = ShapedType::kDynamic;
       return $_get($_ctxt, dynamic, dynamic, dynamic, Type(), dynamic, dynamic,

@@ -41,6 +41,9 @@ void buildLLMToCPUPipeline(OpPassManager &manager,
 
 void registerLLMPipelines();
 
+/// The dialects and interfaces of a pipeline's input and of all its stages.
+void registerPipelineDialects(DialectRegistry &registry);
+
 } // namespace mlir::llm
 
 #endif // LLM_TRANSFORMS_PASSES_H

@@ -139,20 +139,12 @@ def ConvertLLMToRuntime : Pass<"convert-llm-to-runtime", "::mlir::ModuleOp"> {
     Needs handles and entries; runs before bufferization. Each op becomes one
     call of its runtime symbol (CAPI.h) that returns a code: tensors travel as
     `llm_tensor`, handles and steps as i64, results through pointers. Every
-    function that reaches the runtime takes the call as its first argument;
-    source locations become the program's table of sites. Leaves no llm op or
-    type, and one exported symbol `NAME_program`.
+    function takes the call as its first argument; an op's name stays on its
+    call for `llm-emit-program`. Leaves no llm op or type.
   }];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",
     "::mlir::LLVM::LLVMDialect", "::mlir::memref::MemRefDialect"];
-  let options = [
-    Option<"programName", "program-name", "std::string", "\"\"",
-           "Name of the program; the module's symbol name when empty, else "
-           "\"model\".">,
-    Option<"triple", "triple", "std::string", "\"\"",
-           "Target triple to record in the program; the host's when empty.">,
-  ];
 }
 
 def VectorizeLinear : Pass<"llm-vectorize-linear", "::mlir::func::FuncOp"> {
@@ -193,6 +185,24 @@ def PropagateStatus : Pass<"llm-propagate-status", "::mlir::ModuleOp"> {
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::cf::ControlFlowDialect",
     "::mlir::LLVM::LLVMDialect"];
+}
+
+def EmitProgram : Pass<"llm-emit-program", "::mlir::ModuleOp"> {
+  let summary = "Describe the module as a program for the host";
+  let description = [{
+    Runs on the LLVM dialect. Numbers the runtime calls and makes the table of
+    their source locations, writes `llm_program` with weights, cache groups,
+    entries and sites as constant data, and leaves `NAME_program`, which returns
+    it, as the one exported symbol.
+  }];
+  let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
+  let options = [
+    Option<"programName", "program-name", "std::string", "\"\"",
+           "Name of the program; the module's symbol name when empty, else "
+           "\"model\".">,
+    Option<"triple", "triple", "std::string", "\"\"",
+           "Target triple to record in the program; the host's when empty.">,
+  ];
 }
 
 def CheckPipeline : Pass<"llm-check-pipeline", "::mlir::ModuleOp"> {

@@ -1,0 +1,120 @@
+//===- Pipelines.cpp - The way of a model to native code ---===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "llm/Transforms/Passes.h"
+
+#include "mlir/Conversion/Passes.h"
+#include "mlir/Dialect/Affine/Transforms/Passes.h"
+#include "mlir/Dialect/Bufferization/Transforms/Passes.h"
+#include "mlir/Dialect/Linalg/Passes.h"
+#include "mlir/Dialect/MemRef/Transforms/Passes.h"
+#include "mlir/Dialect/SCF/Transforms/Passes.h"
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Pass/PassRegistry.h"
+#include "mlir/Transforms/Passes.h"
+
+using namespace mlir;
+using namespace mlir::llm;
+
+static void addCleanup(OpPassManager &manager) {
+  manager.addPass(createCanonicalizerPass());
+  manager.addPass(createCSEPass());
+}
+
+/// After pass `after`, ops or dialects `gone` and types `goneTypes` must be.
+static void addCheck(OpPassManager &manager, StringRef after,
+                     ArrayRef<std::string> gone,
+                     ArrayRef<std::string> goneTypes = {}) {
+  CheckPipelineOptions options;
+  options.after = after.str();
+  options.gone.assign(gone.begin(), gone.end());
+  options.goneTypes.assign(goneTypes.begin(), goneTypes.end());
+  manager.addPass(createCheckPipeline(options));
+}
+
+static void addBufferization(OpPassManager &manager) {
+  bufferization::OneShotBufferizePassOptions options;
+  options.bufferizeFunctionBoundaries = true;
+  options.functionBoundaryTypeConversion =
+      bufferization::LayoutMapOption::IdentityLayoutMap;
+  manager.addPass(bufferization::createEmptyTensorEliminationPass());
+  manager.addPass(bufferization::createOneShotBufferizePass(options));
+  manager.addPass(bufferization::createDropEquivalentBufferResultsPass());
+}
+
+/// Loops, parallel ones over OpenMP, then branches.
+static void addControlFlowLowering(OpPassManager &manager) {
+  manager.addPass(createForallToParallelLoopPass());
+  manager.addNestedPass<func::FuncOp>(createConvertLinalgToLoopsPass());
+  manager.addNestedPass<func::FuncOp>(createConvertVectorToSCFPass(
+      VectorTransferToSCFOptions().enableFullUnroll()));
+  addCleanup(manager);
+  manager.addPass(createConvertSCFToOpenMPPass());
+  manager.addPass(memref::createExpandStridedMetadataPass());
+  manager.addPass(createLowerAffinePass());
+  manager.addPass(createSCFToControlFlowPass());
+}
+
+static void addLLVMLowering(OpPassManager &manager) {
+  manager.addNestedPass<func::FuncOp>(createConvertMathToLLVMPass());
+  manager.addPass(createConvertMathToLibmPass());
+  manager.addPass(createConvertVectorToLLVMPass());
+  manager.addPass(createConvertOpenMPToLLVMPass());
+  manager.addPass(createConvertToLLVMPass());
+  manager.addPass(createReconcileUnrealizedCastsPass());
+  addCleanup(manager);
+}
+
+void mlir::llm::buildLLMToCPUPipeline(OpPassManager &manager,
+                                      const LLMToCPUOptions &options) {
+  // Values of caches and tensors.
+  addCleanup(manager);
+  manager.addPass(createDecomposeRope());
+  addCheck(manager, "llm-decompose-rope", {"llm.rope"});
+  manager.addPass(createPackWeights());
+
+  // Handles; the exported call.
+  MaterializeCacheOptions materialize;
+  materialize.strict = options.strict;
+  manager.addPass(createMaterializeCache(materialize));
+  addCheck(manager, "llm-materialize-cache", {}, {"cache"});
+  manager.addPass(createExportEntry());
+  manager.addPass(createConvertLLMToRuntime());
+  addCheck(manager, "convert-llm-to-runtime", {"llm"}, {"handle", "step"});
+
+  // Schedules, then buffers.
+  manager.addNestedPass<func::FuncOp>(createVectorizeLinear());
+  addCleanup(manager);
+  addBufferization(manager);
+  addCleanup(manager);
+  addCheck(manager, "one-shot-bufferize", {"tensor", "bufferization"},
+           {"tensor"});
+  manager.addPass(createPlanWorkspace());
+  addCheck(manager, "llm-plan-workspace",
+           {"memref.alloc", "memref.dealloc", "memref.copy"});
+
+  // Branches, with an exit for every call that can fail.
+  addControlFlowLowering(manager);
+  addCheck(manager, "convert-scf-to-cf", {"scf", "affine", "linalg"});
+  manager.addPass(createPropagateStatus());
+
+  // LLVM and the program's description.
+  addLLVMLowering(manager);
+  EmitProgramOptions program;
+  program.programName = options.programName;
+  manager.addPass(createEmitProgram(program));
+  addCheck(manager, "llm-to-cpu",
+           {"func", "arith", "math", "memref", "vector", "cf",
+            "builtin.unrealized_conversion_cast"});
+}
+
+void mlir::llm::registerLLMPipelines() {
+  PassPipelineRegistration<LLMToCPUOptions>(
+      "llm-to-cpu", "From a model over cache values to the LLVM dialect.",
+      buildLLMToCPUPipeline);
+}

@@ -1,0 +1,180 @@
+//===- DecomposeRope.cpp - llm.rope as linalg ---===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "llm/Transforms/Passes.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Transforms/GreedyPatternRewriteDriver.h"
+
+namespace mlir::llm {
+#define GEN_PASS_DEF_DECOMPOSEROPE
+#include "llm/Transforms/Passes.h.inc"
+} // namespace mlir::llm
+
+using namespace mlir;
+using namespace mlir::llm;
+
+namespace {
+/// The one definition of rope. With pairs (a, b) of lanes and the angle
+/// w = f32(position) * inv_freq: a' = a cos w - b sin w, b' = a sin w + b cos
+/// w.
+class RopeBuilder {
+public:
+  RopeBuilder(RopeOp op, PatternRewriter &rewriter)
+      : op(op), b(rewriter), loc(op.getLoc()),
+        type(cast<RankedTensorType>(op.getInput().getType())),
+        half(type.getDimSize(2) / 2),
+        adjacent(op.getPairing() == RopePairing::Adjacent) {}
+
+  Value build() {
+    auto [cosines, sines] = buildAngles();
+    Value pairs =
+        tensor::ExpandShapeOp::create(b, loc, getPairType(), op.getInput(),
+                                      getReassociation(), getPairSizes());
+    Value rotated = buildRotation(extractLane(pairs, 0), extractLane(pairs, 1),
+                                  cosines, sines);
+    return tensor::CollapseShapeOp::create(b, loc, type, rotated,
+                                           getReassociation());
+  }
+
+private:
+  /// [T, H, 2, D/2] where halves pair up, [T, H, D/2, 2] where neighbours do.
+  RankedTensorType getPairType() {
+    SmallVector<int64_t> shape = {type.getDimSize(0), type.getDimSize(1),
+                                  adjacent ? half : 2, adjacent ? 2 : half};
+    return RankedTensorType::get(shape, b.getF32Type());
+  }
+
+  SmallVector<ReassociationIndices> getReassociation() {
+    return {{0}, {1}, {2, 3}};
+  }
+
+  SmallVector<OpFoldResult> getPairSizes() {
+    SmallVector<OpFoldResult> sizes =
+        tensor::getMixedSizes(b, loc, op.getInput());
+    sizes.resize(2);
+    sizes.push_back(b.getIndexAttr(adjacent ? half : 2));
+    sizes.push_back(b.getIndexAttr(adjacent ? 2 : half));
+    return sizes;
+  }
+
+  /// Lanes a (0) or b (1) of all pairs, [T, H, D/2].
+  Value extractLane(Value pairs, int64_t lane) {
+    SmallVector<OpFoldResult> sizes = getPairSizes();
+    SmallVector<OpFoldResult> offsets(4, b.getIndexAttr(0));
+    SmallVector<OpFoldResult> strides(4, b.getIndexAttr(1));
+    unsigned laneDim = adjacent ? 3 : 2;
+    offsets[laneDim] = b.getIndexAttr(lane);
+    sizes[laneDim] = b.getIndexAttr(1);
+    auto laneType = RankedTensorType::get(
+        {type.getDimSize(0), type.getDimSize(1), half}, b.getF32Type());
+    return tensor::ExtractSliceOp::create(b, loc, laneType, pairs, offsets,
+                                          sizes, strides);
+  }
+
+  Value createEmpty(ArrayRef<OpFoldResult> sizes) {
+    return tensor::EmptyOp::create(b, loc, sizes, b.getF32Type());
+  }
+
+  AffineMap getMap(unsigned dims, ArrayRef<unsigned> results) {
+    SmallVector<AffineExpr> exprs;
+    for (unsigned dim : results)
+      exprs.push_back(b.getAffineDimExpr(dim));
+    return AffineMap::get(dims, 0, exprs, b.getContext());
+  }
+
+  /// Cosines and sines of all angles, [T, D/2] each.
+  std::pair<Value, Value> buildAngles() {
+    Value frequencies = arith::ConstantOp::create(
+        b, loc,
+        DenseElementsAttr::get(RankedTensorType::get({half}, b.getF32Type()),
+                               op.getInvFreq()));
+    OpFoldResult tokens = tensor::getMixedSize(b, loc, op.getInput(), 0);
+    Value empty = createEmpty({tokens, b.getIndexAttr(half)});
+    AffineMap map = b.getMultiDimIdentityMap(2);
+    SmallVector<utils::IteratorType> iterators(2,
+                                               utils::IteratorType::parallel);
+    auto angles = linalg::GenericOp::create(
+        b, loc, TypeRange{empty.getType(), empty.getType()},
+        ValueRange{op.getPositions(), frequencies}, ValueRange{empty, empty},
+        ArrayRef<AffineMap>{getMap(2, {0}), getMap(2, {1}), map, map},
+        iterators, [](OpBuilder &nested, Location loc, ValueRange args) {
+          Value position = arith::SIToFPOp::create(
+              nested, loc, nested.getF32Type(), args[0]);
+          Value angle = arith::MulFOp::create(nested, loc, position, args[1]);
+          Value results[] = {math::CosOp::create(nested, loc, angle),
+                             math::SinOp::create(nested, loc, angle)};
+          linalg::YieldOp::create(nested, loc, results);
+        });
+    return {angles.getResult(0), angles.getResult(1)};
+  }
+
+  /// Loops (t, h, i, lane): both lanes of a pair from a, b and the angle.
+  Value buildRotation(Value a, Value bLane, Value cosines, Value sines) {
+    Value empty = createEmpty(getPairSizes());
+    unsigned pairDim = adjacent ? 2 : 3, laneDim = adjacent ? 3 : 2;
+    AffineMap lanes = getMap(4, {0, 1, pairDim});
+    AffineMap angles = getMap(4, {0, pairDim});
+    SmallVector<utils::IteratorType> iterators(4,
+                                               utils::IteratorType::parallel);
+    auto rotation = linalg::GenericOp::create(
+        b, loc, TypeRange{empty.getType()},
+        ValueRange{a, bLane, cosines, sines}, ValueRange{empty},
+        ArrayRef<AffineMap>{lanes, lanes, angles, angles,
+                            b.getMultiDimIdentityMap(4)},
+        iterators, [&](OpBuilder &nested, Location loc, ValueRange args) {
+          auto multiply = [&](Value x, Value y) -> Value {
+            return arith::MulFOp::create(nested, loc, x, y);
+          };
+          Value first =
+              arith::SubFOp::create(nested, loc, multiply(args[0], args[2]),
+                                    multiply(args[1], args[3]));
+          Value second =
+              arith::AddFOp::create(nested, loc, multiply(args[0], args[3]),
+                                    multiply(args[1], args[2]));
+          Value lane = linalg::IndexOp::create(nested, loc, laneDim);
+          Value zero = arith::ConstantIndexOp::create(nested, loc, 0);
+          Value isFirst = arith::CmpIOp::create(
+              nested, loc, arith::CmpIPredicate::eq, lane, zero);
+          Value lanes =
+              arith::SelectOp::create(nested, loc, isFirst, first, second);
+          linalg::YieldOp::create(nested, loc, lanes);
+        });
+    return rotation.getResult(0);
+  }
+
+  RopeOp op;
+  PatternRewriter &b;
+  Location loc;
+  RankedTensorType type;
+  int64_t half;
+  bool adjacent;
+};
+
+struct LowerRope : OpRewritePattern<RopeOp> {
+  using OpRewritePattern::OpRewritePattern;
+
+  LogicalResult matchAndRewrite(RopeOp op,
+                                PatternRewriter &rewriter) const override {
+    rewriter.replaceOp(op, RopeBuilder(op, rewriter).build());
+    return success();
+  }
+};
+
+struct DecomposeRope : llm::impl::DecomposeRopeBase<DecomposeRope> {
+  void runOnOperation() override {
+    RewritePatternSet patterns(&getContext());
+    patterns.add<LowerRope>(&getContext());
+    if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
+      signalPassFailure();
+  }
+};
+} // namespace
