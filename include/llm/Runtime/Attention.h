@@ -1,4 +1,4 @@
-//===- Attention.h - The kernels over pages ----------------------*- C++ -*-===//
+//===- Attention.h - The kernels over pages ---------------------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
