@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Call.h"
+#include "Batch.h"
 #include "Tensors.h"
 
 #include <algorithm>
@@ -55,15 +55,6 @@ static Status findAt(Call &call, uint64_t at, const KVStep *&step,
   return Status();
 }
 
-static Status checkOneLayer(const PagedKVCache &version) {
-  const int32_t layers = version.config().layers;
-  if (layers == 1)
-    return Status();
-  return Status::error(LLM_INVALID_ARGUMENT, 1, layers,
-                       "expected a cache of 1 layer without a step, got %d",
-                       layers);
-}
-
 /// i32 [N] as a span; `scratch` lives in the call.
 static Status readIds(const char *name, const llm_tensor *tensor,
                       std::vector<int32_t> &scratch,
@@ -93,30 +84,6 @@ static Status readSequences(Call &call, const PagedKVCache &version,
 static int32_t *elementI32(const llm_tensor &tensor, int64_t i, int64_t j = 0) {
   return static_cast<int32_t *>(tensor.data) + i * tensor.strides[0] +
          (tensor.rank > 1 ? j * tensor.strides[1] : 0);
-}
-
-/// 0 .. n - 1: the sequences of a batch without a step.
-static std::span<const int32_t> firstIds(Call &call, int64_t n) {
-  call.ids.resize(n);
-  for (int64_t i = 0; i < n; ++i)
-    call.ids[i] = static_cast<int32_t>(i);
-  return call.ids;
-}
-
-/// 0, s, 2s .. n * s.
-static Status evenSplit(Call &call, int64_t n, int64_t s,
-                        std::span<const int32_t> &cuSeqlens) {
-  if (s > 0 && n > INT32_MAX / s)
-    return Status::error(LLM_INVALID_ARGUMENT, INT32_MAX, n,
-                         "expected at most %d tokens in a batch, got %lld "
-                         "sequences of %lld",
-                         INT32_MAX, static_cast<long long>(n),
-                         static_cast<long long>(s));
-  call.others.resize(n + 1);
-  for (int64_t i = 0; i <= n; ++i)
-    call.others[i] = static_cast<int32_t>(i * s);
-  cuSeqlens = call.others;
-  return Status();
 }
 
 //===----------------------------------------------------------------------===//
@@ -182,29 +149,6 @@ llm_code llm_rt_at_layer(llm_call *call, int32_t site, uint64_t step,
 // Append
 //===----------------------------------------------------------------------===//
 
-/// [B, S, Hkv, D] as one step of sequences 0 .. B - 1.
-static Status appendBatch(Call &call, PagedKVCache &version,
-                          const llm_tensor *k, const llm_tensor *v) {
-  const llm_kv_config &c = version.config();
-  LLM_TRY(checkOneLayer(version));
-  LLM_TRY(checkFloats("k", k, {-1, -1, c.kv_heads, c.head_dim}));
-  LLM_TRY(
-      checkFloats("v", v, {k->sizes[0], k->sizes[1], c.kv_heads, c.head_dim}));
-  llm_tensor keys = *k, values = *v;
-  if (!collapseBatch(keys) || !collapseBatch(values))
-    return Status::error(LLM_UNSUPPORTED, k->sizes[1] * k->strides[1],
-                         k->strides[0],
-                         "expected k and v of one stride over [B, S] (%lld), "
-                         "got %lld",
-                         static_cast<long long>(k->sizes[1] * k->strides[1]),
-                         static_cast<long long>(k->strides[0]));
-  std::span<const int32_t> cuSeqlens;
-  LLM_TRY(evenSplit(call, k->sizes[0], k->sizes[1], cuSeqlens));
-  KVStep &step = call.steps.next().step;
-  LLM_TRY(version.beginStep(firstIds(call, k->sizes[0]), cuSeqlens, step));
-  return version.append(step, 0, keys, values);
-}
-
 llm_code llm_rt_append_kv(llm_call *call, int32_t site, uint64_t kv,
                           uint64_t at, const llm_tensor *k,
                           const llm_tensor *v) {
@@ -223,47 +167,6 @@ llm_code llm_rt_append_kv(llm_call *call, int32_t site, uint64_t kv,
 //===----------------------------------------------------------------------===//
 // Attention and lookup
 //===----------------------------------------------------------------------===//
-
-/// q [B, S, Hq, D]: the last S positions of sequences 0 .. B - 1.
-static Status attendBatch(Call &call, PagedKVCache &version,
-                          const llm_tensor &q,
-                          const llm_attention_params &params,
-                          const llm_tensor &out, const llm_tensor *lse,
-                          const llm_tensor *table) {
-  LLM_TRY(checkOneLayer(version));
-  LLM_TRY(checkFloats("q", &q, {-1, -1, -1, version.config().head_dim}));
-  const int64_t rows = q.sizes[0], tokens = q.sizes[1];
-  LLM_TRY(checkShape("out", &out, {rows, tokens, -1, -1}));
-  if (lse)
-    LLM_TRY(checkShape("lse", lse, {rows, tokens, -1}));
-  llm_tensor queries = q, result = out, sums = lse ? *lse : llm_tensor{};
-  if (!collapseBatch(queries) || !collapseBatch(result) ||
-      (lse && !collapseBatch(sums)))
-    return Status::error(LLM_UNSUPPORTED, tokens * q.strides[1], q.strides[0],
-                         "expected q, out and lse of one stride over [B, S] "
-                         "(%lld), got %lld",
-                         static_cast<long long>(tokens * q.strides[1]),
-                         static_cast<long long>(q.strides[0]));
-  KVRows batch;
-  batch.ids = firstIds(call, rows);
-  LLM_TRY(evenSplit(call, rows, tokens, batch.cuSeqlens));
-  std::vector<int32_t> &starts = call.steps.next().step.starts;
-  starts.clear();
-  for (int32_t id : batch.ids) {
-    LLM_TRY(version.checkSequence(id));
-    if (tokens > version.length(id))
-      return Status::error(LLM_INVALID_ARGUMENT, version.length(id), tokens,
-                           "expected at most %d queries of sequence %d, got "
-                           "%lld",
-                           version.length(id), id,
-                           static_cast<long long>(tokens))
-          .ofSequence(id);
-    starts.push_back(static_cast<int32_t>(version.length(id) - tokens));
-  }
-  batch.starts = starts;
-  return version.attention(batch, 0, queries, params, result,
-                           lse ? &sums : nullptr, table);
-}
 
 llm_code llm_rt_paged_attention(llm_call *call, int32_t site, uint64_t kv,
                                 uint64_t at, const llm_tensor *q,

@@ -11,6 +11,7 @@
 #include "KVPool.h"
 
 #include <algorithm>
+#include <cstring>
 
 using namespace llm;
 
@@ -117,25 +118,24 @@ bool llm::collapseBatch(llm_tensor &tensor) {
   return true;
 }
 
-static void advance(llm_tensor &tensor, int64_t elements) {
-  if (tensor.data)
-    tensor.data = static_cast<char *>(tensor.data) +
-                  elements * elementBytes(tensor.dtype);
-}
-
-llm_tensor llm::sliceRows(const llm_tensor &tensor, int64_t begin,
-                          int64_t end) {
-  llm_tensor slice = tensor;
-  slice.sizes[0] = end - begin;
-  advance(slice, begin * tensor.strides[0]);
-  return slice;
-}
-
 llm_tensor llm::indexFirst(const llm_tensor &tensor, int64_t index) {
   llm_tensor row = tensor;
   std::copy_n(tensor.sizes + 1, tensor.rank - 1, row.sizes);
   std::copy_n(tensor.strides + 1, tensor.rank - 1, row.strides);
   --row.rank;
-  advance(row, index * tensor.strides[0]);
+  if (tensor.data)
+    row.data = static_cast<char *>(tensor.data) +
+               index * tensor.strides[0] * elementBytes(tensor.dtype);
   return row;
+}
+
+void llm::copyElements(const llm_tensor &from, const llm_tensor &to) {
+  const int64_t size = elementBytes(from.dtype);
+  if (from.rank == 0)
+    std::memcpy(to.data, from.data, size);
+  else if (from.rank == 1 && from.strides[0] == 1 && to.strides[0] == 1)
+    std::memcpy(to.data, from.data, from.sizes[0] * size);
+  else
+    for (int64_t i = 0; i < from.sizes[0]; ++i)
+      copyElements(indexFirst(from, i), indexFirst(to, i));
 }

@@ -42,10 +42,10 @@ std::span<const int64_t> widenI32(const llm_tensor &tensor,
 
 /// [B, S, ...] as [B * S, ...], in place; false where strides forbid it.
 bool collapseBatch(llm_tensor &tensor);
-/// Rows [begin, end) of the first dimension.
-llm_tensor sliceRows(const llm_tensor &tensor, int64_t begin, int64_t end);
 /// [B, ...] at one index of the first dimension.
 llm_tensor indexFirst(const llm_tensor &tensor, int64_t index);
+/// Copies between tensors of one shape and dtype.
+void copyElements(const llm_tensor &from, const llm_tensor &to);
 
 } // namespace llm
 

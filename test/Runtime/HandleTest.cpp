@@ -1,0 +1,419 @@
+//===- HandleTest.cpp - Handles, steps and tensors of compiled code -------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "HostCache.h"
+#include "Program.h"
+
+using namespace llm;
+using namespace llm::testing;
+
+namespace {
+
+/// Runs bodies in calls of a cache of two layers, or of one.
+class HandleTest : public ::testing::Test {
+protected:
+  void fails(Program &p, Program::Body body, llm_code code, int64_t expected,
+             int64_t actual) {
+    EXPECT_EQ(p.invoke(std::move(body)), code) << p.error.message;
+    EXPECT_EQ(p.error.code, code) << p.error.message;
+    EXPECT_EQ(p.error.expected, expected) << p.error.message;
+    EXPECT_EQ(p.error.actual, actual) << p.error.message;
+    EXPECT_EQ(p.error.site, 1) << p.error.message;
+  }
+  void works(Program &p, Program::Body body) {
+    EXPECT_EQ(p.invoke(std::move(body)), LLM_OK) << p.error.message;
+  }
+
+  Program one{configOf(1, 4, 16, 4, 64)}, two{configOf(2, 4, 16, 4, 64)};
+};
+
+uint64_t beginIn(llm_call *call, const Batch &batch) {
+  const BatchTensors tensors(batch);
+  uint64_t step = 0;
+  EXPECT_EQ(llm_rt_begin_step(call, 0, call->kv[0], &tensors.ids,
+                              &tensors.cuSeqlens, &step),
+            LLM_OK);
+  return step;
+}
+
+Tensor i32(std::vector<int32_t> values) { return Tensor(values); }
+
+} // namespace
+
+TEST_F(HandleTest, GarbageIsWrongStateNotACrash) {
+  for (uint64_t kv : {uint64_t(0), uint64_t(1), ~uint64_t(0),
+                      uint64_t(1) << 32 | 77, uint64_t(0x100000000) * 7}) {
+    const Tensor ids = i32({0});
+    Tensor out = i32({0});
+    fails(
+        one,
+        [&](llm_call *call) {
+          return llm_rt_seq_lens(call, 1, kv, &ids, &out);
+        },
+        LLM_WRONG_STATE, 1, int64_t(kv));
+    int64_t tokens, sequences;
+    fails(
+        one,
+        [&](llm_call *call) {
+          return llm_rt_step_size(call, 1, kv, &tokens, &sequences);
+        },
+        LLM_WRONG_STATE, 1, int64_t(kv));
+  }
+}
+
+TEST_F(HandleTest, DroppedVersionIsStale) {
+  uint64_t copy = 0;
+  fails(
+      one,
+      [&](llm_call *call) {
+        EXPECT_EQ(llm_rt_snapshot_kv(call, 1, call->kv[0], &copy), LLM_OK);
+        EXPECT_EQ(llm_rt_drop_kv(call, 1, copy), LLM_OK);
+        EXPECT_EQ(llm_rt_drop_kv(call, 1, 0), LLM_OK);
+        uint64_t reused;
+        EXPECT_EQ(llm_rt_snapshot_kv(call, 1, call->kv[0], &reused), LLM_OK);
+        EXPECT_NE(reused, copy);
+        return llm_rt_drop_kv(call, 1, copy);
+      },
+      // Slot 1, first generation: the slot after the host's.
+      LLM_WRONG_STATE, 1, int64_t(1) << 32 | 1);
+  EXPECT_EQ(copy, uint64_t(1) << 32 | 1);
+}
+
+TEST_F(HandleTest, HandlesOfAnEarlierCallAreStale) {
+  uint64_t kv = 0, step = 0;
+  works(one, [&](llm_call *call) {
+    kv = call->kv[0];
+    step = beginIn(call, {{0}, {{}}});
+    return LLM_OK;
+  });
+  works(one, [&](llm_call *call) {
+    int64_t width, n;
+    const Tensor ids = i32({0});
+    EXPECT_EQ(llm_rt_block_table_width(call, 1, kv, &ids, &width),
+              LLM_WRONG_STATE);
+    EXPECT_EQ(llm_rt_step_size(call, 1, step, &n, &n), LLM_WRONG_STATE);
+    return LLM_OK;
+  });
+}
+
+TEST_F(HandleTest, HostsCacheCannotBeDropped) {
+  fails(
+      one, [](llm_call *call) { return llm_rt_drop_kv(call, 1, call->kv[0]); },
+      LLM_WRONG_STATE, 0, 1);
+}
+
+TEST_F(HandleTest, OnlyAHostsObjectIsReplaced) {
+  fails(
+      one,
+      [](llm_call *call) {
+        uint64_t copy, other;
+        llm_rt_snapshot_kv(call, 1, call->kv[0], &copy);
+        llm_rt_snapshot_kv(call, 1, call->kv[0], &other);
+        return llm_rt_replace_kv(call, 1, copy, other);
+      },
+      LLM_WRONG_STATE, 1, 0);
+}
+
+TEST_F(HandleTest, StepKnowsItsSizePositionsAndLayers) {
+  EXPECT_OK(appendAll(*two.cache->host->version, {{2}, {range(0, 5)}}));
+  works(two, [&](llm_call *call) {
+    const Batch batch = {{3, 2}, {range(20, 2), range(5, 3)}};
+    const uint64_t step = beginIn(call, batch);
+    int64_t tokens, sequences;
+    EXPECT_EQ(llm_rt_step_size(call, 1, step, &tokens, &sequences), LLM_OK);
+    EXPECT_EQ(tokens, 5);
+    EXPECT_EQ(sequences, 2);
+    Tensor positions(LLM_I32, {5});
+    EXPECT_EQ(llm_rt_positions(call, 1, step, &positions), LLM_OK);
+    const std::vector<int32_t> expected = {0, 1, 5, 6, 7};
+    EXPECT_EQ(std::vector<int32_t>(positions.as<int32_t>(),
+                                   positions.as<int32_t>() + 5),
+              expected);
+    for (uint64_t layer : {0, 1}) {
+      uint64_t at;
+      EXPECT_EQ(llm_rt_at_layer(call, 1, step, layer, &at), LLM_OK);
+      EXPECT_EQ(at >> 48, layer + 1);
+      const Tensor rows = rowsOf(two.config, batch.flat(), layer, 0);
+      EXPECT_EQ(llm_rt_append_kv(call, 1, call->kv[0], at, &rows, &rows),
+                LLM_OK);
+    }
+    return LLM_OK;
+  });
+}
+
+TEST_F(HandleTest, LayersAreChecked) {
+  uint64_t at = 0;
+  fails(
+      two,
+      [&](llm_call *call) {
+        return llm_rt_at_layer(call, 1, beginIn(call, {{0}, {{}}}), 2, &at);
+      },
+      LLM_INVALID_ARGUMENT, 2, 2);
+  EXPECT_EQ(two.error.layer, 2);
+  const Tensor k = rowsOf(two.config, {1}, 0, 0);
+  fails(
+      two,
+      [&](llm_call *call) {
+        return llm_rt_append_kv(call, 1, call->kv[0],
+                                beginIn(call, {{0}, {{1}}}), &k, &k);
+      },
+      LLM_INVALID_ARGUMENT, 2, 0);
+}
+
+TEST_F(HandleTest, DoubleAppendNamesLayerAndSource) {
+  const Tensor k = rowsOf(two.config, {1}, 0, 0);
+  fails(
+      two,
+      [&](llm_call *call) {
+        uint64_t at;
+        llm_rt_at_layer(call, 1, beginIn(call, {{0}, {{1}}}), 1, &at);
+        llm_rt_append_kv(call, 1, call->kv[0], at, &k, &k);
+        return llm_rt_append_kv(call, 1, call->kv[0], at, &k, &k);
+      },
+      LLM_WRONG_STATE, 1, 2);
+  EXPECT_EQ(two.error.layer, 1);
+  EXPECT_STREQ(two.error.op, "llm.append_kv");
+  EXPECT_STREQ(two.error.file, "layer.attn");
+}
+
+TEST_F(HandleTest, BatchWithoutAStep) {
+  // K and V of [B = 2, S = 3]: sequences 0 and 1.
+  works(one, [&](llm_call *call) {
+    Tensor k = rowsOf(one.config, range(0, 6), 0, 0);
+    Tensor v = rowsOf(one.config, range(0, 6), 0, 1);
+    Tensor batchK(LLM_F32, {2, 3, 2, 4}), batchV = batchK;
+    batchK.bytes = k.bytes;
+    batchV.bytes = v.bytes;
+    batchK.data = batchK.bytes.data();
+    batchV.data = batchV.bytes.data();
+    EXPECT_EQ(llm_rt_append_kv(call, 1, call->kv[0], 0, &batchK, &batchV),
+              LLM_OK);
+    // The last query of each row, all weights equal: the mean of V.
+    Tensor q(LLM_F32, {2, 1, 2, 4}), out = q, lse(LLM_F32, {2, 1, 2});
+    EXPECT_EQ(llm_rt_paged_attention(call, 1, call->kv[0], 0, &q, &out, &lse,
+                                     nullptr, nullptr),
+              LLM_OK);
+    for (int64_t b = 0; b < 2; ++b) {
+      double mean = 0;
+      for (int64_t token : range(3 * b, 3))
+        mean += valueOf(token, 0, 1, 1, 2) / 3;
+      EXPECT_NEAR(out.get(b * 8 + 6), mean, 1e-4);
+      EXPECT_NEAR(lse.get(b * 2), std::log(3.0), 1e-5);
+    }
+    Tensor dense(LLM_F32, {2, 4, 2, 4}), denseV = dense;
+    EXPECT_EQ(
+        llm_rt_lookup_kv(call, 1, call->kv[0], 0, &dense, &denseV, nullptr),
+        LLM_OK);
+    EXPECT_EQ(dense.get((1 * 4 + 2) * 8 + 3), valueOf(5, 0, 0, 0, 3));
+    EXPECT_EQ(dense.get((1 * 4 + 3) * 8 + 3), 0);
+    return LLM_OK;
+  });
+  EXPECT_TRUE(holds(*one.cache->host->version, 1, range(3, 3)));
+}
+
+TEST_F(HandleTest, BatchWithStridedRowsNeedsNoCopyByTheCaller) {
+  works(one, [&](llm_call *call) {
+    // Rows of [B = 2, S = 2] in a tensor of S = 3.
+    Tensor k = rowsOf(one.config, range(0, 6), 0, 0);
+    Tensor v = rowsOf(one.config, range(0, 6), 0, 1);
+    const auto view = [](const Tensor &rows) {
+      llm_tensor t = rows;
+      t.rank = 4;
+      const int64_t sizes[] = {2, 2, 2, 4}, strides[] = {24, 8, 4, 1};
+      std::copy_n(sizes, 4, t.sizes);
+      std::copy_n(strides, 4, t.strides);
+      return t;
+    };
+    const llm_tensor keys = view(k), values = view(v);
+    EXPECT_EQ(llm_rt_append_kv(call, 1, call->kv[0], 0, &keys, &values),
+              LLM_OK);
+    Tensor q(LLM_F32, {6, 2, 4}), out = q;
+    std::fill_n(out.as<float>(), 48, 7.0f);
+    const llm_tensor queries = view(q), result = view(out);
+    EXPECT_EQ(llm_rt_paged_attention(call, 1, call->kv[0], 0, &queries, &result,
+                                     nullptr, nullptr, nullptr),
+              LLM_OK);
+    EXPECT_EQ(out.get(24), valueOf(3, 0, 1, 0, 0));
+    EXPECT_EQ(out.get(16), 7.0f) << "between the rows";
+    return LLM_OK;
+  });
+  EXPECT_TRUE(holds(*one.cache->host->version, 0, {0, 1}));
+  EXPECT_TRUE(holds(*one.cache->host->version, 1, {3, 4}));
+}
+
+TEST_F(HandleTest, BatchWithoutAStepIsChecked) {
+  const Tensor k(LLM_F32, {1, 1, 2, 4}), q(LLM_F32, {1, 2, 2, 4});
+  const auto append = [&](llm_call *call) {
+    return llm_rt_append_kv(call, 1, call->kv[0], 0, &k, &k);
+  };
+  fails(two, append, LLM_INVALID_ARGUMENT, 1, 2);
+  fails(
+      one,
+      [&](llm_call *call) {
+        append(call);
+        return llm_rt_paged_attention(call, 1, call->kv[0], 0, &q, &q, nullptr,
+                                      nullptr, nullptr);
+      },
+      LLM_INVALID_ARGUMENT, 1, 2);
+  const Tensor five(LLM_F32, {5, 1, 2, 4});
+  fails(
+      one,
+      [&](llm_call *call) {
+        return llm_rt_append_kv(call, 1, call->kv[0], 0, &five, &five);
+      },
+      LLM_INVALID_ARGUMENT, 4, 4);
+}
+
+TEST_F(HandleTest, SequencesAreForkedTrimmedAndReleased) {
+  works(two, [&](llm_call *call) {
+    const uint64_t kv = call->kv[0];
+    stepInCall(call, kv, {{0}, {range(0, 6)}}, two.config);
+    const Tensor parents = i32({0, 0}), children = i32({2, 3}),
+                 lengths = i32({6, 2}), one = i32({0}), cut = i32({5});
+    EXPECT_EQ(llm_rt_fork_kv(call, 1, kv, &parents, &children, &lengths),
+              LLM_OK);
+    EXPECT_EQ(llm_rt_trim_kv(call, 1, kv, &one, &cut), LLM_OK);
+    const Tensor all = i32({3, 2, 1, 0});
+    Tensor lens(LLM_I32, {4}), table(LLM_I32, {4, 3});
+    EXPECT_EQ(llm_rt_seq_lens(call, 1, kv, &all, &lens), LLM_OK);
+    EXPECT_EQ(lens.as<int32_t>()[0], 2);
+    EXPECT_EQ(lens.as<int32_t>()[1], 6);
+    EXPECT_EQ(lens.as<int32_t>()[2], 0);
+    EXPECT_EQ(lens.as<int32_t>()[3], 5);
+    int64_t width;
+    EXPECT_EQ(llm_rt_block_table_width(call, 1, kv, &all, &width), LLM_OK);
+    EXPECT_EQ(width, 2);
+    EXPECT_EQ(llm_rt_block_table(call, 1, kv, &all, &table), LLM_OK);
+    const int32_t *rows = table.as<int32_t>();
+    EXPECT_EQ(rows[0], rows[3]) << "shared";
+    EXPECT_EQ(rows[1], -1);
+    EXPECT_EQ(rows[5], -1);
+    EXPECT_EQ(rows[6], -1);
+    EXPECT_EQ(llm_rt_release_kv(call, 1, kv, &all), LLM_OK);
+    Tensor stats(LLM_I64, {LLM_KV_NUM_STATS});
+    EXPECT_EQ(llm_rt_kv_stats(call, 1, kv, &stats), LLM_OK);
+    EXPECT_EQ(stats.as<int64_t>()[0], 16);
+    EXPECT_EQ(stats.as<int64_t>()[1], 16);
+    return LLM_OK;
+  });
+}
+
+TEST_F(HandleTest, TensorsAreChecked) {
+  const Tensor ids = i32({0}), wide(LLM_I64, {1}), pair = i32({0, 1}),
+               far = i32({4});
+  Tensor out = i32({0});
+  const auto lens = [&](const Tensor &in, const Tensor &to) {
+    return [&](llm_call *call) {
+      return llm_rt_seq_lens(call, 1, call->kv[0], &in, &to);
+    };
+  };
+  fails(one, lens(wide, out), LLM_INVALID_ARGUMENT, LLM_I32, LLM_I64);
+  fails(one, lens(pair, out), LLM_INVALID_ARGUMENT, 2, 1);
+  fails(one, lens(far, out), LLM_INVALID_ARGUMENT, 4, 4);
+  EXPECT_EQ(one.error.sequence, 4);
+  fails(
+      one,
+      [&](llm_call *call) {
+        stepInCall(call, call->kv[0], {{0}, {range(0, 5)}}, one.config);
+        const Tensor narrow(LLM_I32, {1, 1});
+        return llm_rt_block_table(call, 1, call->kv[0], &ids, &narrow);
+      },
+      LLM_INVALID_ARGUMENT, 2, 1);
+  fails(
+      one,
+      [&](llm_call *call) {
+        return llm_rt_fork_kv(call, 1, call->kv[0], &pair, &ids, &pair);
+      },
+      LLM_INVALID_ARGUMENT, 2, 1);
+}
+
+TEST_F(HandleTest, TypesAreChecked) {
+  llm_kv_group_desc type = {};
+  type.dtype = -1;
+  works(one, [&](llm_call *call) {
+    return llm_rt_cast_kv(call, 1, call->kv[0], &type);
+  });
+  type.block_size = 8;
+  fails(
+      one,
+      [&](llm_call *call) {
+        return llm_rt_cast_kv(call, 1, call->kv[0], &type);
+      },
+      LLM_INVALID_ARGUMENT, 8, 4);
+  uint64_t kv = 42;
+  fails(
+      one,
+      [&](llm_call *call) {
+        return llm_rt_create_kv_cache(call, 1, &type, 1, &kv);
+      },
+      LLM_INVALID_ARGUMENT, 1, 0);
+  EXPECT_EQ(kv, 42u) << "written only on success";
+}
+
+TEST_F(HandleTest, SizesAndFailuresAreReported) {
+  fails(
+      one,
+      [](llm_call *call) {
+        EXPECT_EQ(llm_rt_check_size(call, 1, "rows", 3, 3), LLM_OK);
+        return llm_rt_check_size(call, 1, "rows", 3, 4);
+      },
+      LLM_INVALID_ARGUMENT, 4, 3);
+  EXPECT_STREQ(one.error.message, "expected rows to be 4, got 3");
+  fails(
+      one,
+      [](llm_call *call) {
+        return llm_rt_fail(call, 1, LLM_UNSUPPORTED, "no such kernel", 5, 6);
+      },
+      LLM_UNSUPPORTED, 5, 6);
+  EXPECT_STREQ(one.error.message, "no such kernel");
+  EXPECT_EQ(one.invoke([](llm_call *) { return LLM_NEVER_FITS; }),
+            LLM_NEVER_FITS);
+  EXPECT_EQ(one.error.site, -1);
+}
+
+TEST_F(HandleTest, WorkspaceIsAlignedAndReleased) {
+  void *first = nullptr;
+  for (int round = 0; round < 3; ++round)
+    works(one, [&](llm_call *call) {
+      void *a, *b, *c;
+      int64_t mark;
+      EXPECT_EQ(llm_rt_workspace(call, 1, 100, &a), LLM_OK);
+      EXPECT_EQ(llm_rt_workspace_mark(call, 1, &mark), LLM_OK);
+      EXPECT_EQ(llm_rt_workspace(call, 1, 1 << 20, &b), LLM_OK);
+      std::memset(b, 1, 1 << 20);
+      EXPECT_EQ(llm_rt_workspace_release(call, 1, mark), LLM_OK);
+      EXPECT_EQ(llm_rt_workspace(call, 1, 0, &c), LLM_OK);
+      for (void *p : {a, b, c})
+        EXPECT_EQ(reinterpret_cast<uintptr_t>(p) % 64, 0u);
+      EXPECT_NE(c, nullptr);
+      EXPECT_GE(static_cast<char *>(c) - static_cast<char *>(a), 128);
+      if (round == 1)
+        first = a;
+      if (round == 2)
+        EXPECT_EQ(a, first) << "one chunk, kept";
+      return LLM_OK;
+    });
+}
+
+TEST_F(HandleTest, WorkspaceErrors) {
+  void *data = this;
+  fails(
+      one, [&](llm_call *call) { return llm_rt_workspace(call, 1, -1, &data); },
+      LLM_INVALID_ARGUMENT, 0, -1);
+  fails(
+      one,
+      [&](llm_call *call) {
+        return llm_rt_workspace(call, 1, INT64_MAX, &data);
+      },
+      LLM_OUT_OF_MEMORY, INT64_MAX, 0);
+  EXPECT_EQ(data, this);
+  fails(
+      one,
+      [&](llm_call *call) { return llm_rt_workspace_release(call, 1, 64); },
+      LLM_INVALID_ARGUMENT, 0, 64);
+}
