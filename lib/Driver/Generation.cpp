@@ -134,7 +134,7 @@ Error Generator::advance(const StepPart &part, ArrayRef<float> logits) {
   sequence.fed += part.tokens.size();
   if (part.rows == 0)
     return Error::success();
-  if (reachedLimit(sequence)) // no token is wanted at all
+  if (options.maxNewTokens == 0)
     return end(sequence);
   const bool forks =
       sequence.id == 0 && options.forkAt == sequence.numGenerated();
@@ -158,12 +158,11 @@ Error Generator::take(Sequence &sequence, int32_t token) {
   return Error::success();
 }
 
-/// True when the sequence has as many tokens as it may have: all that are
-/// wanted, or one that the context has no room for.
+/// True when a sequence that has a new token has as many as it may have: all
+/// that are wanted, or one that the context has no room for.
 bool Generator::reachedLimit(const Sequence &sequence) const {
   return sequence.numGenerated() == options.maxNewTokens ||
-         (sequence.numGenerated() > 0 &&
-          int64_t(sequence.fed) == model.contextLength());
+         int64_t(sequence.fed) == model.contextLength();
 }
 
 /// Gives sequence 0 a sibling that takes the second-best token.

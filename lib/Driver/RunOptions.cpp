@@ -10,13 +10,13 @@
 
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
+#include "llvm/ADT/StringSwitch.h"
 #include "llvm/Support/CommandLine.h"
-#include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/Path.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <cmath>
-#include <limits>
+#include <cstdint>
 
 using namespace mlir::llm;
 using llvm::Error;
@@ -34,115 +34,92 @@ static constexpr const char *overview =
 
 namespace {
 
+/// An option with a value, read as text: `Values` below turns it into a number.
+struct Text : cl::opt<std::string> {
+  Text(StringRef name, StringRef value, cl::OptionCategory &category,
+       StringRef description)
+      : opt(name, cl::value_desc(value), cl::cat(category),
+            cl::desc(description)) {}
+};
+
+struct Flag : cl::opt<bool> {
+  Flag(StringRef name, cl::OptionCategory &category, StringRef description)
+      : opt(name, cl::cat(category), cl::desc(description)) {}
+};
+
 /// The options as LLVM's parser sees them. Made on first use; a second parse
 /// starts from the defaults again.
 struct CommandLine {
-  cl::OptionCategory input{"What to run (just one of -p, --ids, --prompts, "
-                           "--score, --tokenize)"};
-  cl::OptionCategory generation{"Generation"};
-  cl::OptionCategory scoring{"Score"};
-  cl::OptionCategory caching{"Compilation and cache"};
-  cl::OptionCategory output{"Output"};
-  cl::OptionCategory testing{"Testing aids"};
+  cl::OptionCategory input{"1. What to run (-m and one of -p, --ids, "
+                           "--prompts, --score, --tokenize)"};
+  cl::OptionCategory generation{"2. Generation"};
+  cl::OptionCategory scoring{"3. Score"};
+  cl::OptionCategory machine{"4. Compilation, cache and threads"};
+  cl::OptionCategory output{"5. Output"};
+  cl::OptionCategory testing{"6. Testing aids"};
 
-  cl::opt<std::string> model{
-      "m", cl::value_desc("model"), cl::cat(input),
-      cl::desc("The model: a GGUF file, or a Hugging Face directory with "
-               "config.json and safetensors")};
-  cl::opt<std::string> prompt{"p", cl::value_desc("text"), cl::cat(input),
-                              cl::desc("Continue this text")};
-  cl::opt<std::string> ids{
-      "ids", cl::value_desc("1,2,3"), cl::cat(input),
-      cl::desc("Continue these token ids, taken as they are")};
-  cl::opt<std::string> prompts{
-      "prompts", cl::value_desc("file"), cl::cat(input),
-      cl::desc("Continue each line of this file, all as one ragged batch")};
-  cl::opt<bool> chat{
-      "chat", cl::cat(input),
-      cl::desc("The prompts are what a user says: wrap them in the model's "
-               "chat template")};
-  cl::opt<std::string> tokenize{
-      "tokenize", cl::value_desc("file"), cl::cat(input),
-      cl::desc("Print the token ids of this file and stop")};
-  cl::opt<std::string> score{
-      "score", cl::value_desc("file"), cl::cat(input),
-      cl::desc("Report the mean negative log-likelihood and the perplexity of "
-               "this text")};
+  Text model{"m", "model", input,
+             "The model: a GGUF file, or a Hugging Face directory with "
+             "config.json and safetensors"};
+  Text prompt{"p", "text", input, "Continue this text"};
+  Text ids{"ids", "1,2,3", input, "Continue these ids, taken as they are"};
+  Text prompts{"prompts", "file", input,
+               "Continue each line of this file, all as one ragged batch"};
+  Flag chat{"chat", input,
+            "Prompts are what a user says: use the model's chat template"};
+  Text score{"score", "file", input,
+             "Report mean negative log-likelihood and perplexity of this text"};
+  Text tokenize{"tokenize", "file", input,
+                "Print the token ids of this file and stop"};
 
-  cl::opt<unsigned> maxNewTokens{
-      "n", cl::value_desc("tokens"), cl::cat(generation),
-      cl::desc("Generate at most so many tokens for each prompt (default: to "
-               "the end of generation or of the context)")};
-  cl::opt<double> temperature{
-      "temp", cl::value_desc("t"), cl::init(0), cl::cat(generation),
-      cl::desc("Sample at this temperature; 0 takes the best token, of equal "
-               "ones the lowest id (default 0)")};
-  cl::opt<double> topP{
-      "top-p", cl::value_desc("p"), cl::init(1), cl::cat(generation),
-      cl::desc("Sample from the smallest set of likeliest tokens with this "
-               "probability (default 1: all)")};
-  cl::opt<unsigned long long> seed{
-      "seed", cl::value_desc("n"), cl::init(0), cl::cat(generation),
-      cl::desc("Seed of the sampler: the same seed, the same text "
-               "(default 0)")};
+  Text maxNewTokens{"n", "tokens", generation,
+                    "At most so many new tokens for each prompt (default: to "
+                    "the end of generation or of the context)"};
+  Text temperature{"temp", "t", generation,
+                   "Sample at this temperature; 0 takes the best token, of "
+                   "equal ones the lowest id (default 0)"};
+  Text topP{"top-p", "p", generation,
+            "Sample from the smallest set of likeliest tokens with this "
+            "probability (default 1)"};
+  Text seed{"seed", "n", generation,
+            "Seed of the sampler: the same seed, the same text (default 0)"};
 
-  cl::opt<unsigned> windowTokens{
-      "window-tokens", cl::value_desc("n"), cl::cat(scoring),
-      cl::desc("Score disjoint windows of n tokens, each but for its first; "
-               "an incomplete last one is left out")};
-  cl::opt<unsigned> maxWindows{"max-windows", cl::value_desc("n"),
-                               cl::cat(scoring),
-                               cl::desc("Score the first n windows only")};
-  cl::opt<bool> splitDocuments{
-      "split-documents", cl::cat(scoring),
-      cl::desc("Score documents, separated by the byte 0x1E and cut to the "
-               "context, after a BOS where the tokenizer adds one")};
-  cl::opt<unsigned> maxDocuments{"max-documents", cl::value_desc("n"),
-                                 cl::cat(scoring),
-                                 cl::desc("Score the first n documents only")};
+  Text windowTokens{"window-tokens", "n", scoring,
+                    "Score disjoint windows of n tokens, without the first of "
+                    "each and without an incomplete last window"};
+  Text maxWindows{"max-windows", "n", scoring, "Only the first n windows"};
+  Flag splitDocuments{"split-documents", scoring,
+                      "Score documents, separated by the byte 0x1E, each after "
+                      "a BOS if the tokenizer adds one and cut to the context"};
+  Text maxDocuments{"max-documents", "n", scoring,
+                    "Only the first n documents"};
 
-  cl::opt<unsigned> context{
-      "ctx", cl::value_desc("tokens"), cl::cat(caching),
-      cl::desc("Tokens that a sequence can hold (default: what the model was "
-               "made for, at most 4096)")};
-  cl::opt<unsigned> prefillChunk{
-      "prefill-chunk", cl::value_desc("tokens"), cl::init(512),
-      cl::cat(caching),
-      cl::desc("Prompt tokens of one step, over all prompts (default 512)")};
-  cl::opt<unsigned> blockSize{
-      "block-size", cl::value_desc("tokens"), cl::cat(caching),
-      cl::desc("Tokens of one block of the cache (default 16)")};
-  cl::opt<ElementKind> cache{
-      "cache-dtype", cl::init(ElementKind::F16), cl::cat(caching),
-      cl::desc("What the cache stores (default f16)"),
-      cl::values(clEnumValN(ElementKind::F32, "f32", "32-bit floats"),
-                 clEnumValN(ElementKind::F16, "f16", "16-bit floats"),
-                 clEnumValN(ElementKind::BF16, "bf16", "bfloat16"))};
-  cl::opt<unsigned> poolBlocks{
-      "pool-blocks", cl::value_desc("blocks"), cl::cat(caching),
-      cl::desc("Blocks of the cache (default: enough for every sequence)")};
-  cl::opt<ElementKind> weights{
-      "weights-as", cl::init(ElementKind::F32), cl::cat(caching),
-      cl::desc("What weights are unpacked to (default f32)"),
-      cl::values(clEnumValN(ElementKind::F32, "f32", "32-bit floats"),
-                 clEnumValN(ElementKind::BF16, "bf16", "bfloat16"))};
-  cl::opt<unsigned> threads{
-      "t", cl::value_desc("threads"), cl::cat(caching),
-      cl::desc("Threads to compute with (default: one per core)")};
+  Text context{"ctx", "tokens", machine,
+               "Tokens that a sequence can hold (default: the model's context, "
+               "at most 4096)"};
+  Text prefillChunk{"prefill-chunk", "tokens", machine,
+                    "Prompt tokens of one step, over all prompts (default "
+                    "512)"};
+  Text blockSize{"block-size", "tokens", machine,
+                 "Tokens of one cache block (default 16)"};
+  Text poolBlocks{"pool-blocks", "blocks", machine,
+                  "Blocks of the cache (default: enough for every sequence)"};
+  Text cache{"cache-dtype", "f32|f16|bf16", machine,
+             "What the cache stores (default f16)"};
+  Text weights{"weights-as", "f32|bf16", machine,
+               "What weights are unpacked to (default f32)"};
+  Text threads{"t", "threads", machine,
+               "Threads to compute with (default: one for each core)"};
 
-  cl::opt<std::string> json{
-      "json", cl::value_desc("file"), cl::cat(output),
-      cl::desc("Write times, cache statistics and results as one JSON object "
-               "(-: stdout)")};
+  Text json{"json", "file", output,
+            "Write times, cache statistics and results as one JSON object"};
 
-  cl::opt<std::string> dumpLogits{
-      "dump-logits", cl::value_desc("file"), cl::cat(testing),
-      cl::desc("Write the logits after every token of -p or --ids as raw "
-               "little-endian f32 [tokens, vocabulary] and stop")};
-  cl::opt<unsigned> forkAt{
-      "fork-at", cl::value_desc("n"), cl::cat(testing),
-      cl::desc("After n generated tokens fork sequence 0: the sibling, last "
-               "of the sequences, goes on with the second-best token")};
+  Text dumpLogits{"dump-logits", "file", testing,
+                  "Write the logits after every token of -p or --ids as raw "
+                  "little-endian f32 [tokens, vocabulary] and stop"};
+  Text forkAt{"fork-at", "n", testing,
+              "After n new tokens fork sequence 0: its sibling, last of the "
+              "sequences, takes the second-best token"};
 };
 
 using Options = llvm::ArrayRef<const cl::Option *>;
@@ -150,7 +127,7 @@ using Options = llvm::ArrayRef<const cl::Option *>;
 } // namespace
 
 //===----------------------------------------------------------------------===//
-// Checks
+// Which options go together
 //===----------------------------------------------------------------------===//
 
 static bool given(const cl::Option &option) {
@@ -197,17 +174,7 @@ static Error checkExclusive(Options options) {
   return Error::success();
 }
 
-static Error checkRange(const cl::opt<unsigned> &option, unsigned least) {
-  constexpr unsigned most = std::numeric_limits<int32_t>::max();
-  const unsigned value = option;
-  if (!given(option) || (value >= least && value <= most))
-    return Error::success();
-  return usageError("expected " + nameOf(option) + " from " +
-                    llvm::Twine(least) + " to " + llvm::Twine(most) + ", got " +
-                    llvm::Twine(value));
-}
-
-static Error checkInputs(CommandLine &line) {
+static Error checkInputs(const CommandLine &line) {
   const cl::Option *inputs[] = {&line.prompt, &line.ids, &line.prompts,
                                 &line.score, &line.tokenize};
   if (!given(line.model))
@@ -221,7 +188,7 @@ static Error checkInputs(CommandLine &line) {
 }
 
 /// Options that would have no effect, or two of which contradict each other.
-static Error checkCombinations(CommandLine &line) {
+static Error checkCombinations(const CommandLine &line) {
   Error errors = Error::success();
   auto needs = [&](const cl::Option &option, Options anyOf) {
     errors = llvm::joinErrors(std::move(errors), checkNeeds(option, anyOf));
@@ -247,56 +214,98 @@ static Error checkCombinations(CommandLine &line) {
   return errors;
 }
 
-static Error checkNumbers(CommandLine &line) {
-  Error errors = Error::success();
-  auto check = [&](const cl::opt<unsigned> &option, unsigned least) {
-    errors = llvm::joinErrors(std::move(errors), checkRange(option, least));
-  };
-  check(line.maxNewTokens, 0);
-  check(line.forkAt, 0);
-  check(line.windowTokens, 2);
-  for (auto *option :
-       {&line.maxWindows, &line.maxDocuments, &line.context, &line.prefillChunk,
-        &line.blockSize, &line.poolBlocks, &line.threads})
-    check(*option, 1);
-  if (!(line.temperature >= 0) || !std::isfinite(line.temperature))
-    return usageError(llvm::formatv("expected --temp of at least 0, got {0}",
-                                    line.temperature.getValue()));
-  if (!(line.topP > 0 && line.topP <= 1))
-    return usageError(llvm::formatv(
-        "expected --top-p above 0, up to 1, got {0}", line.topP.getValue()));
-  if (given(line.forkAt) && given(line.maxNewTokens) &&
-      line.forkAt >= line.maxNewTokens)
-    return usageError(llvm::formatv("expected --fork-at below -n {0}, got {1}",
-                                    line.maxNewTokens.getValue(),
-                                    line.forkAt.getValue()));
-  return errors;
-}
-
 //===----------------------------------------------------------------------===//
 // Values
 //===----------------------------------------------------------------------===//
 
-template <typename T, typename Option>
-static std::optional<T> valueOf(const Option &option) {
+namespace {
+
+/// Reads the values of options and collects what is wrong with them.
+class Values {
+public:
+  /// A whole number; nothing if the option was not given.
+  std::optional<int64_t> integer(const Text &option, int64_t least,
+                                 int64_t most = INT32_MAX);
+  double number(const Text &option, double byDefault,
+                llvm::function_ref<bool(double)> allowed, StringRef range);
+  ElementKind kind(const Text &option, ElementKind byDefault,
+                   llvm::ArrayRef<ElementKind> allowed);
+  std::vector<int32_t> ids(const Text &option);
+
+  /// Notes that the option's value is not as expected.
+  void expected(const Text &option, const llvm::Twine &what);
+  Error takeErrors() { return std::move(errors); }
+
+private:
+  Error errors = Error::success();
+};
+
+} // namespace
+
+static std::optional<std::string> text(const Text &option) {
   if (!given(option))
     return std::nullopt;
-  return T(option.getValue());
+  return option.getValue();
 }
 
-static Expected<std::vector<int32_t>> readIds(StringRef text) {
+void Values::expected(const Text &option, const llvm::Twine &what) {
+  errors = llvm::joinErrors(
+      std::move(errors), usageError("expected " + nameOf(option) + " " + what +
+                                    ", got '" + option.getValue() + "'"));
+}
+
+std::optional<int64_t> Values::integer(const Text &option, int64_t least,
+                                       int64_t most) {
+  if (!given(option))
+    return std::nullopt;
+  int64_t value = 0;
+  const bool isNumber = llvm::to_integer(option.getValue(), value, 10);
+  if (!isNumber || value < least || value > most)
+    expected(option, "from " + llvm::Twine(least) + " to " + llvm::Twine(most));
+  return value;
+}
+
+double Values::number(const Text &option, double byDefault,
+                      llvm::function_ref<bool(double)> allowed,
+                      StringRef range) {
+  if (!given(option))
+    return byDefault;
+  double value = 0;
+  const bool isNumber = llvm::to_float(option.getValue(), value);
+  if (!isNumber || !allowed(value))
+    expected(option, range);
+  return value;
+}
+
+ElementKind Values::kind(const Text &option, ElementKind byDefault,
+                         llvm::ArrayRef<ElementKind> allowed) {
+  if (!given(option))
+    return byDefault;
+  auto kind = llvm::StringSwitch<std::optional<ElementKind>>(option.getValue())
+                  .Case("f32", ElementKind::F32)
+                  .Case("f16", ElementKind::F16)
+                  .Case("bf16", ElementKind::BF16)
+                  .Default(std::nullopt);
+  if (kind && llvm::is_contained(allowed, *kind))
+    return *kind;
+  expected(option, "to be one of " + option.ValueStr);
+  return byDefault;
+}
+
+std::vector<int32_t> Values::ids(const Text &option) {
   std::vector<int32_t> ids;
-  for (StringRef word : llvm::split(text, ',')) {
-    int32_t id;
-    if (word.trim().getAsInteger(10, id) || id < 0)
-      return usageError("expected --ids with numbers like 1,2,3, got '" + word +
-                        "'");
+  for (StringRef word : llvm::split(option.getValue(), ',')) {
+    int32_t id = -1;
+    if (word.trim().getAsInteger(10, id) || id < 0) {
+      expected(option, "with numbers like 1,2,3");
+      break;
+    }
     ids.push_back(id);
   }
   return ids;
 }
 
-static RunMode modeOf(CommandLine &line) {
+static RunMode modeOf(const CommandLine &line) {
   if (given(line.tokenize))
     return RunMode::Tokenize;
   if (given(line.score))
@@ -304,31 +313,50 @@ static RunMode modeOf(CommandLine &line) {
   return given(line.dumpLogits) ? RunMode::DumpLogits : RunMode::Generate;
 }
 
-static RunOptions readValues(CommandLine &line) {
-  RunOptions options;
+static void readInputs(const CommandLine &line, Values &values,
+                       RunOptions &options) {
   options.mode = modeOf(line);
   options.model = line.model;
-  options.prompt = valueOf<std::string>(line.prompt);
-  options.promptsFile = valueOf<std::string>(line.prompts);
+  options.prompt = text(line.prompt);
+  if (given(line.ids))
+    options.ids = values.ids(line.ids);
+  options.promptsFile = text(line.prompts);
   options.scoreFile = line.score;
   options.tokenizeFile = line.tokenize;
   options.chat = line.chat;
-  options.maxNewTokens = valueOf<int64_t>(line.maxNewTokens);
-  options.sampler = {line.temperature, line.topP, line.seed};
-  options.forkAt = valueOf<int64_t>(line.forkAt);
-  options.windowTokens = valueOf<int64_t>(line.windowTokens);
-  options.maxWindows = valueOf<int64_t>(line.maxWindows);
-  options.maxDocuments = valueOf<int64_t>(line.maxDocuments);
-  options.weights = line.weights;
-  options.cache = line.cache;
-  options.context = line.context;
-  options.poolBlocks = line.poolBlocks;
-  options.blockSize = line.blockSize;
-  options.threads = line.threads;
-  options.prefillChunk = line.prefillChunk;
   options.jsonFile = line.json;
   options.logitsFile = line.dumpLogits;
-  return options;
+}
+
+static void readGeneration(const CommandLine &line, Values &values,
+                           RunOptions &options) {
+  options.maxNewTokens = values.integer(line.maxNewTokens, 0);
+  options.sampler.temperature = values.number(
+      line.temperature, 0, [](double t) { return t >= 0 && std::isfinite(t); },
+      "of at least 0");
+  options.sampler.topP = values.number(
+      line.topP, 1, [](double p) { return p > 0 && p <= 1; },
+      "above 0 and up to 1");
+  options.sampler.seed = values.integer(line.seed, 0, INT64_MAX).value_or(0);
+  options.forkAt = values.integer(line.forkAt, 0);
+  if (options.forkAt && options.maxNewTokens &&
+      *options.forkAt >= *options.maxNewTokens)
+    values.expected(line.forkAt, "below -n " + line.maxNewTokens.getValue());
+  options.windowTokens = values.integer(line.windowTokens, 2);
+  options.maxWindows = values.integer(line.maxWindows, 1);
+  options.maxDocuments = values.integer(line.maxDocuments, 1);
+}
+
+static void readMachine(const CommandLine &line, Values &values,
+                        RunOptions &options) {
+  using enum ElementKind;
+  options.weights = values.kind(line.weights, F32, {F32, BF16});
+  options.cache = values.kind(line.cache, F16, {F32, F16, BF16});
+  options.context = values.integer(line.context, 1).value_or(0);
+  options.poolBlocks = values.integer(line.poolBlocks, 1).value_or(0);
+  options.blockSize = values.integer(line.blockSize, 1).value_or(0);
+  options.threads = values.integer(line.threads, 1).value_or(0);
+  options.prefillChunk = values.integer(line.prefillChunk, 1).value_or(512);
 }
 
 //===----------------------------------------------------------------------===//
@@ -349,25 +377,27 @@ static Error parse(int argc, const char *const *argv) {
     line.consume_front(program);
     text += (text.empty() ? "" : "\n") + line.str();
   }
-  return usageError(text);
+  // What is wrong with an option itself, the parser has told stderr.
+  return usageError(text.empty() ? "see --help for the options" : text);
 }
 
 Expected<RunOptions> mlir::llm::parseRunOptions(int argc,
                                                 const char *const *argv) {
   static CommandLine line;
   cl::HideUnrelatedOptions({&line.input, &line.generation, &line.scoring,
-                            &line.caching, &line.output, &line.testing});
+                            &line.machine, &line.output, &line.testing});
   if (Error error = parse(argc, argv))
     return error;
-  for (auto *check : {checkInputs, checkCombinations, checkNumbers})
-    if (Error error = check(line))
-      return error;
-  RunOptions options = readValues(line);
-  if (!given(line.ids))
-    return options;
-  Expected<std::vector<int32_t>> ids = readIds(line.ids);
-  if (!ids)
-    return ids.takeError();
-  options.ids = std::move(*ids);
+  if (Error error = checkInputs(line))
+    return error;
+  if (Error error = checkCombinations(line))
+    return error;
+  Values values;
+  RunOptions options;
+  readInputs(line, values, options);
+  readGeneration(line, values, options);
+  readMachine(line, values, options);
+  if (Error error = values.takeErrors())
+    return error;
   return options;
 }

@@ -1,0 +1,346 @@
+//===- Run.cpp - What llm-run does ----------------------------------------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "llm/Driver/Run.h"
+
+#include "llm/Driver/Evaluation.h"
+#include "llm/Driver/Generation.h"
+#include "llm/Driver/RunInputs.h"
+#include "llm/Driver/RunOptions.h"
+#include "llm/Driver/RunReport.h"
+#include "llm/Driver/Session.h"
+#include "llm/Driver/TextStream.h"
+
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <algorithm>
+#include <chrono>
+
+using namespace mlir::llm;
+using llvm::ArrayRef;
+using llvm::Error;
+using llvm::Expected;
+
+static constexpr llvm::StringLiteral prefix = "llm-run: ";
+static constexpr llvm::StringLiteral errorPrefix = "llm-run: error: ";
+static constexpr int64_t longestDefaultContext = 4096;
+
+static void print(Error error) {
+  const std::string messages = llvm::toString(std::move(error));
+  for (llvm::StringRef line : llvm::split(messages, '\n'))
+    llvm::errs() << errorPrefix << line << '\n';
+}
+
+static Error writeFile(llvm::StringRef path,
+                       llvm::function_ref<Error(llvm::raw_ostream &)> write) {
+  std::error_code code;
+  llvm::raw_fd_ostream os(path, code);
+  if (!code) {
+    if (Error error = write(os))
+      return error;
+    os.close();
+    code = os.error();
+    os.clear_error();
+  }
+  if (code)
+    return llvm::createStringError(code, path + ": " + code.message());
+  return Error::success();
+}
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double secondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// One run, from the files to the report.
+class Run {
+public:
+  explicit Run(const RunOptions &options) : options(options) {}
+
+  /// Whether every sequence came to its end.
+  Expected<bool> run();
+
+private:
+  Error open();
+  Error openTokenizer();
+  Error chooseContext();
+  Error readInputs();
+  Error startSession();
+
+  Error tokenize();
+  Error generate();
+  Error score();
+  Error dumpLogits();
+  Error finish();
+
+  void printResults();
+  std::string textOf(ArrayRef<int32_t> ids) const;
+  bool isStopToken(int32_t id) const;
+  bool streams() const { return inputs.size() == 1 && !options.forkAt; }
+  /// Rows of logits that a step of an evaluation may ask for.
+  int64_t scoreChunk() const;
+
+  const RunOptions &options;
+  std::unique_ptr<ModelFile> file;
+  std::unique_ptr<Tokenizer> tokenizer; ///< null with --ids and no tokenizer
+  int64_t context = 0;
+  std::vector<TokenIds> inputs;
+  std::unique_ptr<Session> session;
+  RunReport report;
+};
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Start
+//===----------------------------------------------------------------------===//
+
+Error Run::openTokenizer() {
+  Expected<std::unique_ptr<Tokenizer>> opened = Tokenizer::open(options.model);
+  if (opened) {
+    tokenizer = std::move(*opened);
+    return Error::success();
+  }
+  if (!options.ids)
+    return opened.takeError();
+  llvm::errs() << prefix
+               << "ids in place of text: " << llvm::toString(opened.takeError())
+               << '\n';
+  return Error::success();
+}
+
+Error Run::chooseContext() {
+  const int64_t most = file->config().context;
+  if (options.context > most)
+    return llvm::createStringError(
+        llvm::formatv("expected --ctx of at most the model's {0}, got {1}",
+                      most, options.context));
+  context =
+      options.context ? options.context : std::min(most, longestDefaultContext);
+  return Error::success();
+}
+
+Error Run::open() {
+  Expected<std::unique_ptr<ModelFile>> opened = ModelFile::open(options.model);
+  if (!opened)
+    return opened.takeError();
+  file = std::move(*opened);
+  if (Error error = openTokenizer())
+    return error;
+  return chooseContext();
+}
+
+Error Run::readInputs() {
+  Expected<std::vector<TokenIds>> read =
+      options.mode == RunMode::Score
+          ? readScoredText(options, *tokenizer, context)
+          : readPrompts(options, tokenizer.get());
+  if (!read)
+    return read.takeError();
+  inputs = std::move(*read);
+  return Error::success();
+}
+
+Error Run::startSession() {
+  Clock::time_point start = Clock::now();
+  Expected<std::unique_ptr<CompiledModel>> compiled =
+      importAndCompile(*file, {options.weights, options.cache}, prefix);
+  if (!compiled)
+    return compiled.takeError();
+  report.compileSeconds = secondsSince(start);
+
+  SessionOptions wanted = {options.threads, options.blockSize,
+                           /*maxSequences=*/1, context, options.poolBlocks};
+  if (options.mode == RunMode::Generate)
+    wanted.maxSequences = inputs.size() + (options.forkAt ? 1 : 0);
+  llvm::raw_ostream *terminal =
+      llvm::errs().is_displayed() ? &llvm::errs() : nullptr;
+  start = Clock::now();
+  auto created = Session::create(std::move(*compiled), *file, wanted, terminal);
+  if (!created)
+    return created.takeError();
+  session = std::move(*created);
+  report.loadSeconds += secondsSince(start);
+  return Error::success();
+}
+
+//===----------------------------------------------------------------------===//
+// Text
+//===----------------------------------------------------------------------===//
+
+bool Run::isStopToken(int32_t id) const {
+  return llvm::is_contained(file->config().eosIds, id);
+}
+
+/// What stands for generated ids on stdout: their text, or the ids themselves.
+std::string Run::textOf(ArrayRef<int32_t> ids) const {
+  std::string text;
+  for (int32_t id : ids)
+    if (tokenizer && !isStopToken(id))
+      text += tokenizer->decode(id);
+  return text;
+}
+
+static std::string joined(ArrayRef<int32_t> ids) {
+  return llvm::join(
+      llvm::map_range(ids, [](int32_t id) { return std::to_string(id); }), " ");
+}
+
+//===----------------------------------------------------------------------===//
+// What to run
+//===----------------------------------------------------------------------===//
+
+Error Run::tokenize() {
+  Expected<std::string> text = readFile(options.tokenizeFile);
+  if (!text)
+    return text.takeError();
+  llvm::outs() << joined(tokenizer->encode(*text)) << '\n';
+  return Error::success();
+}
+
+void Run::printResults() {
+  for (const SequenceReport &sequence : report.sequences)
+    llvm::outs() << (tokenizer ? sequence.text : joined(sequence.result.ids))
+                 << '\n';
+  llvm::outs().flush();
+}
+
+Error Run::generate() {
+  TextStream stream(llvm::outs());
+  GenerationOptions generation;
+  generation.sampler = options.sampler;
+  generation.maxNewTokens = options.maxNewTokens;
+  generation.prefillChunk = options.prefillChunk;
+  generation.stopTokens = file->config().eosIds;
+  generation.forkAt = options.forkAt;
+  if (streams())
+    generation.onToken = [&](int32_t, int32_t token) {
+      stream.write(textOf(token));
+    };
+  Expected<GenerationResult> result =
+      Generator(*session, generation).run(inputs);
+  if (streams() && tokenizer)
+    stream.finish();
+  if (!result)
+    return result.takeError();
+  report.prefill = result->prefill;
+  report.decode = result->decode;
+  for (SequenceResult &sequence : result->sequences) {
+    std::string text = textOf(sequence.ids);
+    report.sequences.push_back({std::move(sequence), std::move(text)});
+  }
+  if (!streams() || !tokenizer)
+    printResults();
+  return Error::success();
+}
+
+int64_t Run::scoreChunk() const {
+  constexpr int64_t mostBytes = 64 << 20;
+  const int64_t rowBytes = session->vocabularySize() * sizeof(float);
+  return std::clamp<int64_t>(mostBytes / rowBytes, 1, options.prefillChunk);
+}
+
+Error Run::score() {
+  Score total;
+  for (const TokenIds &input : inputs)
+    if (Error error = mlir::llm::score(*session, input, scoreChunk(),
+                                       report.prefill, total))
+      return error;
+  if (total.tokens == 0)
+    return llvm::createStringError("no tokens to score in " +
+                                   options.scoreFile);
+  report.score = total;
+  return Error::success();
+}
+
+Error Run::dumpLogits() {
+  const int64_t length = inputs.front().size();
+  if (length > context)
+    return llvm::createStringError(llvm::formatv(
+        "the prompt has {0} tokens, the context holds {1}", length, context));
+  return writeFile(options.logitsFile, [&](llvm::raw_ostream &os) {
+    return evaluate(*session, inputs.front(), options.prefillChunk,
+                    report.prefill, [&](int64_t, ArrayRef<float> logits) {
+                      os.write(reinterpret_cast<const char *>(logits.data()),
+                               logits.size() * sizeof(float));
+                      return Error::success();
+                    });
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// The whole
+//===----------------------------------------------------------------------===//
+
+/// Statistics, JSON, and what went wrong with single sequences.
+Error Run::finish() {
+  Expected<llm_kv_stats> stats = session->stats();
+  if (!stats)
+    return stats.takeError();
+  report.cache = *stats;
+  report.config = session->config();
+  report.peakRSSBytes = peakRSSBytes();
+  for (auto [id, sequence] : llvm::enumerate(report.sequences))
+    if (const SequenceResult &result = sequence.result; !result.error.empty())
+      llvm::errs() << errorPrefix
+                   << llvm::formatv("sequence {0} ended after {1} tokens: {2}",
+                                    id, result.ids.size(), result.error)
+                   << '\n';
+  printSummary(report, llvm::errs());
+  if (options.jsonFile.empty())
+    return Error::success();
+  return writeFile(options.jsonFile, [&](llvm::raw_ostream &os) {
+    os << llvm::formatv("{0:2}", llvm::json::Value(toJSON(report))) << '\n';
+    return Error::success();
+  });
+}
+
+Expected<bool> Run::run() {
+  const Clock::time_point start = Clock::now();
+  if (options.mode == RunMode::Tokenize) {
+    if (Error error = openTokenizer())
+      return error;
+    if (Error error = tokenize())
+      return error;
+    return true;
+  }
+  if (Error error = open())
+    return error;
+  if (Error error = readInputs())
+    return error;
+  report.loadSeconds = secondsSince(start);
+  if (Error error = startSession())
+    return error;
+  Error error = options.mode == RunMode::Generate ? generate()
+                : options.mode == RunMode::Score  ? score()
+                                                  : dumpLogits();
+  if (error)
+    return error;
+  if (Error error = finish())
+    return error;
+  return llvm::all_of(report.sequences, [](const SequenceReport &sequence) {
+    return sequence.result.error.empty();
+  });
+}
+
+int mlir::llm::runMain(int argc, const char *const *argv) {
+  Expected<RunOptions> options = parseRunOptions(argc, argv);
+  if (!options) {
+    print(options.takeError());
+    return 2;
+  }
+  Expected<bool> complete = Run(*options).run();
+  if (!complete)
+    print(complete.takeError());
+  return complete && *complete ? 0 : 1;
+}

@@ -1,0 +1,127 @@
+//===- RunInputs.cpp - The tokens that a run starts from ------------------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "llm/Driver/RunInputs.h"
+
+#include "llm/Driver/Evaluation.h"
+#include "llm/Import/ChatTemplate.h"
+
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/MemoryBuffer.h"
+
+#include <algorithm>
+
+using namespace mlir::llm;
+using llvm::Error;
+using llvm::Expected;
+using llvm::StringRef;
+
+Expected<std::string> mlir::llm::readFile(StringRef path) {
+  auto buffer = llvm::MemoryBuffer::getFile(path);
+  if (!buffer)
+    return llvm::createStringError(buffer.getError(),
+                                   path + ": " + buffer.getError().message());
+  return (*buffer)->getBuffer().str();
+}
+
+//===----------------------------------------------------------------------===//
+// Prompts
+//===----------------------------------------------------------------------===//
+
+/// The BOS that `tokenizer` wants, then the text.
+static TokenIds encodeText(const Tokenizer &tokenizer, StringRef text) {
+  TokenIds ids;
+  if (std::optional<int32_t> bos = tokenizer.bos())
+    ids.push_back(*bos);
+  llvm::append_range(ids, tokenizer.encode(text));
+  return ids;
+}
+
+static Expected<std::vector<std::string>> readTexts(const RunOptions &options) {
+  if (options.prompt)
+    return std::vector<std::string>{*options.prompt};
+  Expected<std::string> file = readFile(*options.promptsFile);
+  if (!file)
+    return file.takeError();
+  StringRef rest = *file;
+  std::vector<std::string> lines;
+  while (!rest.empty()) {
+    auto [line, tail] = rest.split('\n');
+    lines.push_back(line.rtrim('\r').str());
+    rest = tail;
+  }
+  if (lines.empty())
+    return llvm::createStringError("no prompts in " + *options.promptsFile);
+  return lines;
+}
+
+Expected<std::vector<TokenIds>>
+mlir::llm::readPrompts(const RunOptions &options, const Tokenizer *tokenizer) {
+  if (options.ids)
+    return std::vector<TokenIds>{*options.ids};
+  Expected<std::vector<std::string>> texts = readTexts(options);
+  if (!texts)
+    return texts.takeError();
+  std::vector<TokenIds> prompts;
+  for (StringRef text : *texts) {
+    Expected<TokenIds> ids = options.chat ? applyChatTemplate(*tokenizer, text)
+                                          : encodeText(*tokenizer, text);
+    if (!ids)
+      return ids.takeError();
+    prompts.push_back(std::move(*ids));
+  }
+  return prompts;
+}
+
+//===----------------------------------------------------------------------===//
+// Scored text
+//===----------------------------------------------------------------------===//
+
+static Expected<std::vector<TokenIds>> windowsOf(StringRef text,
+                                                 const RunOptions &options,
+                                                 const Tokenizer &tokenizer,
+                                                 int64_t context) {
+  const int64_t length = *options.windowTokens;
+  if (length > context)
+    return llvm::createStringError(llvm::formatv(
+        "a window has {0} tokens, the context holds {1}", length, context));
+  const TokenIds ids = tokenizer.encode(text);
+  std::vector<TokenIds> windows;
+  for (auto window : splitWindows(ids, length, options.maxWindows))
+    windows.push_back(window.vec());
+  if (windows.empty())
+    return llvm::createStringError(llvm::formatv(
+        "a window has {0} tokens, the text only {1}", length, ids.size()));
+  return windows;
+}
+
+static std::vector<TokenIds> documentsOf(StringRef text,
+                                         const RunOptions &options,
+                                         const Tokenizer &tokenizer,
+                                         int64_t context) {
+  std::vector<TokenIds> documents;
+  for (StringRef document : splitDocuments(text, options.maxDocuments)) {
+    TokenIds ids = encodeText(tokenizer, document);
+    ids.resize(std::min<size_t>(ids.size(), context));
+    documents.push_back(std::move(ids));
+  }
+  return documents;
+}
+
+Expected<std::vector<TokenIds>>
+mlir::llm::readScoredText(const RunOptions &options, const Tokenizer &tokenizer,
+                          int64_t context) {
+  Expected<std::string> text = readFile(options.scoreFile);
+  if (!text)
+    return text.takeError();
+  if (options.windowTokens)
+    return windowsOf(*text, options, tokenizer, context);
+  return documentsOf(*text, options, tokenizer, context);
+}

@@ -1,0 +1,202 @@
+//===- Session.cpp - A compiled model with weights and a cache ------------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "llm/Driver/Session.h"
+
+#include "llm/Driver/RuntimeError.h"
+#include "llm/Driver/WeightLoader.h"
+#include "llm/Transforms/Passes.h"
+
+#include "mlir/IR/Diagnostics.h"
+#include "mlir/IR/MLIRContext.h"
+#include "llvm/ADT/Sequence.h"
+
+#include <dlfcn.h>
+
+using namespace mlir;
+using namespace mlir::llm;
+using ::llvm::ArrayRef;
+using ::llvm::Error;
+using ::llvm::Expected;
+
+//===----------------------------------------------------------------------===//
+// Compilation
+//===----------------------------------------------------------------------===//
+
+static ::llvm::StringRef nameOf(DiagnosticSeverity severity) {
+  switch (severity) {
+  case DiagnosticSeverity::Error:
+    return "error";
+  case DiagnosticSeverity::Warning:
+    return "warning";
+  case DiagnosticSeverity::Remark:
+    return "remark";
+  case DiagnosticSeverity::Note:
+    return "note";
+  }
+  llvm_unreachable("unknown severity");
+}
+
+static void print(const Diagnostic &diagnostic, ::llvm::StringRef prefix) {
+  ::llvm::errs() << prefix << nameOf(diagnostic.getSeverity()) << ": "
+                 << diagnostic.getLocation() << ": " << diagnostic << '\n';
+}
+
+Expected<std::unique_ptr<CompiledModel>>
+mlir::llm::importAndCompile(const ModelFile &file, const ImportOptions &options,
+                            ::llvm::StringRef prefix) {
+  DialectRegistry registry;
+  registerPipelineDialects(registry);
+  MLIRContext context(registry);
+  ScopedDiagnosticHandler handler(&context, [&](Diagnostic &diagnostic) {
+    print(diagnostic, prefix);
+    for (const Diagnostic &note : diagnostic.getNotes())
+      print(note, prefix);
+  });
+  Expected<OwningOpRef<ModuleOp>> module = buildModel(context, file, options);
+  if (!module)
+    return module.takeError();
+  return CompiledModel::compile(**module);
+}
+
+//===----------------------------------------------------------------------===//
+// Creation
+//===----------------------------------------------------------------------===//
+
+/// The loops of compiled code run on OpenMP's threads, whose number the
+/// runtime's context does not set. Found as the JIT finds it.
+static void setOpenMPThreads(int32_t threads) {
+  using Function = void (*)(int);
+  void *function = dlsym(RTLD_DEFAULT, "omp_set_num_threads");
+  if (function && threads > 0)
+    reinterpret_cast<Function>(function)(threads);
+}
+
+Error Session::createModel(const ModelFile &file, int32_t threads,
+                           ::llvm::raw_ostream *progress) {
+  setOpenMPThreads(threads);
+  llm_context *newContext = nullptr;
+  if (Error error = callRuntime([&](llm_error *error) {
+        return llm_context_create(threads, &newContext, error);
+      }))
+    return error;
+  context.reset(newContext);
+  llm_model *newModel = nullptr;
+  if (Error error = callRuntime([&](llm_error *error) {
+        return llm_model_create(context.get(), &program->program(), &newModel,
+                                error);
+      }))
+    return error;
+  model.reset(newModel);
+  return loadWeights(model.get(), file, progress);
+}
+
+Error Session::createCache(const SessionOptions &options) {
+  if (Error error = callRuntime([&](llm_error *error) {
+        return llm_kv_config_init(&program->program(), /*group=*/0,
+                                  &cacheConfig, error);
+      }))
+    return error;
+  cacheConfig.max_sequences = options.maxSequences;
+  cacheConfig.num_blocks = options.poolBlocks;
+  if (options.context)
+    cacheConfig.max_seq_len = options.context;
+  if (options.blockSize)
+    cacheConfig.block_size = options.blockSize;
+  llm_kv_cache *newCache = nullptr;
+  Error error = callRuntime([&](llm_error *error) {
+    return llm_kv_create(context.get(), &cacheConfig, &newCache, error);
+  });
+  cache.reset(newCache);
+  return error;
+}
+
+Expected<std::unique_ptr<Session>>
+Session::create(std::unique_ptr<CompiledModel> program, const ModelFile &file,
+                const SessionOptions &options, ::llvm::raw_ostream *progress) {
+  std::unique_ptr<Session> session(new Session(std::move(program)));
+  if (Error error = session->createModel(file, options.threads, progress))
+    return error;
+  if (Error error = session->createCache(options))
+    return error;
+  return session;
+}
+
+//===----------------------------------------------------------------------===//
+// Steps
+//===----------------------------------------------------------------------===//
+
+void Session::Batch::assign(ArrayRef<StepPart> parts) {
+  tokens.clear();
+  sequences.clear();
+  ends.assign(1, 0);
+  rows.clear();
+  for (const StepPart &part : parts) {
+    sequences.push_back(part.sequence);
+    ::llvm::append_range(tokens, part.tokens);
+    const int64_t end = tokens.size();
+    ends.push_back(end);
+    ::llvm::append_range(rows, ::llvm::seq<int32_t>(end - part.rows, end));
+  }
+}
+
+static llm_tensor tensorOf(std::vector<int32_t> &values) {
+  return {values.data(), LLM_I32, 1, {int64_t(values.size())}, {1}};
+}
+
+int64_t Session::vocabularySize() const {
+  return program->program().entries[0].outputs[0].sizes[1];
+}
+
+Expected<ArrayRef<float>> Session::step(ArrayRef<StepPart> parts) {
+  batch.assign(parts);
+  const int64_t rows = batch.rows.size(), vocabulary = vocabularySize();
+  logits.resize(rows * vocabulary);
+  const llm_tensor inputs[] = {tensorOf(batch.tokens),
+                               tensorOf(batch.sequences), tensorOf(batch.ends),
+                               tensorOf(batch.rows)};
+  const llm_tensor output = {
+      logits.data(), LLM_F32, 2, {rows, vocabulary}, {vocabulary, 1}};
+  llm_kv_cache *caches[] = {cache.get()};
+  if (Error error = callRuntime([&](llm_error *error) {
+        return llm_model_invoke(model.get(), /*entry=*/nullptr, caches, 1,
+                                inputs, std::size(inputs), &output, 1, error);
+      }))
+    return error;
+  return ArrayRef<float>(logits);
+}
+
+//===----------------------------------------------------------------------===//
+// Sequences
+//===----------------------------------------------------------------------===//
+
+Error Session::fork(int32_t parent, int32_t child) {
+  int64_t length = 0;
+  if (Error error = callRuntime([&](llm_error *error) {
+        return llm_kv_length(cache.get(), parent, &length, error);
+      }))
+    return error;
+  return callRuntime([&](llm_error *error) {
+    return llm_kv_fork(cache.get(), parent, &child, 1, length, error);
+  });
+}
+
+Error Session::release(int32_t sequence) {
+  return callRuntime([&](llm_error *error) {
+    return llm_kv_release(cache.get(), &sequence, 1, error);
+  });
+}
+
+Expected<llm_kv_stats> Session::stats() const {
+  llm_kv_stats stats = {};
+  if (Error error = callRuntime([&](llm_error *error) {
+        return llm_kv_get_stats(cache.get(), &stats, error);
+      }))
+    return error;
+  return stats;
+}

@@ -1,0 +1,107 @@
+//===- RunReportTest.cpp - The shape of the JSON object -------------------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "llm/Driver/RunReport.h"
+
+#include <gtest/gtest.h>
+
+using namespace mlir::llm;
+namespace json = llvm::json;
+
+static std::vector<std::string> keysOf(const json::Object &object) {
+  std::vector<std::string> keys;
+  for (const auto &entry : object)
+    keys.push_back(entry.first.str());
+  llvm::sort(keys);
+  return keys;
+}
+
+using Keys = std::vector<std::string>;
+
+static RunReport generationReport() {
+  RunReport report;
+  report.loadSeconds = 0.5;
+  report.compileSeconds = 2;
+  report.prefill = {100, 0.25};
+  report.decode = {10, 0.5};
+  report.peakRSSBytes = 12345;
+  report.cache.peak_live_blocks = 7;
+  report.sequences = {{{{1, 2}, {3, 4}, ""}, "text"},
+                      {{{5}, {}, "out of blocks"}, "caf\xc3"}};
+  return report;
+}
+
+TEST(RunReportTest, generation) {
+  const json::Object object = toJSON(generationReport());
+  EXPECT_EQ(keysOf(object), Keys({"cache", "compile_s", "decode", "load_s",
+                                  "peak_rss_bytes", "prefill", "sequences"}));
+  EXPECT_EQ(object.getNumber("load_s"), 0.5);
+  EXPECT_EQ(object.getNumber("compile_s"), 2);
+  EXPECT_EQ(object.getInteger("peak_rss_bytes"), 12345);
+  EXPECT_EQ(object.getObject("cache")->getInteger("peak_live_blocks"), 7);
+  EXPECT_EQ(object.getObject("cache")->size(), size_t(LLM_KV_NUM_STATS));
+}
+
+TEST(RunReportTest, phases) {
+  const json::Object object = toJSON(generationReport());
+  EXPECT_EQ(
+      *object.getObject("prefill"),
+      json::Object(
+          {{"tokens", 100}, {"seconds", 0.25}, {"tokens_per_second", 400.0}}));
+  EXPECT_EQ(object.getObject("decode")->getNumber("tokens_per_second"), 20);
+  EXPECT_EQ(Phase().tokensPerSecond(), 0);
+}
+
+TEST(RunReportTest, sequences) {
+  const json::Object object = toJSON(generationReport());
+  const json::Array &sequences = *object.getArray("sequences");
+  ASSERT_EQ(sequences.size(), 2u);
+  EXPECT_EQ(*sequences[0].getAsObject(),
+            json::Object({{"prompt_ids", json::Array{1, 2}},
+                          {"ids", json::Array{3, 4}},
+                          {"text", "text"}}));
+  EXPECT_EQ(*sequences[1].getAsObject(),
+            json::Object({{"prompt_ids", json::Array{5}},
+                          {"ids", json::Array{}},
+                          {"text", "caf\xef\xbf\xbd"},
+                          {"error", "out of blocks"}}));
+}
+
+TEST(RunReportTest, score) {
+  RunReport report;
+  report.score = Score{4, 2.0};
+  const json::Object object = toJSON(report);
+  EXPECT_EQ(keysOf(object),
+            Keys({"cache", "compile_s", "decode", "load_s", "nll",
+                  "peak_rss_bytes", "ppl", "prefill", "tokens"}));
+  EXPECT_EQ(object.getInteger("tokens"), 4);
+  EXPECT_EQ(object.getNumber("nll"), 0.5);
+  EXPECT_NEAR(*object.getNumber("ppl"), 1.6487212707, 1e-9);
+}
+
+TEST(RunReportTest, summary) {
+  RunReport report = generationReport();
+  report.config.block_size = 16;
+  report.cache.total_blocks = 256;
+  report.cache.block_bytes = 1 << 20;
+  report.cache.appended_tokens = 109;
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  printSummary(report, os);
+  EXPECT_EQ(text,
+            "load 0.50 s, compile 2.00 s, peak memory 0.0 MiB\n"
+            "prefill 100 tokens in 0.25 s (400.0 tokens/s), decode 10 tokens "
+            "in 0.50 s (20.0 tokens/s)\n"
+            "cache 109 tokens appended, at most 7 of 256 blocks of 16 tokens "
+            "live (7.0 MiB), 0 blocks (0.0 MiB) copied on write\n");
+}
+
+TEST(RunReportTest, peakMemoryIsPlausible) {
+  EXPECT_GT(peakRSSBytes(), 1 << 20);
+  EXPECT_LT(peakRSSBytes(), int64_t(1) << 40);
+}
