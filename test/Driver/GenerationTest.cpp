@@ -147,6 +147,8 @@ TEST(GenerationTest, exhaustedPoolInPrefill) {
   options.maxNewTokens = 3;
   GenerationResult result =
       generate(model, options, {{1, 1, 1}, {2, 2, 2, 2, 2}, {3}});
+  // The step is repeated for the others at once.
+  EXPECT_EQ(model.steps.front(), StepSizes({{0, 3}, {2, 1}}));
   EXPECT_EQ(result.sequences[0].error, "llm.begin_step at forward: out of "
                                        "blocks: sequence 0 needs 1 more "
                                        "blocks, 0 are free");
