@@ -199,7 +199,8 @@ SmallVector<Value> OpLowering::getDynamicSizes(Arguments &args,
         .Case([&](LookupKVOp lookup) {
           if (Value blocks = lookup.getExtra(Extra::BlockIndices))
             return dim(blocks, 0);
-          return queryRuntime(args, "llm_rt_step_size", lookup.getStep(), op, 2,
+          return queryRuntime(args, "llm_rt_step_size", lookup.getStepOperand(),
+                              op, 2,
                               /*wanted=*/1);
         })
         .Case([&](PositionsOp positions) {
@@ -325,7 +326,7 @@ void OpLowering::lowerOp(AppendKVOp op) {
 void OpLowering::lowerOp(PagedAttentionOp op) {
   Arguments args(op);
   SmallVector<Value> sizes = getDynamicSizes(args, op->getResult(0));
-  args.values = {op.getCache(), handleOrZero(args, op.getStep()),
+  args.values = {op.getCache(), handleOrZero(args, op.getStepOperand()),
                  tensor(args, op.getQuery())};
   addResult(args, op->getResult(0), sizes);
   if (op.getLse())
@@ -340,7 +341,7 @@ void OpLowering::lowerOp(PagedAttentionOp op) {
 void OpLowering::lowerOp(LookupKVOp op) {
   Arguments args(op);
   SmallVector<Value> sizes = getDynamicSizes(args, op->getResult(0));
-  args.values = {op.getCache(), handleOrZero(args, op.getStep())};
+  args.values = {op.getCache(), handleOrZero(args, op.getStepOperand())};
   addResult(args, op->getResult(0), sizes);
   addResult(args, op->getResult(1), sizes);
   args.values.push_back(extras(args, op.getExtra(Extra::BlockIndices)));

@@ -352,12 +352,12 @@ LogicalResult PagedAttentionOp::verify() {
   PagedKVCacheType cache = getCacheType(getCache().getType());
   auto query = cast<RankedTensorType>(getQuery().getType());
   if (failed(verifyExtras(*this, getExtras(), getExtraNames())) ||
-      failed(verifyRank(*this, "query", getQuery(), bool(getStep()))))
+      failed(verifyRank(*this, "query", getQuery(), bool(getStepOperand()))))
     return failure();
   if (getOutput().getType() != query)
     return emitOpError() << "expected the result to have the query's type "
                          << query << ", got " << getOutput().getType();
-  if (!getStep() && failed(verifySingleLayer(*this, cache)))
+  if (!getStepOperand() && failed(verifySingleLayer(*this, cache)))
     return failure();
   int64_t rank = query.getRank();
   int64_t headDim = query.getDimSize(rank - 1);
@@ -389,9 +389,9 @@ LogicalResult LookupKVOp::verify() {
     return emitOpError() << "expected the cache's element type "
                          << cache.getElementType() << ", got "
                          << key.getElementType();
-  if (!getStep() && failed(verifySingleLayer(*this, cache)))
+  if (!getStepOperand() && failed(verifySingleLayer(*this, cache)))
     return failure();
-  bool hasRows = getStep() || getExtra(Extra::BlockIndices);
+  bool hasRows = getStepOperand() || getExtra(Extra::BlockIndices);
   if (key.isDynamicDim(0) && !hasRows)
     return emitOpError("expected a static number of rows without a step or "
                        "block indices");

@@ -25,7 +25,7 @@ def LLM_KVCacheInterface : OpInterface<"KVCacheInterface"> {
     StaticInterfaceMethod<"Does the op end the version it is given", "bool",
                           "isConsuming">,
     InterfaceMethod<"The step the op works under, with its layer; or null",
-                    "::mlir::Value", "getStep", (ins), "", [{
+                    "::mlir::Value", "getStepOperand", (ins), "", [{
       return ::mlir::Value();
     }]>,
     InterfaceMethod<"Is this the form over handles", "bool", "isHandleForm",

@@ -244,7 +244,7 @@ def LLM_AppendKVOp : LLM_ConsumingOp<"append_kv", "llm_rt_append_kv"> {
     type($key) `,` type($value) (`->` type($result)^)?
   }];
   let extraClassDeclaration = runtimeDeclaration # [{
-    ::mlir::Value getStep() { return getAt(); }
+    ::mlir::Value getStepOperand() { return getAt(); }
   }];
   let hasVerifier = 1;
 }
@@ -298,7 +298,9 @@ def LLM_PagedAttentionOp : LLM_ReadingOp<"paged_attention",
   }];
   let extraClassDeclaration = runtimeDeclaration # [{
     ::mlir::Value getExtra(::mlir::llm::Extra extra);
-    ::mlir::Value getStep() { return getExtra(::mlir::llm::Extra::Step); }
+    ::mlir::Value getStepOperand() {
+      return getExtra(::mlir::llm::Extra::Step);
+    }
   }];
   let hasVerifier = 1;
 }
@@ -336,7 +338,9 @@ def LLM_LookupKVOp : LLM_ReadingOp<"lookup_kv", "llm_rt_lookup_kv"> {
   }];
   let extraClassDeclaration = runtimeDeclaration # [{
     ::mlir::Value getExtra(::mlir::llm::Extra extra);
-    ::mlir::Value getStep() { return getExtra(::mlir::llm::Extra::Step); }
+    ::mlir::Value getStepOperand() {
+      return getExtra(::mlir::llm::Extra::Step);
+    }
   }];
   let hasVerifier = 1;
 }
@@ -590,6 +594,9 @@ def LLM_RopeOp : LLM_Op<"rope", [Pure, AllTypesMatch<["input", "result"]>]> {
 def LLM_DropKVOp : LLM_RuntimeOp<"drop_kv", "llm_rt_drop_kv"> {
   let summary = "End of a version";
   let description = [{
+    Made by `llm-materialize-cache`, over values and then over handles. The
+    host's own object outlives its drop.
+
     Example:
 
     ```mlir
@@ -600,7 +607,7 @@ def LLM_DropKVOp : LLM_RuntimeOp<"drop_kv", "llm_rt_drop_kv"> {
     }
     ```
   }];
-  let arguments = (ins Arg<LLM_KVHandleType, "", [MemFree]>:$cache);
+  let arguments = (ins Arg<LLM_AnyCache, "", [MemFree]>:$cache);
   let assemblyFormat = "$cache attr-dict `:` type($cache)";
 }
 

@@ -514,7 +514,8 @@ LLM_API llm_code llm_rt_kv_stats(llm_call *, int32_t site, uint64_t kv,
                                  const llm_tensor *out);
 LLM_API llm_code llm_rt_snapshot_kv(llm_call *, int32_t site, uint64_t kv,
                                     uint64_t *copy);
-/// End of a version. Handle 0 is allowed and does nothing.
+/// End of a version. Does nothing for handle 0 and for the host's own object,
+/// which keeps its content until llm_rt_replace_kv.
 LLM_API llm_code llm_rt_drop_kv(llm_call *, int32_t site, uint64_t kv);
 /// The host's object behind `host` becomes the version `kv`, whose handle ends
 /// here. The same handle twice is a no-op.

@@ -1,0 +1,79 @@
+//===- MaterializeCache.cpp - Cache values become handles ---===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "MaterializeCache.h"
+
+#include "llm/Transforms/Passes.h"
+
+#include "mlir/Dialect/SCF/IR/SCF.h"
+
+namespace mlir::llm {
+#define GEN_PASS_DEF_MATERIALIZECACHE
+#include "llm/Transforms/Passes.h.inc"
+} // namespace mlir::llm
+
+using namespace mlir;
+using namespace mlir::llm;
+using namespace mlir::llm::materialize;
+
+namespace {
+struct MaterializeCache : llm::impl::MaterializeCacheBase<MaterializeCache> {
+  using Base::Base;
+
+  LogicalResult initialize(MLIRContext *context) override {
+    if (llvm::is_contained({"", "normalise", "schedule", "snapshot", "drop"},
+                           StringRef(stopAfter)))
+      return success();
+    return emitError(UnknownLoc::get(context))
+           << "expected stop-after to be normalise, schedule, snapshot or "
+              "drop, got '"
+           << stopAfter << "'";
+  }
+
+  void runOnOperation() override {
+    if (failed(run(getOperation())))
+      signalPassFailure();
+  }
+
+private:
+  LogicalResult run(ModuleOp module) {
+    SmallVector<func::FuncOp> functions;
+    for (auto function : module.getOps<func::FuncOp>())
+      if (!function.isDeclaration())
+        functions.push_back(function);
+    for (func::FuncOp function : functions)
+      if (failed(normalize(function)))
+        return failure();
+    if (stopAfter == "normalise")
+      return success();
+    for (func::FuncOp function : functions)
+      scheduleReads(function);
+    if (stopAfter == "schedule")
+      return success();
+    if (failed(inferBorrowedParameters(module)) || failed(elaborate(functions)))
+      return failure();
+    if (stopAfter == "snapshot" || stopAfter == "drop")
+      return success();
+    return convertToHandles(module);
+  }
+
+  LogicalResult elaborate(ArrayRef<func::FuncOp> functions) {
+    Ownership ownership;
+    ownership.strict = strict;
+    ownership.insertDrops = stopAfter != "snapshot";
+    for (func::FuncOp function : functions) {
+      if (failed(separateHostObjects(function)))
+        return failure();
+      ownership.run(function);
+    }
+    numSnapshots += ownership.numSnapshots;
+    numDrops += ownership.numDrops;
+    return failure(ownership.failed);
+  }
+};
+} // namespace

@@ -1,0 +1,279 @@
+//===- MaterializeCacheFunctions.cpp - Signatures, and step 5 ---===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "MaterializeCache.h"
+
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/IR/SymbolTable.h"
+#include "llvm/ADT/SetVector.h"
+
+using namespace mlir;
+using namespace mlir::llm;
+using namespace mlir::llm::materialize;
+
+//===----------------------------------------------------------------------===//
+// Moved and borrowed
+//===----------------------------------------------------------------------===//
+
+static bool hasCacheInSignature(func::FuncOp function) {
+  auto isCacheType = [](Type type) { return isCache(type); };
+  return llvm::any_of(function.getArgumentTypes(), isCacheType) ||
+         llvm::any_of(function.getResultTypes(), isCacheType);
+}
+
+/// Calls are known, and only private functions are called.
+static LogicalResult checkUses(ModuleOp module, func::FuncOp function) {
+  auto uses = SymbolTable::getSymbolUses(function, module);
+  if (!uses || !hasCacheInSignature(function))
+    return success();
+  for (SymbolTable::SymbolUse use : *uses) {
+    if (!isa<func::CallOp>(use.getUser()))
+      return use.getUser()->emitOpError()
+             << "refers to @" << function.getName()
+             << ", which takes or returns a cache, other than by a call";
+    if (function.isPublic())
+      return use.getUser()->emitOpError()
+             << "calls the public function @" << function.getName()
+             << " with a cache; only private functions may be called";
+  }
+  return success();
+}
+
+static void setBorrowed(BlockArgument parameter, bool borrowed) {
+  auto function = cast<func::FuncOp>(parameter.getOwner()->getParentOp());
+  unsigned number = parameter.getArgNumber();
+  if (borrowed)
+    function.setArgAttr(number, LLMDialect::kBorrowedAttr,
+                        UnitAttr::get(function.getContext()));
+  else
+    function.removeArgAttr(number, LLMDialect::kBorrowedAttr);
+}
+
+/// A public function borrows what it does not return.
+static LogicalResult borrowUntied(func::FuncOp function) {
+  auto ties = getTiedResults(function);
+  if (failed(ties))
+    return failure();
+  for (BlockArgument parameter : function.getArguments())
+    if (isCache(parameter))
+      setBorrowed(parameter, llvm::none_of(*ties, [&](auto tie) {
+                    return tie.second == parameter.getArgNumber();
+                  }));
+  return success();
+}
+
+LogicalResult materialize::inferBorrowedParameters(ModuleOp module) {
+  SmallVector<BlockArgument> candidates;
+  for (auto function : module.getOps<func::FuncOp>()) {
+    if (failed(checkUses(module, function)))
+      return failure();
+    if (function.isDeclaration())
+      continue;
+    if (function.isPublic()) {
+      if (failed(borrowUntied(function)))
+        return failure();
+      continue;
+    }
+    for (BlockArgument parameter : function.getArguments())
+      if (isCache(parameter)) {
+        setBorrowed(parameter, true);
+        candidates.push_back(parameter);
+      }
+  }
+  // All are borrowed until a use shows otherwise: recursion is no special case.
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (BlockArgument parameter : candidates)
+      if (isBorrowed(parameter) &&
+          llvm::any_of(parameter.getUses(), [](OpOperand &use) {
+            return classify(use) == Use::Consume;
+          })) {
+        setBorrowed(parameter, false);
+        changed = true;
+      }
+  }
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Public functions
+//===----------------------------------------------------------------------===//
+
+FailureOr<SmallVector<std::pair<unsigned, unsigned>>>
+materialize::getTiedResults(func::FuncOp function) {
+  SmallVector<unsigned> arguments;
+  for (auto [number, type] : llvm::enumerate(function.getArgumentTypes()))
+    if (isCache(type))
+      arguments.push_back(number);
+  SmallVector<std::pair<unsigned, unsigned>> ties;
+  unsigned next = 0;
+  for (auto [number, type] : llvm::enumerate(function.getResultTypes())) {
+    if (!isCache(type))
+      continue;
+    auto explicitTie = function.getResultAttrOfType<IntegerAttr>(
+        number, LLMDialect::kTiedAttr);
+    unsigned argument = explicitTie               ? explicitTie.getInt()
+                        : next < arguments.size() ? arguments[next]
+                                                  : ~0u;
+    ++next;
+    if (argument == ~0u)
+      return function.emitOpError()
+             << "result " << number << " is a cache tied to no argument; a "
+             << "public function returns " << arguments.size()
+             << " caches at most, one for each cache argument";
+    if (function.getArgumentTypes()[argument] != type)
+      return function.emitOpError()
+             << "result " << number << " of type " << type
+             << " cannot be written back to argument " << argument
+             << " of type " << function.getArgumentTypes()[argument];
+    bool tiedTwice =
+        llvm::any_of(ties, [&](auto tie) { return tie.second == argument; });
+    if (tiedTwice)
+      return function.emitOpError()
+             << "two results are tied to argument " << argument;
+    ties.push_back({unsigned(number), argument});
+  }
+  return ties;
+}
+
+/// Parameters whose object `version` may be, through ops, branches and loops.
+/// Calls may return any object that they are given.
+static void collectObjects(Value version, llvm::DenseSet<Value> &seen,
+                           llvm::SetVector<BlockArgument> &parameters) {
+  if (!seen.insert(version).second)
+    return;
+  auto visit = [&](Value value) { collectObjects(value, seen, parameters); };
+  if (auto argument = dyn_cast<BlockArgument>(version)) {
+    Operation *parent = argument.getOwner()->getParentOp();
+    if (isa<func::FuncOp>(parent))
+      return void(parameters.insert(argument));
+    auto loop = cast<scf::ForOp>(parent);
+    visit(loop.getTiedLoopInit(argument)->get());
+    visit(loop.getTiedLoopYieldedValue(argument)->get());
+    return;
+  }
+  Operation *def = version.getDefiningOp();
+  unsigned number = cast<OpResult>(version).getResultNumber();
+  if (auto cacheOp = dyn_cast<KVCacheInterface>(def)) {
+    if (cacheOp.isConsuming())
+      visit(cacheOp.getCacheOperand().get());
+  } else if (auto loop = dyn_cast<scf::ForOp>(def)) {
+    visit(loop.getInitArgs()[number]);
+    visit(loop.getYieldedValues()[number]);
+  } else if (isa<func::CallOp>(def)) {
+    for (Value operand : def->getOperands())
+      if (isCache(operand))
+        visit(operand);
+  } else {
+    for (Region &region : def->getRegions())
+      if (!region.empty())
+        visit(region.front().getTerminator()->getOperand(number));
+  }
+}
+
+LogicalResult materialize::separateHostObjects(func::FuncOp function) {
+  if (!function.isPublic())
+    return success();
+  auto ties = getTiedResults(function);
+  if (failed(ties))
+    return failure();
+  Operation *end = function.getBody().front().getTerminator();
+  for (auto [result, argument] : *ties) {
+    llvm::DenseSet<Value> seen;
+    llvm::SetVector<BlockArgument> objects;
+    collectObjects(end->getOperand(result), seen, objects);
+    bool mayBeAnother = llvm::any_of(objects, [&](BlockArgument object) {
+      return object.getArgNumber() != argument;
+    });
+    if (!mayBeAnother)
+      continue;
+    OpBuilder b(end);
+    end->setOperand(result, SnapshotKVOp::create(b, end->getLoc(),
+                                                 end->getOperand(result)));
+  }
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Handles
+//===----------------------------------------------------------------------===//
+
+/// What a public function returned, its host's objects now hold.
+static void writeBack(func::FuncOp function,
+                      ArrayRef<std::pair<unsigned, unsigned>> ties) {
+  Operation *end = function.getBody().front().getTerminator();
+  OpBuilder b(end);
+  ::llvm::BitVector erased(end->getNumOperands());
+  for (auto [result, argument] : ties) {
+    Value host = function.getArgument(argument);
+    Value version = end->getOperand(result);
+    if (host != version)
+      ReplaceKVOp::create(b, end->getLoc(), host, version);
+    erased.set(result);
+  }
+  end->eraseOperands(erased);
+  (void)function.eraseResults(erased);
+}
+
+/// The consuming op over a handle, which has no cache result.
+static void dropCacheResult(KVCacheInterface op) {
+  Value cache = op.getCacheOperand().get();
+  Value next = op.getResultCache();
+  next.replaceAllUsesWith(cache);
+  OperationState state(op.getLoc(), op->getName(), op->getOperands(), {},
+                       op->getAttrs());
+  SmallVector<Value> kept;
+  for (Value result : op->getResults())
+    if (result != next) {
+      state.addTypes(result.getType());
+      kept.push_back(result);
+    }
+  OpBuilder b(op);
+  Operation *onHandle = b.create(state);
+  for (auto [before, after] : llvm::zip_equal(kept, onHandle->getResults()))
+    before.replaceAllUsesWith(after);
+  op.erase();
+}
+
+static void replaceTypes(ModuleOp module) {
+  AttrTypeReplacer replacer;
+  replacer.addReplacement([](KVHandleType type) {
+    return std::make_pair(Type(type), WalkResult::skip());
+  });
+  replacer.addReplacement([](PagedKVCacheType type) {
+    return std::make_pair(Type(KVHandleType::get(type)), WalkResult::skip());
+  });
+  replacer.recursivelyReplaceElementsIn(module, /*replaceAttrs=*/true,
+                                        /*replaceLocs=*/false,
+                                        /*replaceTypes=*/true);
+}
+
+LogicalResult materialize::convertToHandles(ModuleOp module) {
+  SmallVector<
+      std::pair<func::FuncOp, SmallVector<std::pair<unsigned, unsigned>>>>
+      entries;
+  for (auto function : module.getOps<func::FuncOp>())
+    if (function.isPublic() && !function.isDeclaration()) {
+      auto ties = getTiedResults(function);
+      if (failed(ties))
+        return failure();
+      entries.push_back({function, std::move(*ties)});
+    }
+  SmallVector<KVCacheInterface> consumers;
+  module.walk([&](KVCacheInterface op) {
+    // A cast makes a handle of another type.
+    if (op.isConsuming() && op.getResultCache() && !isa<CastKVOp>(op))
+      consumers.push_back(op);
+  });
+  replaceTypes(module);
+  for (KVCacheInterface op : consumers)
+    dropCacheResult(op);
+  for (auto &[function, ties] : entries)
+    writeBack(function, ties);
+  return success();
+}

@@ -1,0 +1,183 @@
+//===- MaterializeCacheOwnership.cpp - Steps 3 and 4 ---===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+//
+// A version is owned from its definition to one end on every path: an op that
+// consumes it, or a drop. Seen from the block that defines it, its users are
+// ops of that block, each with all that happens in its regions. The last of
+// them may end the version; every consumer before it takes a snapshot.
+//
+//===----------------------------------------------------------------------===//
+
+#include "MaterializeCache.h"
+
+#include "mlir/Dialect/SCF/IR/SCF.h"
+
+using namespace mlir;
+using namespace mlir::llm;
+using namespace mlir::llm::materialize;
+
+static func::FuncOp getCallee(func::CallOp call) {
+  return SymbolTable::lookupNearestSymbolFrom<func::FuncOp>(
+      call, call.getCalleeAttr());
+}
+
+Use materialize::classify(OpOperand &use) {
+  Operation *op = use.getOwner();
+  if (auto cacheOp = dyn_cast<KVCacheInterface>(op)) {
+    if (&cacheOp.getCacheOperand() != &use)
+      return Use::Unknown;
+    return cacheOp.isConsuming() ? Use::Consume : Use::Read;
+  }
+  if (isa<DropKVOp, scf::YieldOp, scf::ForOp, func::ReturnOp>(op))
+    return Use::Consume;
+  auto call = dyn_cast<func::CallOp>(op);
+  func::FuncOp callee = call ? getCallee(call) : func::FuncOp();
+  if (!callee)
+    return Use::Unknown;
+  bool borrowed = bool(
+      callee.getArgAttr(use.getOperandNumber(), LLMDialect::kBorrowedAttr));
+  return borrowed ? Use::Read : Use::Consume;
+}
+
+bool materialize::isBorrowed(BlockArgument parameter) {
+  auto function = dyn_cast<func::FuncOp>(parameter.getOwner()->getParentOp());
+  return function && function.getArgAttr(parameter.getArgNumber(),
+                                         LLMDialect::kBorrowedAttr);
+}
+
+SmallVector<Value> materialize::collectCaches(func::FuncOp function) {
+  SmallVector<Value> versions;
+  auto collect = [&](ValueRange values) {
+    llvm::copy_if(values, std::back_inserter(versions),
+                  [](Value value) { return isCache(value); });
+  };
+  function.walk<WalkOrder::PreOrder>([&](Operation *op) {
+    if (op != function)
+      collect(op->getResults());
+    for (Region &region : op->getRegions())
+      for (Block &block : region)
+        collect(block.getArguments());
+  });
+  return versions;
+}
+
+//===----------------------------------------------------------------------===//
+// Snapshots and drops
+//===----------------------------------------------------------------------===//
+
+/// `use` consumes a version that `keeper` still needs.
+void Ownership::snapshot(OpOperand &use, Operation *keeper) {
+  Operation *op = use.getOwner();
+  if (strict) {
+    auto error = op->emitError("consumes a cache version that is still needed; "
+                               "use llm.snapshot_kv to keep both");
+    error.attachNote(keeper->getLoc()) << "the version is needed here";
+    failed = true;
+    return;
+  }
+  op->emitRemark("takes a snapshot of its cache, which is still needed")
+          .attachNote(keeper->getLoc())
+      << "the version is needed here";
+  OpBuilder b(op);
+  use.set(SnapshotKVOp::create(b, op->getLoc(), use.get()));
+  ++numSnapshots;
+}
+
+void Ownership::snapshotConsumers(Value version, Operation *within,
+                                  Operation *keeper) {
+  for (OpOperand &use : llvm::make_early_inc_range(version.getUses()))
+    if (within->isAncestor(use.getOwner()) && classify(use) == Use::Consume)
+      snapshot(use, keeper);
+}
+
+void Ownership::drop(Value version, OpBuilder &b) {
+  if (!insertDrops)
+    return;
+  DropKVOp::create(b, version.getLoc(), version);
+  ++numDrops;
+}
+
+void Ownership::dropAfter(Value version, Operation *op) {
+  OpBuilder b(op->getContext());
+  b.setInsertionPointAfter(op);
+  drop(version, b);
+}
+
+//===----------------------------------------------------------------------===//
+// Ends
+//===----------------------------------------------------------------------===//
+
+/// Each branch ends the version itself.
+void Ownership::endInBranches(Value version, Operation *branches) {
+  for (Region &region : branches->getRegions()) {
+    if (region.empty()) { // scf.if without else
+      OpBuilder b(branches->getContext());
+      b.createBlock(&region);
+      scf::YieldOp::create(b, branches->getLoc());
+    }
+    own(version, &region.front());
+  }
+}
+
+/// `last` is the last op of the version's block that uses it.
+void Ownership::endAt(Value version, Operation *last) {
+  SmallVector<OpOperand *> consumers;
+  bool isRead = false, isUsedInside = false, isConsumedInside = false;
+  for (OpOperand &use : version.getUses()) {
+    if (!last->isAncestor(use.getOwner()))
+      continue;
+    bool consumes = classify(use) == Use::Consume;
+    if (use.getOwner() == last && consumes)
+      consumers.push_back(&use);
+    isRead |= use.getOwner() == last && !consumes;
+    isUsedInside |= use.getOwner() != last;
+    isConsumedInside |= use.getOwner() != last && consumes;
+  }
+  if (isConsumedInside && isa<scf::IfOp, scf::IndexSwitchOp>(last))
+    return endInBranches(version, last);
+  if (!consumers.empty() && !isRead && !isUsedInside) {
+    // One use takes the version, the others get a snapshot of it.
+    for (OpOperand *use : ArrayRef(consumers).drop_back())
+      snapshot(*use, last);
+    return;
+  }
+  snapshotConsumers(version, last, last);
+  dropAfter(version, last);
+}
+
+void Ownership::own(Value version, Block *block) {
+  SmallVector<Operation *> users;
+  for (Operation *user : version.getUsers())
+    if (Operation *ancestor = block->findAncestorOpInBlock(*user))
+      users.push_back(ancestor);
+  llvm::sort(users, [](Operation *a, Operation *b) {
+    return a != b && a->isBeforeInBlock(b);
+  });
+  users.erase(llvm::unique(users), users.end());
+  if (users.empty()) {
+    OpBuilder b(block, block->begin());
+    if (Operation *def = version.getDefiningOp();
+        def && def->getBlock() == block)
+      b.setInsertionPointAfter(def);
+    return drop(version, b);
+  }
+  for (Operation *user : ArrayRef(users).drop_back())
+    snapshotConsumers(version, user, users.back());
+  endAt(version, users.back());
+}
+
+void Ownership::run(func::FuncOp function) {
+  for (Value version : collectCaches(function)) {
+    auto parameter = dyn_cast<BlockArgument>(version);
+    if (parameter && isBorrowed(parameter))
+      snapshotConsumers(version, function, function);
+    else
+      own(version, version.getParentBlock());
+  }
+}
