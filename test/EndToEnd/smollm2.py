@@ -1,0 +1,153 @@
+"""SmolLM2-135M-Instruct, a real model: ids and likelihood as the reference's."""
+
+import random
+from dataclasses import dataclass
+
+import suite
+from tools import EXACT, after, call, expected, run, scratch, shared, smollm2
+
+TEXT = "models/smollm2/wikitext64k.txt"
+# Generated ids that are fair to demand: expected-chat-2 passes a tie after 165.
+DEMANDED = {"chat-1": 38, "chat-2": 165, "raw-1": 256}
+# What stands beside an expected prompt in a batch.
+COMPANY = {
+    "chat-1": ["chat-2", "Why is the sky blue?"],
+    "chat-2": ["Name three rivers of Europe.", "chat-1"],
+    "raw-1": ["The", "The quick brown fox jumps over the lazy dog, and then it"],
+}
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How a run differs from the default, which changes no id."""
+
+    chunk: int | None = None
+    block: int | None = None
+    batch: bool = False
+    fork_at: int | None = None
+
+    def options(self) -> list[object]:
+        options = {
+            "--prefill-chunk": self.chunk,
+            "--block-size": self.block,
+            "--fork-at": self.fork_at,
+        }
+        given = [(name, value) for name, value in options.items() if value is not None]
+        return [word for option in given for word in option]
+
+
+def check_ids(name: str, variation: Variation = Variation(), limit: int = 256) -> None:
+    """The first `limit` ids of an expected prompt and of those beside it."""
+    names = [name, *(COMPANY[name] if variation.batch else [])]
+    answers = {one: expected(one) for one in names if one in DEMANDED}
+    texts = [answers[one].text if one in answers else one for one in names]
+    prompts = scratch() / "prompts.txt"
+    prompts.write_text("".join(text + "\n" for text in texts))
+    source = ["--prompts", prompts] if variation.batch else ["-p", texts[0]]
+    chat = ["--chat"] if name.startswith("chat") else []
+    count = min(limit, DEMANDED[name])
+    done = run(
+        smollm2(), *source, *chat, "-n", count, *EXACT, *variation.options()
+    )
+    sequences = done.report["sequences"]
+    assert len(sequences) == len(names) + (variation.fork_at is not None)
+    for one, sequence in zip(names, sequences):
+        if one in answers:
+            wanted = answers[one].ids[: min(count, DEMANDED[one])]
+            assert sequence["prompt_ids"] == answers[one].prompt_ids, one
+            assert sequence["ids"][: len(wanted)] == wanted, one
+    if variation.fork_at is not None:
+        check_sibling(sequences[0]["ids"], sequences[-1]["ids"], variation.fork_at)
+
+
+def check_sibling(ids: list[int], sibling: list[int], fork_at: int) -> None:
+    assert sibling[:fork_at] == ids[:fork_at]
+    assert sibling[fork_at] != ids[fork_at]
+
+
+@suite.check("smollm2-tokens")
+def tokens() -> None:
+    file = shared("models/smollm2/expected-tokens-wikitext64k.txt")
+    wanted = file.read_text().splitlines()[1].split()
+    done = call("LLM_RUN", "-m", smollm2(), "--tokenize", shared(TEXT))
+    assert len(wanted) == 16441
+    assert done.stdout.split() == wanted
+
+
+for case in DEMANDED:
+    suite.register(f"smollm2-{case}", lambda case=case: check_ids(case))
+
+
+@suite.check("smollm2-text")
+def text() -> None:
+    """What a user sees: the answer alone on stdout."""
+    answer = expected("chat-1")
+    file = shared("models/smollm2/expected-chat-1.txt").read_text()
+    done = call("LLM_RUN", "-m", smollm2(), "--chat", "-p", answer.text)
+    assert done.stdout.strip() == after(file, "text: ").strip('"')
+    assert "tokens/s" in done.stderr
+
+
+SINGLE = {
+    "chunk-1": Variation(chunk=1),
+    "chunk-7": Variation(chunk=7),
+    "chunk-33": Variation(chunk=33),
+    "block-1": Variation(block=1),
+    "block-64": Variation(block=64),
+    "batch": Variation(batch=True),
+}
+for case, variation in SINGLE.items():
+    suite.register(
+        f"smollm2-{case}", lambda variation=variation: check_ids("chat-1", variation)
+    )
+
+
+@suite.check("smollm2-fork")
+def fork() -> None:
+    """A fork disturbs nobody: both go on as if the other had never been."""
+    answer, fork_at, count = expected("chat-1"), 10, 30
+    common = [*EXACT, "--chat", "-p", answer.text]
+    done = run(smollm2(), *common, "-n", count, "--fork-at", fork_at)
+    ids, sibling = done.sequence(0), done.sequence(1)
+    assert ids == answer.ids[:count]
+    check_sibling(ids, sibling, fork_at)
+    start = answer.prompt_ids + sibling[: fork_at + 1]
+    source = ["--ids", ",".join(map(str, start))]
+    alone = run(smollm2(), *EXACT, *source, "-n", count - fork_at - 1)
+    assert alone.sequence(0) == sibling[fork_at + 1 :]
+
+
+def combination(seed: int) -> tuple[str, Variation]:
+    choose = random.Random(seed).choice
+    name = choose(list(DEMANDED))
+    chunk, block = choose([1, 7, 33, None]), choose([1, 16, 64])
+    return name, Variation(
+        chunk, block, choose([False, True]), choose([None, 0, 5, 17, 30])
+    )
+
+
+# With the seven above, the first five make a dozen; ctest -L long runs the rest.
+for seed in range(10):
+    suite.register(
+        f"smollm2-combination-{seed}",
+        lambda seed=seed: check_ids(*combination(seed), limit=48),
+        label="e2e" if seed < 5 else "e2e;long",
+    )
+
+
+def check_likelihood(kind: str, tolerance: float) -> None:
+    """The mean negative log-likelihood of eight windows of 1024 tokens."""
+    file = shared("models/smollm2/expected-nll.txt").read_text()
+    wanted = float(after(file, "float64, nothing rounded").split()[0])
+    windows = ["--window-tokens", 1024, "--max-windows", 8]
+    kinds = ["--weights-as", kind, "--cache-dtype", kind]
+    done = run(smollm2(), "--score", shared(TEXT), *windows, *kinds)
+    print(f"nll {done.report['nll']} for {wanted}")
+    assert done.report["tokens"] == 8 * 1023
+    assert abs(done.report["nll"] - wanted) <= tolerance
+
+
+suite.register("smollm2-nll-f32", lambda: check_likelihood("f32", 1e-3))
+suite.register("smollm2-nll-bf16", lambda: check_likelihood("bf16", 5e-3))
+
+suite.main()
