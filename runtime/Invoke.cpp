@@ -256,7 +256,7 @@ llm_code llm_model_invoke(llm_model *model, const char *entry,
     return report(nullArgument("a model"), error);
   int32_t site = -1;
   const Status status = withoutExceptions([&]() -> Status {
-    const llm_entry_desc *found;
+    const llm_entry_desc *found = nullptr;
     LLM_TRY(findEntry(*model, entry, found));
     LLM_TRY(checkArray("caches", caches, num_caches));
     LLM_TRY(checkArray("inputs", inputs, num_inputs));

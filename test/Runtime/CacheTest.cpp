@@ -604,6 +604,35 @@ TEST(CacheReads, PermutedTablePermutesTheResult) {
   }
 }
 
+TEST(CacheReads, AttentionFollowsABlockThatWasCopiedInsideTheStep) {
+  auto cache = make(configOf(2, 4, 16));
+  const Batch batch = {{0}, {range(0, 3)}};
+  KVStep step;
+  ASSERT_OK(begin(*cache, batch, step));
+  EXPECT_OK(appendLayer(*cache, step, batch, 0));
+  Tensor q(LLM_F32, {3, 2, 4}), out = q;
+  EXPECT_OK(cache->attention(step, 0, q, causal, out, nullptr));
+  auto past = cache->snapshot();
+  EXPECT_OK(appendLayer(*cache, step, batch, 1));
+  EXPECT_OK(cache->attention(step, 1, q, causal, out, nullptr));
+  double mean = 0;
+  for (int64_t token : range(0, 3))
+    mean += valueOf(token, 1, 1, 0, 0) / 3;
+  EXPECT_NEAR(out.get(2 * 8), mean, 1e-4);
+}
+
+TEST(CacheReads, TableMayNameABlockTakenSinceTheLastLook) {
+  auto cache = make(configOf(1, 4, 8));
+  const int32_t id = 0;
+  for (int64_t i = 0; i < 3; ++i) {
+    EXPECT_OK(appendAll(*cache, {{0}, {range(4 * i, 4)}}));
+    Tensor table(LLM_I32, {1, i + 1}), k(LLM_F32, {1, 12, 2, 4}), v = k;
+    std::copy_n(cache->blocks(0).data(), i + 1, table.as<int32_t>());
+    EXPECT_OK(cache->lookup({&id, 1}, 0, k, v, &table));
+    EXPECT_EQ(k.get(4 * i * 8), valueOf(4 * i, 0, 0, 0, 0));
+  }
+}
+
 TEST(CacheReads, TableMustBeLongEnoughAndLiveInThisVersion) {
   auto cache = make(configOf(1, 4, 8));
   EXPECT_OK(appendAll(*cache, {{0}, {range(0, 8)}}));

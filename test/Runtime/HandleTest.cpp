@@ -396,8 +396,9 @@ TEST_F(HandleTest, WorkspaceIsAlignedAndReleased) {
       EXPECT_GE(static_cast<char *>(c) - static_cast<char *>(a), 128);
       if (round == 1)
         first = a;
-      if (round == 2)
+      if (round == 2) {
         EXPECT_EQ(a, first) << "one chunk, kept";
+      }
       return LLM_OK;
     });
 }

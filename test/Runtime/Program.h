@@ -74,8 +74,9 @@ public:
 
   /// Runs a body as the entry, with two tokens.
   llm_code invoke(Body chosen) {
-    if (!model)
+    if (!model) {
       EXPECT_EQ(create(), LLM_OK);
+    }
     body = std::move(chosen);
     error = LLM_ERROR_INIT;
     const Tensor tokens(std::vector<int32_t>{5, 6});

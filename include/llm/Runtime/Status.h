@@ -19,7 +19,7 @@ namespace llm {
 /// The outcome of an operation: LLM_OK, or a code of CAPI.h with a message
 /// (lower case, no full stop, both values in it) and the numbers themselves.
 /// Never allocates, so that it can report that memory is exhausted.
-class [[nodiscard]] LLM_API Status {
+class [[nodiscard, gnu::visibility("default")]] Status {
 public:
   /// Success.
   Status() { message_[0] = '\0'; }
