@@ -45,16 +45,18 @@ static void addBufferization(OpPassManager &manager) {
   manager.addPass(bufferization::createEmptyTensorEliminationPass());
   manager.addPass(bufferization::createOneShotBufferizePass(options));
   manager.addPass(bufferization::createDropEquivalentBufferResultsPass());
+  manager.addPass(createCSEPass()); // a copy of a view onto itself folds then
+  addCleanup(manager);
 }
 
 /// Loops, parallel ones over OpenMP, then branches.
 static void addControlFlowLowering(OpPassManager &manager) {
   manager.addPass(createForallToParallelLoopPass());
   manager.addNestedPass<func::FuncOp>(createConvertLinalgToLoopsPass());
+  manager.addPass(createConvertSCFToOpenMPPass());
+  addCleanup(manager); // inlines memref.alloca_scope, which hold no alloca
   manager.addNestedPass<func::FuncOp>(createConvertVectorToSCFPass(
       VectorTransferToSCFOptions().enableFullUnroll()));
-  addCleanup(manager);
-  manager.addPass(createConvertSCFToOpenMPPass());
   manager.addPass(memref::createExpandStridedMetadataPass());
   manager.addPass(createLowerAffinePass());
   manager.addPass(createSCFToControlFlowPass());
@@ -91,7 +93,6 @@ void mlir::llm::buildLLMToCPUPipeline(OpPassManager &manager,
   manager.addNestedPass<func::FuncOp>(createVectorizeLinear());
   addCleanup(manager);
   addBufferization(manager);
-  addCleanup(manager);
   addCheck(manager, "one-shot-bufferize", {"tensor", "bufferization"},
            {"tensor"});
   manager.addPass(createPlanWorkspace());

@@ -23,6 +23,7 @@
 #include "llm/Transforms/Passes.h"
 
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Linalg/Transforms/Hoisting.h"
 #include "mlir/Dialect/Linalg/Transforms/Transforms.h"
@@ -49,6 +50,90 @@ using namespace mlir::llm;
 
 static constexpr StringLiteral kLinear = "llm.linear";
 static constexpr int64_t kRows = 8;
+
+//===----------------------------------------------------------------------===//
+// Patterns over vectors
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// extf(broadcast x) -> broadcast(extf x): widen a line of bf16 once.
+struct WidenBeforeBroadcast : OpRewritePattern<arith::ExtFOp> {
+  using OpRewritePattern::OpRewritePattern;
+
+  LogicalResult matchAndRewrite(arith::ExtFOp op,
+                                PatternRewriter &rewriter) const override {
+    auto broadcast = op.getIn().getDefiningOp<vector::BroadcastOp>();
+    auto source = broadcast ? dyn_cast<VectorType>(broadcast.getSourceType())
+                            : VectorType();
+    if (!source)
+      return rewriter.notifyMatchFailure(op, "not of a broadcast vector");
+    Type wide = source.clone(getElementTypeOrSelf(op.getType()));
+    Value widened = arith::ExtFOp::create(rewriter, op.getLoc(), wide,
+                                          broadcast.getSource());
+    rewriter.replaceOpWithNewOp<vector::BroadcastOp>(op, op.getType(), widened);
+    return success();
+  }
+};
+
+/// acc + columns * lines -> outer product: a multiply-add for each row.
+struct FormOuterProduct : OpRewritePattern<arith::AddFOp> {
+  using OpRewritePattern::OpRewritePattern;
+
+  LogicalResult matchAndRewrite(arith::AddFOp op,
+                                PatternRewriter &rewriter) const override {
+    auto product = op.getRhs().getDefiningOp<arith::MulFOp>();
+    if (!product)
+      return rewriter.notifyMatchFailure(op, "no product on the right");
+    auto transpose = product.getLhs().getDefiningOp<vector::TransposeOp>();
+    Value column =
+        getBroadcastVector(transpose ? transpose.getVector() : Value());
+    Value line = getBroadcastVector(product.getRhs());
+    if (!column || !line)
+      return rewriter.notifyMatchFailure(op, "not a column times a line");
+    rewriter.replaceOpWithNewOp<vector::OuterProductOp>(
+        op, op.getType(), column, line, op.getLhs(),
+        vector::CombiningKind::ADD);
+    return success();
+  }
+
+private:
+  static Value getBroadcastVector(Value value) {
+    auto broadcast = value ? value.getDefiningOp<vector::BroadcastOp>()
+                           : vector::BroadcastOp();
+    if (!broadcast)
+      return {};
+    auto type = dyn_cast<VectorType>(broadcast.getSourceType());
+    return type && type.getRank() == 1 ? broadcast.getSource() : Value();
+  }
+};
+
+/// (read of a column)[i] -> one element: scalars are broadcast from memory.
+struct ReadElement : OpRewritePattern<vector::ExtractOp> {
+  using OpRewritePattern::OpRewritePattern;
+
+  LogicalResult matchAndRewrite(vector::ExtractOp op,
+                                PatternRewriter &rewriter) const override {
+    auto read = op.getSource().getDefiningOp<vector::TransferReadOp>();
+    bool isPlain = read && read.getVectorType().getRank() == 1 &&
+                   read.getShapedType().getRank() == 1 &&
+                   isa<RankedTensorType>(read.getShapedType()) &&
+                   !read.getMask() && !read.hasOutOfBoundsDim();
+    if (!isPlain || op.hasDynamicPosition() ||
+        op.getStaticPosition().size() != 1)
+      return rewriter.notifyMatchFailure(op, "not an element of a column");
+    Value offset = arith::ConstantIndexOp::create(rewriter, op.getLoc(),
+                                                  op.getStaticPosition()[0]);
+    Value index = arith::AddIOp::create(rewriter, op.getLoc(),
+                                        read.getIndices()[0], offset);
+    rewriter.replaceOpWithNewOp<tensor::ExtractOp>(op, read.getBase(), index);
+    return success();
+  }
+};
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// The pass
+//===----------------------------------------------------------------------===//
 
 namespace {
 struct VectorizeLinear : llm::impl::VectorizeLinearBase<VectorizeLinear> {
@@ -119,23 +204,29 @@ private:
     if (failed(canonicalize()))
       return failure();
     IRRewriter rewriter(&getContext());
-    for (linalg::GenericOp product : findProducts())
-      if (failed(tileBy(rewriter, product, {0, 0, 1, 0},
-                        scf::SCFTilingOptions::LoopType::ForOp)))
+    for (linalg::GenericOp product : findProducts()) {
+      auto line = tileBy(rewriter, product, {0, 0, 1, 0},
+                         scf::SCFTilingOptions::LoopType::ForOp);
+      if (failed(line) ||
+          failed(dropUnitDims(rewriter,
+                              cast<linalg::GenericOp>(line->tiledOps.front()))))
         return product.emitOpError("could not be tiled over k"), failure();
-    RewritePatternSet patterns(&getContext());
+    }
+    return canonicalize();
+  }
+
+  /// 8 rows, or one, times a line of the panel: loops over rows and columns.
+  LogicalResult dropUnitDims(IRRewriter &rewriter, linalg::GenericOp line) {
     linalg::ControlDropUnitDims control;
     control.rankReductionStrategy =
         linalg::ControlDropUnitDims::RankReductionStrategy::ExtractInsertSlice;
-    control.controlFn = [](Operation *op) -> SmallVector<unsigned> {
-      if (!op->hasAttr(kLinear))
-        return {};
-      return llvm::to_vector(
-          llvm::seq<unsigned>(0, cast<linalg::GenericOp>(op).getNumLoops()));
-    };
-    linalg::populateFoldUnitExtentDimsPatterns(patterns, control);
-    addCanonicalization(patterns);
-    return applyPatternsGreedily(getOperation(), std::move(patterns));
+    rewriter.setInsertionPoint(line);
+    auto dropped = linalg::dropUnitDims(rewriter, line, control);
+    if (failed(dropped))
+      return failure();
+    dropped->resultOp->setAttr(kLinear, rewriter.getUnitAttr());
+    rewriter.replaceOp(line, dropped->replacements);
+    return success();
   }
 
   LogicalResult vectorize() {
@@ -165,7 +256,12 @@ private:
       moveLoopInvariantCode(loop);
       hoistLoopInvariantSubsets(rewriter, loop);
     });
-    return canonicalize();
+    RewritePatternSet products(&getContext());
+    products.add<WidenBeforeBroadcast, FormOuterProduct, ReadElement>(
+        &getContext());
+    vector::populateVectorOuterProductLoweringPatterns(products);
+    addCanonicalization(products);
+    return applyPatternsGreedily(getOperation(), std::move(products));
   }
 
   LogicalResult canonicalize() {
