@@ -1,0 +1,210 @@
+"""What a user is told when something is wrong."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from gguf import GGMLQuantizationType as Format
+
+import checkpoints
+import suite
+from checkpoints import Shape
+from tools import EXACT, Outcome, call, run, scratch
+
+SHAPE = Shape(hidden=96, heads=3, kv_heads=1, head_dim=32, ffn=64)
+
+
+def write_gguf(**changes: str) -> Path:
+    weights = checkpoints.make_weights(SHAPE, seed=1)
+    path = scratch() / "tiny.gguf"
+    return checkpoints.write_gguf(
+        path, SHAPE, weights, lambda name: Format.F32, **changes
+    )
+
+
+def write_hugging_face(dtype: str = "float32", **changes: object) -> Path:
+    config = checkpoints.hugging_face_config(SHAPE, dtype) | changes
+    weights = checkpoints.make_weights(SHAPE, seed=1)
+    return checkpoints.write_hugging_face(scratch() / "tiny", config, weights, dtype)
+
+
+def check_mentions(done: Outcome, words: list[str]) -> None:
+    assert done.stdout == ""
+    for word in words:
+        assert word.lower() in done.stderr.lower(), f"expected {word!r} in the message"
+
+
+def refuse(model: Path, *words: str) -> None:
+    """Both tools refuse a model, naming what they refuse."""
+    done = call("LLM_RUN", "-m", model, "--ids", "1,2,3", "-n", 1, status=1)
+    check_mentions(done, list(words))
+    output = scratch() / "model.mlir"
+    done = call("LLM_IMPORT", model, "-o", output, status=1)
+    check_mentions(done, list(words))
+    assert not output.exists()
+
+
+# Usage and paths
+
+
+@suite.check("error-usage")
+def usage() -> None:
+    model = write_gguf()
+    cases: dict[tuple[object, ...], list[str]] = {
+        (): ["-m"],
+        ("-m", model): ["-p", "--ids", "--prompts"],
+        ("-m", model, "-p", "a", "--ids", "1"): ["-p", "--ids", "exclude"],
+        ("-m", model, "-p", "a", "--no-such-option"): ["no-such-option"],
+        ("-m", model, "-p", "a", "--top-p", "1.5"): ["--top-p", "1.5"],
+        ("-m", model, "-p", "a", "--block-size", "0"): ["--block-size", "0"],
+        ("-m", model, "-p", "a", "--cache-dtype", "q8"): ["cache-dtype", "q8"],
+        ("-m", model, "--ids", "1,x"): ["--ids", "'x'"],
+        ("-m", model, "--score", "text"): ["--window-tokens", "--split-documents"],
+    }
+    for arguments, words in cases.items():
+        check_mentions(call("LLM_RUN", *arguments, status=2), words)
+    call("LLM_IMPORT", status=2)
+    call("LLM_IMPORT", model, "--no-such-option", status=2)
+
+
+@suite.check("error-paths")
+def paths() -> None:
+    folder, model = scratch(), write_gguf()
+    (folder / "empty").mkdir()
+    damaged = folder / "damaged.gguf"
+    damaged.write_bytes(model.read_bytes()[:5000])
+    text = folder / "text.gguf"
+    text.write_text("no model")
+    refuse(folder / "nowhere.gguf", "nowhere.gguf", "no such file")
+    refuse(folder / "empty", "empty", "config.json")
+    refuse(damaged, "damaged.gguf")
+    refuse(text, "text.gguf")
+    done = call("LLM_RUN", "-m", model, "--prompts", folder / "none.txt", status=1)
+    check_mentions(done, ["none.txt", "no such file"])
+    unwritable = folder / "none" / "report.json"
+    done = call(
+        "LLM_RUN", "-m", model, "-p", "a", "-n", 1, "--json", unwritable, status=1
+    )
+    assert "report.json" in done.stderr
+
+
+# Models that are not understood
+
+
+@suite.check("error-architecture")
+def architecture() -> None:
+    refuse(write_gguf(architecture="mamba"), "mamba", "architecture")
+    refuse(write_hugging_face(model_type="mamba", architectures=["Mamba"]), "mamba")
+
+
+@suite.check("error-configuration")
+def configuration() -> None:
+    refuse(write_hugging_face(rope_scaling={"rope_type": "yarn"}), "yarn")
+    refuse(write_hugging_face(hidden_act="gelu"), "gelu")
+
+
+@suite.check("error-tensor-type")
+def tensor_type() -> None:
+    weights = checkpoints.make_weights(SHAPE, seed=1)
+    path = checkpoints.write_gguf(
+        scratch() / "tiny.gguf",
+        SHAPE,
+        weights,
+        lambda name: Format.Q5_0 if name == "blk.1.ffn_down.weight" else Format.F32,
+    )
+    refuse(path, "blk.1.ffn_down.weight", "q5_0")
+    refuse(write_hugging_face("float64"), "F64", ".weight")
+
+
+@suite.check("error-tokenizer")
+def tokenizer() -> None:
+    for changes in [{"tokenizer": "t5"}, {"pre_tokenizer": "unheard-of"}]:
+        model = write_gguf(**changes)
+        done = call("LLM_RUN", "-m", model, "-p", "a", status=1)
+        check_mentions(done, list(changes.values()))
+    done = call("LLM_RUN", "-m", write_hugging_face(), "-p", "a", status=1)
+    check_mentions(done, ["tokenizer"])
+
+
+# Weights
+
+
+@suite.check("error-weights")
+def weights() -> None:
+    """What is missing, what is too much and what has another shape, at once."""
+    weights = checkpoints.make_weights(SHAPE, seed=1)
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    del weights["model.layers.0.input_layernorm.weight"]
+    weights["model.layers.0.surplus.weight"] = np.zeros((3, 32), np.float32)
+    value = "model.layers.1.self_attn.v_proj.weight"
+    weights[value] = weights[value][:-1]
+    down = "model.layers.0.mlp.down_proj.weight"
+    weights[down] = np.zeros((96, 33), np.float32)
+    wrong = [
+        "model.layers.1.mlp.up_proj.weight",
+        "model.layers.0.input_layernorm.weight",
+        "model.layers.0.surplus.weight",
+        value,
+        down,
+    ]
+    config = checkpoints.hugging_face_config(SHAPE, "float32")
+    folder = scratch()
+    directory = checkpoints.write_hugging_face(folder / "tiny", config, weights)
+    refuse(directory, *wrong, "31", "32", "33", "64")
+    file = checkpoints.write_gguf(
+        folder / "tiny.gguf", SHAPE, weights, lambda name: Format.F32
+    )
+    refuse(file, *map(checkpoints.gguf_name, wrong), "31", "32", "33", "64")
+
+
+# Runs
+
+
+@suite.check("error-prompt")
+def prompt() -> None:
+    model = write_gguf()
+    ids = ",".join(["5"] * 20)
+    done = call("LLM_RUN", "-m", model, "--ids", ids, "--ctx", 16, status=1)
+    check_mentions(done, ["20 tokens", "16"])
+    done = call("LLM_RUN", "-m", model, "--ids", "5,331", "-n", 1, status=1)
+    check_mentions(done, ["331"])
+    done = call("LLM_RUN", "-m", model, "--ids", "5", "--ctx", 100000, status=1)
+    check_mentions(done, ["--ctx", "512", "100000"])
+
+
+def check_exhaustion(prompts: list[str], blocks: int, steps: int) -> list[int]:
+    """Runs a batch with few blocks; returns the indices of those that ended."""
+    model, file = write_gguf(), scratch() / "prompts.txt"
+    file.write_text("".join(prompt + "\n" for prompt in prompts))
+    common = ["--prompts", file, "-n", steps, "--block-size", 4, *EXACT]
+    whole = run(model, *common)
+    assert all(len(sequence["ids"]) == steps for sequence in whole.report["sequences"])
+    done = run(model, *common, "--pool-blocks", blocks, status=1)
+    ended = []
+    for index, sequence in enumerate(done.report["sequences"]):
+        wanted, ids = whole.sequence(index), sequence["ids"]
+        if "error" not in sequence:
+            assert ids == wanted, index
+            continue
+        ended.append(index)
+        assert ids == wanted[: len(ids)] and len(ids) < steps, index
+        assert re.search(rf"sequence {index}\b.*block", done.stderr), index
+        assert re.search(r"begin_step.*\d", sequence["error"]), sequence["error"]
+    assert done.report["cache"]["live_blocks"] == 0
+    return ended
+
+
+@suite.check("error-pool-exhausted-while-decoding")
+def exhausted_while_decoding() -> None:
+    prompts = ["ab", "the other one", "a third prompt that is longer"]
+    ended = check_exhaustion(prompts, blocks=20, steps=24)
+    assert len(ended) == 1
+
+
+@suite.check("error-pool-too-small-for-a-prompt")
+def pool_too_small_for_a_prompt() -> None:
+    prompts = ["ab", "one that has more tokens than the pool has slots", "cd"]
+    assert check_exhaustion(prompts, blocks=6, steps=4) == [1]
+
+
+suite.main()

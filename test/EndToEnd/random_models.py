@@ -1,0 +1,136 @@
+"""Seeded random models of many shapes and formats against the reference.
+
+The bar: over all rows of logits, the largest difference is at most 1e-4 of the
+largest logit, with f32 weights and an f32 cache. What a file holds, the
+packages of its format tell the reference.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+from gguf import GGMLQuantizationType as Format
+
+import checkpoints
+import suite
+from checkpoints import Shape, Weights
+from load import read_checkpoint
+from reference import Llama3Scaling, forward
+from tools import EXACT, logits, scratch
+
+PROMPT_TOKENS = 41
+TOLERANCE = 1e-4
+SMALL_STEPS = ("--prefill-chunk", 7, "--block-size", 3)
+
+Writer = Callable[[Path, Shape, Weights], Path]
+
+# Scaling that begins within the prompt.
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+
+# Head dimensions and groups of query heads; hidden is no multiple of the heads
+# except in the first, where a file leaves head_dim to be derived.
+MHA_32 = Shape(hidden=128, heads=4, kv_heads=4, head_dim=32, ffn=173, tied=True)
+GROUPS_OF_3 = Shape(hidden=96, heads=6, kv_heads=2, head_dim=64, ffn=173)
+MQA_80 = Shape(hidden=128, heads=4, kv_heads=1, head_dim=80, ffn=160, layers=3)
+MQA_128 = Shape(hidden=64, heads=8, kv_heads=1, head_dim=128, ffn=192, tied=True)
+
+
+@dataclass(frozen=True)
+class Case:
+    shape: Shape
+    write: Writer
+    arguments: tuple[object, ...] = field(default=())
+
+
+def hugging_face(dtype: str, shards: int = 1, transformers5: bool = False) -> Writer:
+    def write(folder: Path, shape: Shape, weights: Weights) -> Path:
+        config = checkpoints.hugging_face_config(shape, dtype)
+        if transformers5:
+            config = checkpoints.as_transformers5(config)
+        return checkpoints.write_hugging_face(
+            folder / "model", config, weights, dtype, shards
+        )
+
+    return write
+
+
+def gguf_file(format_of: Callable[[str], Format]) -> Writer:
+    def write(folder: Path, shape: Shape, weights: Weights) -> Path:
+        path = folder / "model.gguf"
+        return checkpoints.write_gguf(path, shape, weights, format_of)
+
+    return write
+
+
+def gguf_all(kind: Format) -> Writer:
+    return gguf_file(lambda name: kind)
+
+
+def mixed_format(name: str) -> Format:
+    """As files come: a better format here and there, in some layers only."""
+    if name.startswith(("token_embd", "output")):
+        return Format.Q8_0
+    if "attn_v" in name or "ffn_down" in name:
+        return Format.Q8_0 if name.startswith("blk.1.") else Format.Q4_0
+    return Format.F16 if name == "blk.2.attn_q.weight" else Format.Q4_1
+
+
+def gguf_with_divisors(folder: Path, shape: Shape, weights: Weights) -> Path:
+    """Llama 3's scaling the way that GGUF files bring it: as a tensor."""
+    scaling = Llama3Scaling(8, 1, 4, 32)
+    exponents = np.arange(0, shape.head_dim, 2) / shape.head_dim
+    divisors = scaling.divisors(shape.rope_theta**-exponents)
+    weights = {**weights, "rope_freqs.weight": divisors.astype(np.float32)}
+    return gguf_all(Format.F32)(folder, shape, weights)
+
+
+SCALED = replace(MQA_80, rope_scaling=LLAMA3)
+
+CASES = {
+    "hf-f32-derived-head-dim": Case(MHA_32, hugging_face("float32")),
+    "hf-f16-two-shards": Case(GROUPS_OF_3, hugging_face("float16", 2), SMALL_STEPS),
+    "hf-bf16-llama3-three-shards": Case(SCALED, hugging_face("bfloat16", 3)),
+    "hf-transformers5": Case(MQA_128, hugging_face("float32", transformers5=True)),
+    "hf-transformers5-llama3": Case(
+        SCALED, hugging_face("float16", transformers5=True), SMALL_STEPS
+    ),
+    "gguf-f32-odd-ffn": Case(GROUPS_OF_3, gguf_all(Format.F32)),
+    "gguf-f16": Case(MHA_32, gguf_all(Format.F16), SMALL_STEPS),
+    "gguf-bf16": Case(MQA_80, gguf_all(Format.BF16)),
+    "gguf-q8_0": Case(MQA_128, gguf_all(Format.Q8_0), SMALL_STEPS),
+    "gguf-q4_0": Case(MQA_80, gguf_all(Format.Q4_0), SMALL_STEPS),
+    "gguf-q4_1": Case(replace(GROUPS_OF_3, ffn=160), gguf_all(Format.Q4_1)),
+    "gguf-mixed": Case(MQA_80, gguf_file(mixed_format), SMALL_STEPS),
+    "gguf-rope-freqs": Case(MQA_80, gguf_with_divisors),
+}
+
+
+def check_case(name: str) -> None:
+    case, seed = CASES[name], list(CASES).index(name)
+    weights = checkpoints.make_weights(case.shape, seed)
+    model = case.write(scratch(), case.shape, weights)
+    random = np.random.default_rng(seed)
+    ids = random.integers(0, case.shape.vocab, PROMPT_TOKENS).tolist()
+
+    wanted = forward(*read_checkpoint(model), ids)
+    got = logits(model, ids, *EXACT, *case.arguments)
+    assert got.shape == wanted.shape, (got.shape, wanted.shape)
+    largest = np.abs(wanted).max()
+    rows = np.abs(got - wanted).max(axis=-1) / largest
+    print(f"largest logit {largest:.3f}, relative difference {rows.max():.2e}")
+    assert rows.max() <= TOLERANCE, f"differences by row: {rows}"
+
+
+for _name in CASES:
+    suite.register(f"random-{_name}", partial(check_case, _name))
+
+
+suite.main()
