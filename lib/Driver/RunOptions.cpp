@@ -232,8 +232,9 @@ public:
                    llvm::ArrayRef<ElementKind> allowed);
   std::vector<int32_t> ids(const Text &option);
 
-  /// Notes that the option's value is not as expected.
+  /// Notes that the option's value, or a part of it, is not as expected.
   void expected(const Text &option, const llvm::Twine &what);
+  void expected(const Text &option, const llvm::Twine &what, StringRef actual);
   Error takeErrors() { return std::move(errors); }
 
 private:
@@ -249,9 +250,14 @@ static std::optional<std::string> text(const Text &option) {
 }
 
 void Values::expected(const Text &option, const llvm::Twine &what) {
-  errors = llvm::joinErrors(
-      std::move(errors), usageError("expected " + nameOf(option) + " " + what +
-                                    ", got '" + option.getValue() + "'"));
+  expected(option, what, option.getValue());
+}
+
+void Values::expected(const Text &option, const llvm::Twine &what,
+                      StringRef actual) {
+  errors = llvm::joinErrors(std::move(errors),
+                            usageError("expected " + nameOf(option) + " " +
+                                       what + ", got '" + actual + "'"));
 }
 
 std::optional<int64_t> Values::integer(const Text &option, int64_t least,
@@ -297,7 +303,7 @@ std::vector<int32_t> Values::ids(const Text &option) {
   for (StringRef word : llvm::split(option.getValue(), ',')) {
     int32_t id = -1;
     if (word.trim().getAsInteger(10, id) || id < 0) {
-      expected(option, "with numbers like 1,2,3");
+      expected(option, "with numbers like 1,2,3", word);
       break;
     }
     ids.push_back(id);
