@@ -1,0 +1,30 @@
+"""How lit runs the tests: `lit build/release/test` runs all of them."""
+
+import os
+
+import lit.formats
+
+config.name = "llm"
+config.test_format = lit.formats.ShTest(execute_external=True)
+config.suffixes = [".mlir", ".test"]
+config.excludes = ["EndToEnd"]
+config.test_source_root = os.path.join(config.llm_source, "test")
+config.test_exec_root = os.path.join(config.llm_binary, "test")
+
+tools = os.path.join(config.llm_binary, "bin")
+config.environment["PATH"] = os.pathsep.join(
+    [tools, config.llvm_tools_dir, os.environ["PATH"]]
+)
+config.environment["ASAN_OPTIONS"] = "detect_leaks=0:detect_container_overflow=0"
+
+# Bad IR must not take the machine down: every RUN has a memory limit (which the
+# address sanitizer's shadow would exceed) and a time limit.
+limit = "true" if config.llm_sanitize else "ulimit -v 8000000"
+config.substitutions.append(("%limit", limit))
+config.substitutions.append(("%llm-opt", f"{limit} && timeout 120 {tools}/llm-opt"))
+config.substitutions.append(("%llm-import", f"{limit} && timeout 120 {tools}/llm-import"))
+config.substitutions.append(("%llm-run", f"timeout 120 {tools}/llm-run"))
+config.substitutions.append(("%mlir-opt", f"{config.llvm_tools_dir}/mlir-opt"))
+config.substitutions.append(("%plugin", os.path.join(config.llm_binary, "lib", "LLMPlugin.so")))
+config.substitutions.append(("%include", os.path.join(config.llm_source, "include")))
+config.substitutions.append(("%python", config.python))
