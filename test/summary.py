@@ -1,8 +1,7 @@
 """Sums up the reports of several test runs and holds them to the floor.
 
-A leg is one run of CTest with its JUnit report LEG.xml; LEG-lit.xml, where
-present, is the report of lit and stands for the one CTest entry named "lit".
-A leg without a report has failed to build: it counts as one failed test.
+A leg is one run of CTest with its JUnit report LEG.xml. A leg without a report
+has failed to build: it counts as one failed test.
 
 The floor (a JSON object):
   executed                    as many tests must have passed or failed
@@ -38,7 +37,7 @@ class Test:
         return any(fnmatchcase(self.name, pattern) for pattern in patterns)
 
 
-def ctest_outcome(case: ElementTree.Element) -> str:
+def outcome_of(case: ElementTree.Element) -> str:
     """CTest files what it could not start with what asked to be skipped."""
     skipped = case.find("skipped")
     if skipped is not None:
@@ -48,36 +47,12 @@ def ctest_outcome(case: ElementTree.Element) -> str:
     return outcomes.get(case.get("status", ""), "failed")
 
 
-def lit_outcome(case: ElementTree.Element) -> str:
-    if case.find("skipped") is not None:
-        return "skipped"
-    return "passed" if case.find("failure") is None else "failed"
-
-
-def read_lit(leg: str, report: Path) -> list[Test]:
-    cases = ElementTree.parse(report).iter("testcase")
-    return [
-        Test(leg, f"{case.get('classname')}/{case.get('name')}", lit_outcome(case))
-        for case in cases
-    ]
-
-
 def read_leg(leg: str, reports: Path) -> list[Test]:
-    report, lit_report = reports / f"{leg}.xml", reports / f"{leg}-lit.xml"
+    report = reports / f"{leg}.xml"
     if not report.exists():
         return [Test(leg, "(build)", "failed")]
     cases = ElementTree.parse(report).iter("testcase")
-    tests = [Test(leg, case.get("name", ""), ctest_outcome(case)) for case in cases]
-    if not lit_report.exists():
-        return tests
-    lit = read_lit(leg, lit_report)
-    explained = any(test.outcome == "failed" for test in lit)
-    others = [
-        test
-        for test in tests
-        if test.name != "lit" or (test.outcome == "failed" and not explained)
-    ]
-    return others + lit
+    return [Test(leg, case.get("name", ""), outcome_of(case)) for case in cases]
 
 
 def shared_files_present() -> bool:
