@@ -306,7 +306,8 @@ typedef struct llm_kv_config {
   int64_t num_blocks;
 } llm_kv_config;
 
-/// Defaults: block_size 16, max_sequences 1, f16, paged. With a program, what
+/// Defaults: block_size 16, max_sequences 1, max_seq_len 4096, f16, paged; the
+/// model dimensions are the caller's. With a program, what
 /// its group `group` fixes or suggests.
 LLM_API llm_code llm_kv_config_init(const llm_program *program, int32_t group,
                                     llm_kv_config *config, llm_error *error);
@@ -496,7 +497,8 @@ LLM_API llm_code llm_rt_trim_kv(llm_call *, int32_t site, uint64_t kv,
                                 const llm_tensor *lengths);
 LLM_API llm_code llm_rt_release_kv(llm_call *, int32_t site, uint64_t kv,
                                    const llm_tensor *seq_ids);
-/// out: i32 [B], the lengths of seq_ids (i32 [B]).
+/// out: i32 [B], the lengths of seq_ids (i32 [B]): inside a step, of the layer
+/// that is furthest.
 LLM_API llm_code llm_rt_seq_lens(llm_call *, int32_t site, uint64_t kv,
                                  const llm_tensor *seq_ids,
                                  const llm_tensor *out);

@@ -1,0 +1,153 @@
+//===- ModelTest.cpp - Binding and packing the weights of a model ---------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "llm/Runtime/CAPI.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+namespace {
+
+/// A program of two weights: [3, 2] from "a" and "b" along axis 0, and [2] from
+/// "norm"; its entry returns the first element of each.
+class ModelTest : public ::testing::Test {
+protected:
+  ModelTest() {
+    weights[0] = {joined, 2, 0, LLM_F32, LLM_LAYOUT_PLAIN, 2, 0, {3, 2}};
+    weights[1] = {single, 1, 0, LLM_F32, LLM_LAYOUT_PLAIN, 1, 0, {2, 0}};
+    output.name = "out";
+    output.dtype = LLM_F32;
+    output.rank = 1;
+    output.sizes[0] = 2;
+    output.below = output.below_symbol = -1;
+    entry.name = "main";
+    entry.fn = run;
+    entry.outputs = &output;
+    entry.num_outputs = 1;
+    program.struct_size = sizeof(program);
+    program.abi_version = LLM_ABI_VERSION;
+    program.weights = weights;
+    program.num_weights = 2;
+    program.entries = &entry;
+    program.num_entries = 1;
+    EXPECT_EQ(llm_context_create(1, &context, nullptr), LLM_OK);
+  }
+  ~ModelTest() override {
+    llm_model_destroy(model);
+    llm_context_destroy(context);
+  }
+
+  llm_code create() {
+    return llm_model_create(context, &program, &model, &error);
+  }
+  llm_code bind(const char *name, std::vector<int64_t> shape,
+                llm_file_format format = LLM_FILE_F32) {
+    llm_weight_source source = {data, format, int32_t(shape.size()), {0, 0}};
+    std::copy(shape.begin(), shape.end(), source.sizes);
+    return llm_model_bind_weight(model, name, &source, &error);
+  }
+  llm_code invoke(float *out) {
+    const llm_tensor tensor = {out, LLM_F32, 1, {2}, {1}};
+    return llm_model_invoke(model, nullptr, nullptr, 0, nullptr, 0, &tensor, 1,
+                            &error);
+  }
+  void expectError(llm_code code, int64_t expected, int64_t actual) {
+    EXPECT_EQ(error.code, code) << error.message;
+    EXPECT_EQ(error.expected, expected) << error.message;
+    EXPECT_EQ(error.actual, actual) << error.message;
+  }
+
+  /// The last row of the joined weight, and the norm.
+  static llm_code run(llm_call *call) {
+    auto *out = static_cast<float *>(call->outputs[0].data);
+    out[0] = static_cast<const float *>(call->weights[0])[4];
+    out[1] = static_cast<const float *>(call->weights[1])[1];
+    return LLM_OK;
+  }
+
+  const char *joined[2] = {"a", "b"};
+  const char *single[1] = {"norm"};
+  float data[4] = {10, 20, 30, 40};
+  llm_weight_desc weights[2];
+  llm_value_desc output = {};
+  llm_entry_desc entry = {};
+  llm_program program = {};
+  llm_context *context = nullptr;
+  llm_model *model = nullptr;
+  llm_error error = LLM_ERROR_INIT;
+};
+
+} // namespace
+
+TEST_F(ModelTest, BoundWeightsReachTheEntry) {
+  ASSERT_EQ(create(), LLM_OK);
+  EXPECT_EQ(llm_model_describe(model), &program);
+  EXPECT_EQ(bind("a", {2, 2}), LLM_OK);
+  EXPECT_EQ(bind("b", {1, 2}), LLM_OK);
+  EXPECT_EQ(bind("norm", {2}), LLM_OK);
+  EXPECT_EQ(llm_model_weight_bytes(model), 0);
+  EXPECT_EQ(llm_model_finish(model, &error), LLM_OK) << error.message;
+  EXPECT_EQ(llm_model_finish(model, &error), LLM_OK) << "again is no error";
+  EXPECT_EQ(llm_model_weight_bytes(model), (6 + 2) * 4);
+  float out[2];
+  EXPECT_EQ(invoke(out), LLM_OK) << error.message;
+  EXPECT_EQ(out[0], 10);
+  EXPECT_EQ(out[1], 20);
+  EXPECT_EQ(bind("norm", {2}), LLM_WRONG_STATE);
+}
+
+TEST_F(ModelTest, MissingWeightsAreCountedAndTheFirstIsNamed) {
+  ASSERT_EQ(create(), LLM_OK);
+  EXPECT_EQ(bind("a", {2, 2}), LLM_OK);
+  EXPECT_EQ(llm_model_finish(model, &error), LLM_NOT_FOUND);
+  expectError(LLM_NOT_FOUND, 0, 2);
+  EXPECT_STREQ(error.message, "2 weights are not bound, the first is b");
+  float out[2];
+  EXPECT_EQ(invoke(out), LLM_WRONG_STATE);
+  expectError(LLM_WRONG_STATE, 1, 0);
+}
+
+TEST_F(ModelTest, SourcesAreChecked) {
+  ASSERT_EQ(create(), LLM_OK);
+  EXPECT_EQ(bind("c", {2, 2}), LLM_NOT_FOUND);
+  expectError(LLM_NOT_FOUND, 1, 0);
+  EXPECT_EQ(bind("a", {2, 3}), LLM_INVALID_ARGUMENT);
+  EXPECT_EQ(std::string(error.message),
+            "expected a of shape [3, 2] (rank 2), got [2, 3] (rank 2)");
+  EXPECT_EQ(bind("a", {4, 2}), LLM_INVALID_ARGUMENT);
+  expectError(LLM_INVALID_ARGUMENT, 3, 4);
+  EXPECT_EQ(bind("norm", {3}), LLM_INVALID_ARGUMENT);
+  expectError(LLM_INVALID_ARGUMENT, 2, 3);
+  EXPECT_EQ(bind("norm", {1, 2}), LLM_INVALID_ARGUMENT);
+  EXPECT_EQ(bind("norm", {2}, LLM_FILE_Q8_0), LLM_INVALID_ARGUMENT);
+  expectError(LLM_INVALID_ARGUMENT, 32, 2);
+  EXPECT_EQ(bind("norm", {2}, 77), LLM_INVALID_ARGUMENT);
+  expectError(LLM_INVALID_ARGUMENT, LLM_FILE_Q4_1, 77);
+}
+
+TEST_F(ModelTest, PartsMustMakeUpTheWhole) {
+  ASSERT_EQ(create(), LLM_OK);
+  EXPECT_EQ(bind("a", {1, 2}), LLM_OK);
+  EXPECT_EQ(bind("b", {1, 2}), LLM_OK);
+  EXPECT_EQ(bind("norm", {2}), LLM_OK);
+  EXPECT_EQ(llm_model_finish(model, &error), LLM_INVALID_ARGUMENT);
+  expectError(LLM_INVALID_ARGUMENT, 3, 2);
+}
+
+TEST_F(ModelTest, UnknownTypesAndLayoutsAreUnsupported) {
+  weights[1].dtype = LLM_F16;
+  EXPECT_EQ(create(), LLM_UNSUPPORTED);
+  expectError(LLM_UNSUPPORTED, LLM_F32, LLM_F16);
+  weights[1].dtype = LLM_BF16;
+  weights[1].layout = 2;
+  EXPECT_EQ(create(), LLM_UNSUPPORTED);
+  expectError(LLM_UNSUPPORTED, LLM_LAYOUT_PANEL32, 2);
+}
