@@ -61,7 +61,9 @@ def make_weights(shape: Shape, seed: int) -> Weights:
         values = random.standard_normal(shape.hidden, np.float32)
         weights[name + ".weight"] = 1 + values / np.float32(8)
 
-    matrix("model.embed_tokens", shape.vocab, shape.hidden, shape.hidden**0.5)
+    # A tied head must not find the token just read in the residual stream.
+    scale = 1 if shape.tied else shape.hidden**0.5
+    matrix("model.embed_tokens", shape.vocab, shape.hidden, scale)
     for layer in range(shape.layers):
         prefix = f"model.layers.{layer}."
         query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
