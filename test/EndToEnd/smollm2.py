@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from functools import partial
 
 import suite
 from tools import EXACT, after, call, expected, run, scratch, shared, smollm2
@@ -46,9 +47,7 @@ def check_ids(name: str, variation: Variation = Variation(), limit: int = 256) -
     source = ["--prompts", prompts] if variation.batch else ["-p", texts[0]]
     chat = ["--chat"] if name.startswith("chat") else []
     count = min(limit, DEMANDED[name])
-    done = run(
-        smollm2(), *source, *chat, "-n", count, *EXACT, *variation.options()
-    )
+    done = run(smollm2(), *source, *chat, "-n", count, *EXACT, *variation.options())
     sequences = done.report["sequences"]
     assert len(sequences) == len(names) + (variation.fork_at is not None)
     for one, sequence in zip(names, sequences):
@@ -75,7 +74,7 @@ def tokens() -> None:
 
 
 for case in DEMANDED:
-    suite.register(f"smollm2-{case}", lambda case=case: check_ids(case))
+    suite.register(f"smollm2-{case}", partial(check_ids, case))
 
 
 @suite.check("smollm2-text")
@@ -97,9 +96,7 @@ SINGLE = {
     "batch": Variation(batch=True),
 }
 for case, variation in SINGLE.items():
-    suite.register(
-        f"smollm2-{case}", lambda variation=variation: check_ids("chat-1", variation)
-    )
+    suite.register(f"smollm2-{case}", partial(check_ids, "chat-1", variation))
 
 
 @suite.check("smollm2-fork")
@@ -130,7 +127,7 @@ def combination(seed: int) -> tuple[str, Variation]:
 for seed in range(10):
     suite.register(
         f"smollm2-combination-{seed}",
-        lambda seed=seed: check_ids(*combination(seed), limit=48),
+        partial(check_ids, *combination(seed), limit=48),
         label="e2e" if seed < 5 else "e2e;long",
     )
 
