@@ -19,12 +19,10 @@ config.environment["ASAN_OPTIONS"] = "detect_leaks=0:detect_container_overflow=0
 
 # Bad IR must not take the machine down: every RUN has a memory limit (which the
 # address sanitizer's shadow would exceed) and a time limit.
-limit = "true" if config.llm_sanitize else "ulimit -v 8000000"
-config.substitutions.append(("%limit", limit))
-config.substitutions.append(("%llm-opt", f"{limit} && timeout 120 {tools}/llm-opt"))
-config.substitutions.append(("%llm-import", f"{limit} && timeout 120 {tools}/llm-import"))
-config.substitutions.append(("%llm-run", f"timeout 120 {tools}/llm-run"))
-config.substitutions.append(("%mlir-opt", f"{config.llvm_tools_dir}/mlir-opt"))
+limit = "timeout 120" if config.llm_sanitize else "prlimit --as=8192000000 timeout 120"
+config.substitutions.append(("%llm-opt", f"{limit} {tools}/llm-opt"))
+config.substitutions.append(("%llm-import", f"{limit} {tools}/llm-import"))
+config.substitutions.append(("%mlir-opt", f"{limit} {config.llvm_tools_dir}/mlir-opt"))
 config.substitutions.append(("%plugin", os.path.join(config.llm_binary, "lib", "LLMPlugin.so")))
 config.substitutions.append(("%include", os.path.join(config.llm_source, "include")))
 config.substitutions.append(("%python", config.python))

@@ -176,17 +176,16 @@ private:
   /// `cf.assert` fails the call with its message.
   LogicalResult lowerAsserts(ModuleOp module) {
     ConstantEmitter constants(module);
-    WalkResult result = module.walk([&](cf::AssertOp op) {
+    SmallVector<cf::AssertOp> asserts;
+    module.walk([&](cf::AssertOp op) { asserts.push_back(op); });
+    for (cf::AssertOp op : asserts) {
       auto call =
           RuntimeCallBuilder::create(op->getParentOfType<func::FuncOp>());
-      if (!call || !isa<func::FuncOp>(op->getParentOp())) {
-        op.emitOpError("has no call to fail here");
-        return WalkResult::interrupt();
-      }
+      if (!call || !isa<func::FuncOp>(op->getParentOp()))
+        return op.emitOpError("has no call to fail here");
       lowerAssert(op, *call, constants);
-      return WalkResult::advance();
-    });
-    return failure(result.wasInterrupted());
+    }
+    return success();
   }
 
   void lowerAssert(cf::AssertOp op, const RuntimeCallBuilder &call,

@@ -170,8 +170,8 @@ def PlanWorkspace : Pass<"llm-plan-workspace", "::mlir::ModuleOp"> {
     `memref.alloc` and no `memref.dealloc`.
   }];
   let dependentDialects = [
-    "::mlir::arith::ArithDialect", "::mlir::LLVM::LLVMDialect",
-    "::mlir::memref::MemRefDialect"];
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::LLVM::LLVMDialect", "::mlir::memref::MemRefDialect"];
 }
 
 def PropagateStatus : Pass<"llm-propagate-status", "::mlir::ModuleOp"> {

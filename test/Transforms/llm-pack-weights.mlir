@@ -1,0 +1,70 @@
+// RUN: %llm-opt %s --llm-pack-weights --split-input-file | FileCheck %s
+
+#x = affine_map<(m, n, k) -> (m, k)>
+#w = affine_map<(m, n, k) -> (n, k)>
+#y = affine_map<(m, n, k) -> (m, n)>
+
+// The weight reaches its product through a private function. 40 rows take two
+// panels; the columns of the padding are cut off.
+
+// CHECK-LABEL: func private @linear
+// CHECK-SAME: %[[X:.*]]: tensor<?x64xf32>, %[[PANELS:.*]]: tensor<2x64x32xbf16>
+func.func private @linear(%x: tensor<?x64xf32>, %w: tensor<40x64xbf16>) -> tensor<?x40xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %rows = tensor.dim %x, %c0 : tensor<?x64xf32>
+  %empty = tensor.empty(%rows) : tensor<?x40xf32>
+  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x40xf32>) -> tensor<?x40xf32>
+  // CHECK: %[[PRODUCT:.*]] = linalg.generic {{.*}}["parallel", "parallel", "reduction", "parallel"]
+  // CHECK-SAME: ins(%[[X]], %[[PANELS]]
+  // CHECK-SAME: attrs = {llm.linear}
+  // CHECK: arith.extf
+  // CHECK: %[[PADDED:.*]] = tensor.collapse_shape %[[PRODUCT]] {{.*}} into tensor<?x64xf32>
+  // CHECK: tensor.extract_slice %[[PADDED]][0, 0] [%{{.*}}, 40] [1, 1]
+  // CHECK-NOT: linalg.matmul
+  %y = linalg.matmul indexing_maps = [#x, #w, #y]
+      ins(%x, %w : tensor<?x64xf32>, tensor<40x64xbf16>) outs(%init : tensor<?x40xf32>) -> tensor<?x40xf32>
+  return %y : tensor<?x40xf32>
+}
+
+// CHECK: func @packed
+// CHECK-SAME: tensor<2x64x32xbf16> {llm.weight = #llm.weight<["a"], panel_rows = 40>}
+func.func @packed(%x: tensor<?x64xf32>, %w: tensor<40x64xbf16> {llm.weight = #llm.weight<["a"]>}) -> tensor<?x40xf32> {
+  %y = call @linear(%x, %w) : (tensor<?x64xf32>, tensor<40x64xbf16>) -> tensor<?x40xf32>
+  return %y : tensor<?x40xf32>
+}
+
+// -----
+
+#x = affine_map<(m, n, k) -> (m, k)>
+#w = affine_map<(m, n, k) -> (n, k)>
+#y = affine_map<(m, n, k) -> (m, n)>
+
+// A weight with another use stays a matrix, and so does the parameter that it
+// is passed to.
+
+// CHECK-LABEL: func private @linear
+// CHECK-SAME: tensor<32x64xf32>
+func.func private @linear(%x: tensor<?x64xf32>, %w: tensor<32x64xf32>) -> tensor<?x32xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %rows = tensor.dim %x, %c0 : tensor<?x64xf32>
+  %empty = tensor.empty(%rows) : tensor<?x32xf32>
+  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x32xf32>) -> tensor<?x32xf32>
+  // CHECK: linalg.matmul
+  %y = linalg.matmul indexing_maps = [#x, #w, #y]
+      ins(%x, %w : tensor<?x64xf32>, tensor<32x64xf32>) outs(%init : tensor<?x32xf32>) -> tensor<?x32xf32>
+  return %y : tensor<?x32xf32>
+}
+
+// CHECK: func @other_use
+// CHECK-SAME: %[[W:.*]]: tensor<32x64xf32> {llm.weight = #llm.weight<["a"]>}
+// CHECK-SAME: tensor<32x64xf32> {llm.weight = #llm.weight<["b"]>}
+func.func @other_use(%x: tensor<?x64xf32>, %w: tensor<32x64xf32> {llm.weight = #llm.weight<["a"]>},
+                     %u: tensor<32x64xf32> {llm.weight = #llm.weight<["b"]>}) -> (tensor<?x32xf32>, tensor<?x32xf32>, f32) {
+  %c0 = arith.constant 0 : index
+  %y = call @linear(%x, %w) : (tensor<?x64xf32>, tensor<32x64xf32>) -> tensor<?x32xf32>
+  %z = call @linear(%x, %u) : (tensor<?x64xf32>, tensor<32x64xf32>) -> tensor<?x32xf32>
+  %element = tensor.extract %w[%c0, %c0] : tensor<32x64xf32>
+  return %y, %z, %element : tensor<?x32xf32>, tensor<?x32xf32>, f32
+}
