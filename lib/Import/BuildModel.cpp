@@ -1,0 +1,384 @@
+//===- BuildModel.cpp - A model file as an MLIR module --------------------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "llm/Import/BuildModel.h"
+
+#include "BuildModelOps.h"
+#include "BuildModelWeights.h"
+
+#include "llm/IR/LLM.h"
+#include "llm/Import/ModelFile.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/Verifier.h"
+#include "llvm/Support/JSON.h"
+
+#include <cmath>
+
+using namespace mlir;
+using namespace mlir::llm;
+
+namespace {
+
+struct Argument {
+  std::string name;
+  Type type;
+};
+
+/// The residual stream and the cache, as they pass from layer to layer.
+struct State {
+  Value stream, cache;
+};
+
+/// What all layers share of a step.
+struct StepValues {
+  Value step, positions;
+};
+
+class ModelBuilder {
+public:
+  ModelBuilder(ModuleOp module, const ModelConfig &config,
+               ArrayRef<WeightArgument> weights, const ImportOptions &options);
+
+  void buildLayer();
+  void buildEntry();
+
+private:
+  Type elementType(ElementKind kind);
+  RankedTensorType typeOf(const WeightArgument &weight);
+  func::FuncOp createFunction(StringRef name, ArrayRef<Argument> arguments,
+                              TypeRange results);
+
+  // The parts of @layer; `weights` are all of the layer's.
+  void attention(ActivationBuilder &b, State &state, StepValues values,
+                 Value layer, ValueRange weights);
+  Value attend(ActivationBuilder &b, Value queries, Value cache, Value at);
+  void feedForward(ActivationBuilder &b, State &state, ValueRange weights);
+
+  // The parts of @forward; `weights` are all of the model's.
+  void annotateEntry();
+  void nameInput(unsigned argument, StringRef name, StringRef dimension);
+  WeightAttr namesOf(const WeightArgument &weight);
+  StepValues beginStep(ActivationBuilder &b, State &state);
+  SmallVector<Value> layerNumbers(ActivationBuilder &b);
+  void callLayers(ActivationBuilder &b, State &state, StepValues values,
+                  ArrayRef<Value> numbers, ValueRange weights);
+  Value logits(ActivationBuilder &b, Value stream, ValueRange weights);
+
+  const ModelConfig &config;
+  RopePairing ropePairing;
+  ArrayRef<WeightArgument> weights;
+  OpBuilder builder;
+  Type weightType;
+  RankedTensorType idsType, streamType;
+  PagedKVCacheType cacheType;
+  func::FuncOp layer, entry;
+};
+
+/// Arguments of @layer and @forward; weights follow.
+enum LayerArgument { Stream, Cache, Step, Positions, Layer, NumLayerArguments };
+enum EntryArgument {
+  Tokens,
+  SeqIds,
+  CuSeqlens,
+  LogitRows,
+  EntryCache,
+  NumEntryArguments
+};
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Types and functions
+//===----------------------------------------------------------------------===//
+
+ModelBuilder::ModelBuilder(ModuleOp module, const ModelConfig &config,
+                           ArrayRef<WeightArgument> weights,
+                           const ImportOptions &options)
+    : config(config), ropePairing(config.adjacentRope ? RopePairing::Adjacent
+                                                      : RopePairing::Half),
+      weights(weights), builder(module.getBodyRegion()) {
+  constexpr int64_t dynamic = ShapedType::kDynamic;
+  weightType = elementType(options.weights);
+  idsType = RankedTensorType::get({dynamic}, builder.getI32Type());
+  streamType =
+      RankedTensorType::get({dynamic, config.hidden}, builder.getF32Type());
+  cacheType = PagedKVCacheType::get(elementType(options.cache), config.layers,
+                                    config.kvHeads, config.headDim);
+}
+
+Type ModelBuilder::elementType(ElementKind kind) {
+  switch (kind) {
+  case ElementKind::F32:
+    return builder.getF32Type();
+  case ElementKind::F16:
+    return builder.getF16Type();
+  case ElementKind::BF16:
+    return builder.getBF16Type();
+  }
+  llvm_unreachable("unknown element kind");
+}
+
+RankedTensorType ModelBuilder::typeOf(const WeightArgument &weight) {
+  Type element = weight.isNorm() ? builder.getF32Type() : weightType;
+  return RankedTensorType::get(weight.shape(), element);
+}
+
+func::FuncOp ModelBuilder::createFunction(StringRef name,
+                                          ArrayRef<Argument> arguments,
+                                          TypeRange results) {
+  auto nameLoc = [&](StringRef name) {
+    return NameLoc::get(builder.getStringAttr(name));
+  };
+  auto types = llvm::map_to_vector(
+      arguments, [](const Argument &argument) { return argument.type; });
+  auto function = func::FuncOp::create(builder, nameLoc(name), name,
+                                       builder.getFunctionType(types, results));
+  function.addEntryBlock();
+  for (auto [value, argument] :
+       llvm::zip_equal(function.getArguments(), arguments))
+    value.setLoc(nameLoc(argument.name));
+  return function;
+}
+
+//===----------------------------------------------------------------------===//
+// @layer
+//===----------------------------------------------------------------------===//
+
+void ModelBuilder::buildLayer() {
+  SmallVector<Argument> arguments = {{"x", streamType},
+                                     {"cache", cacheType},
+                                     {"step", builder.getType<KVStepType>()},
+                                     {"positions", idsType},
+                                     {"layer", builder.getIndexType()}};
+  for (const WeightArgument &weight : weightsOfLayer(weights, 0))
+    arguments.push_back({weight.role.str(), typeOf(weight)});
+  layer = createFunction("layer", arguments, {streamType, cacheType});
+  layer.setPrivate();
+  layer.setNoInline(true);
+
+  ValueRange values = layer.getArguments();
+  ValueRange layerWeights = values.drop_front(NumLayerArguments);
+  ActivationBuilder b(layer);
+  State state{values[Stream], values[Cache]};
+  b.setRowsOf(state.stream);
+  attention(b, state, {values[Step], values[Positions]}, values[Layer],
+            layerWeights);
+  feedForward(b, state, layerWeights);
+  func::ReturnOp::create(b, {state.stream, state.cache});
+}
+
+void ModelBuilder::attention(ActivationBuilder &b, State &state,
+                             StepValues values, Value layer,
+                             ValueRange weights) {
+  b.setPlace("layer.attn");
+  int64_t headDim = config.headDim, kvHeads = config.kvHeads;
+  int64_t firstKey = config.heads * headDim;
+  int64_t firstValue = firstKey + kvHeads * headDim;
+
+  Value normed = b.rmsNorm(state.stream, weights[AttnNorm], config.normEpsilon);
+  Value qkv = b.linear(normed, weights[QKV]);
+  Value q = b.heads(qkv, 0, config.heads, headDim);
+  Value k = b.heads(qkv, firstKey, kvHeads, headDim);
+  Value v = b.heads(qkv, firstValue, kvHeads, headDim);
+  q = RopeOp::create(b, q, values.positions, ropePairing,
+                     config.ropeInverseFrequencies);
+  k = RopeOp::create(b, k, values.positions, ropePairing,
+                     config.ropeInverseFrequencies);
+
+  Value at = AtLayerOp::create(b, values.step, layer);
+  state.cache = AppendKVOp::create(b, cacheType, state.cache, k, v, at,
+                                   /*block_size=*/nullptr,
+                                   /*max_seq_len=*/nullptr)
+                    .getResult();
+  Value mixed = b.joinHeads(attend(b, q, state.cache, at));
+  state.stream = b.addTo(state.stream, b.linear(mixed, weights[O]));
+}
+
+Value ModelBuilder::attend(ActivationBuilder &b, Value queries, Value cache,
+                           Value at) {
+  Attribute step = ExtraAttr::get(b.getContext(), Extra::Step);
+  double scale = 1.0 / std::sqrt(double(config.headDim));
+  return PagedAttentionOp::create(b, queries.getType(), /*lse=*/Type(), queries,
+                                  cache, at, b.getArrayAttr(step),
+                                  /*num_heads=*/nullptr, /*head_dim=*/nullptr,
+                                  b.getF32FloatAttr(scale),
+                                  /*softcap=*/nullptr, /*window=*/nullptr)
+      .getOutput();
+}
+
+void ModelBuilder::feedForward(ActivationBuilder &b, State &state,
+                               ValueRange weights) {
+  b.setPlace("layer.ffn");
+  Value normed = b.rmsNorm(state.stream, weights[FFNNorm], config.normEpsilon);
+  Value inner = b.gatedSilu(b.linear(normed, weights[GateUp]));
+  state.stream = b.addTo(state.stream, b.linear(inner, weights[Down]));
+}
+
+//===----------------------------------------------------------------------===//
+// @forward
+//===----------------------------------------------------------------------===//
+
+void ModelBuilder::buildEntry() {
+  SmallVector<Argument> arguments = {{"tokens", idsType},
+                                     {"seq_ids", idsType},
+                                     {"cu_seqlens", idsType},
+                                     {"logit_rows", idsType},
+                                     {"cache", cacheType}};
+  for (const WeightArgument &weight : weights)
+    arguments.push_back({weight.role.str(), typeOf(weight)});
+  auto logitsType = RankedTensorType::get({ShapedType::kDynamic, config.vocab},
+                                          builder.getF32Type());
+  entry = createFunction("forward", arguments, {logitsType, cacheType});
+  annotateEntry();
+
+  ValueRange values = entry.getArguments();
+  ValueRange modelWeights = values.drop_front(NumEntryArguments);
+  ActivationBuilder b(entry);
+  SmallVector<Value> numbers = layerNumbers(b);
+  State state{Value(), values[EntryCache]};
+  StepValues step = beginStep(b, state);
+  b.setPlace("embed");
+  state.stream = b.gatherRows(modelWeights.front(), values[Tokens]);
+  callLayers(b, state, step, numbers, modelWeights);
+  Value result = logits(b, state.stream, modelWeights);
+  func::ReturnOp::create(b, {result, state.cache});
+}
+
+void ModelBuilder::annotateEntry() {
+  nameInput(Tokens, "tokens", "T");
+  nameInput(SeqIds, "seq_ids", "B");
+  nameInput(CuSeqlens, "cu_seqlens", "B+1");
+  nameInput(LogitRows, "logit_rows", "R");
+  auto context = KVCacheConfigAttr::get(builder.getContext(), /*block_size=*/0,
+                                        config.context, /*max_sequences=*/0,
+                                        KVStrategy::Paged);
+  StringAttr logits = builder.getStringAttr("logits");
+  ArrayAttr logitDims =
+      builder.getStrArrayAttr({"R", std::to_string(config.vocab)});
+
+  entry.setArgAttr(Tokens, LLMDialect::kBelowAttr,
+                   builder.getI64IntegerAttr(config.vocab));
+  entry.setArgAttr(LogitRows, LLMDialect::kBelowAttr,
+                   builder.getStringAttr("T"));
+  entry.setArgAttr(EntryCache, LLMDialect::kNameAttr,
+                   builder.getStringAttr("cache"));
+  entry.setArgAttr(EntryCache, LLMDialect::kConfigAttr, context);
+  entry.setResultAttr(0, LLMDialect::kNameAttr, logits);
+  entry.setResultAttr(0, LLMDialect::kDimsAttr, logitDims);
+  for (auto [i, weight] : llvm::enumerate(weights))
+    entry.setArgAttr(NumEntryArguments + i, LLMDialect::kWeightAttr,
+                     namesOf(weight));
+}
+
+void ModelBuilder::nameInput(unsigned argument, StringRef name,
+                             StringRef dimension) {
+  entry.setArgAttr(argument, LLMDialect::kNameAttr,
+                   builder.getStringAttr(name));
+  entry.setArgAttr(argument, LLMDialect::kDimsAttr,
+                   builder.getStrArrayAttr(dimension));
+}
+
+WeightAttr ModelBuilder::namesOf(const WeightArgument &weight) {
+  auto names =
+      llvm::map_to_vector(weight.tensors, [&](const ExpectedTensor &tensor) {
+        return builder.getStringAttr(tensor.name);
+      });
+  return WeightAttr::get(builder.getContext(), names, /*axis=*/0,
+                         /*panel_rows=*/0);
+}
+
+StepValues ModelBuilder::beginStep(ActivationBuilder &b, State &state) {
+  b.setPlace("begin_step");
+  ValueRange values = entry.getArguments();
+  auto begin =
+      BeginStepOp::create(b, cacheType, b.getType<KVStepType>(), state.cache,
+                          values[SeqIds], values[CuSeqlens]);
+  Value positions = PositionsOp::create(b, idsType, begin.getStep());
+  // RoPE reads a position for each token.
+  CheckSizeOp::create(b, b.sizeOf(values[Tokens]), b.sizeOf(positions),
+                      "tokens, against the end of cu_seqlens");
+  state.cache = begin.getResult();
+  return {begin.getStep(), positions};
+}
+
+SmallVector<Value> ModelBuilder::layerNumbers(ActivationBuilder &b) {
+  return llvm::map_to_vector(llvm::seq(config.layers), [&](int64_t i) -> Value {
+    return arith::ConstantIndexOp::create(b, i);
+  });
+}
+
+void ModelBuilder::callLayers(ActivationBuilder &b, State &state,
+                              StepValues values, ArrayRef<Value> numbers,
+                              ValueRange weights) {
+  b.setPlace("layers");
+  for (auto [i, number] : llvm::enumerate(numbers)) {
+    SmallVector<Value> arguments = {state.stream, state.cache, values.step,
+                                    values.positions, number};
+    llvm::append_range(arguments, weightsOfLayer(weights, i));
+    auto call = func::CallOp::create(b, layer, arguments);
+    state = {call.getResult(0), call.getResult(1)};
+  }
+}
+
+Value ModelBuilder::logits(ActivationBuilder &b, Value stream,
+                           ValueRange weights) {
+  b.setPlace("head");
+  Value rows = b.gatherRows(stream, entry.getArgument(LogitRows));
+  Value normed =
+      b.rmsNorm(rows, weights[weights.size() - 2], config.normEpsilon);
+  return b.linear(normed, weights.back());
+}
+
+//===----------------------------------------------------------------------===//
+// The module
+//===----------------------------------------------------------------------===//
+
+/// What a host wants to know of the model, as JSON.
+static std::string metadata(const ModelConfig &config) {
+  llvm::json::Object object{
+      {"family", config.family},    {"vocab", config.vocab},
+      {"context", config.context},  {"layers", config.layers},
+      {"hidden", config.hidden},    {"heads", config.heads},
+      {"kv_heads", config.kvHeads}, {"head_dim", config.headDim},
+      {"ffn", config.ffn}};
+  return llvm::formatv("{0}", llvm::json::Value(std::move(object)));
+}
+
+static OwningOpRef<ModuleOp> createModule(MLIRContext &context,
+                                          const ModelConfig &config) {
+  context.loadDialect<LLMDialect, arith::ArithDialect, func::FuncDialect,
+                      linalg::LinalgDialect, math::MathDialect,
+                      tensor::TensorDialect>();
+  auto name = StringAttr::get(&context, config.family);
+  OwningOpRef<ModuleOp> module =
+      ModuleOp::create(NameLoc::get(name), name.getValue());
+  (*module)->setAttr(LLMDialect::kMetadataAttr,
+                     StringAttr::get(&context, metadata(config)));
+  return module;
+}
+
+llvm::Expected<OwningOpRef<ModuleOp>>
+mlir::llm::buildModel(MLIRContext &context, const ModelFile &model,
+                      const ImportOptions &options) {
+  const ModelConfig &config = model.config();
+  std::vector<WeightArgument> weights = listWeights(model);
+  if (llvm::Error error = checkWeights(model, weights))
+    return error;
+
+  OwningOpRef<ModuleOp> module = createModule(context, config);
+  ModelBuilder builder(*module, config, weights, options);
+  builder.buildLayer();
+  builder.buildEntry();
+  if (failed(verify(*module)))
+    return llvm::createStringError("the imported module does not verify");
+  return module;
+}

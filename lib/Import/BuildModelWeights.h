@@ -1,0 +1,60 @@
+//===- BuildModelWeights.h - The weights that a model needs -----*- C++ -*-===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_LIB_IMPORT_BUILDMODELWEIGHTS_H
+#define LLM_LIB_IMPORT_BUILDMODELWEIGHTS_H
+
+#include "llvm/ADT/ArrayRef.h"
+#include "llvm/ADT/SmallVector.h"
+#include "llvm/ADT/StringRef.h"
+#include "llvm/Support/Error.h"
+
+#include <string>
+#include <vector>
+
+namespace mlir::llm {
+
+class ModelFile;
+
+/// A tensor that the model file must have.
+struct ExpectedTensor {
+  std::string name;
+  llvm::SmallVector<int64_t, 2> shape;
+};
+
+/// A weight argument of the entry: tensors of the file, stacked along rows.
+struct WeightArgument {
+  llvm::StringLiteral role; ///< "embedding", "qkv", ...
+  llvm::SmallVector<ExpectedTensor, 3> tensors;
+
+  llvm::SmallVector<int64_t, 2> shape() const;
+  /// Norms are vectors and stay f32.
+  bool isNorm() const { return tensors.front().shape.size() == 1; }
+};
+
+/// The weights of one layer, in the order of @layer's arguments.
+enum LayerWeight { AttnNorm, QKV, O, FFNNorm, GateUp, Down, NumLayerWeights };
+
+/// Embedding, then `NumLayerWeights` for each layer, final norm, head. A tied
+/// head names the embedding once more.
+std::vector<WeightArgument> listWeights(const ModelFile &model);
+
+/// The weights of a layer among all, or the values of them.
+template <typename RangeT>
+RangeT weightsOfLayer(RangeT weights, int64_t layer) {
+  return weights.slice(1 + layer * NumLayerWeights, NumLayerWeights);
+}
+
+/// Fails unless the file has just these tensors, in these shapes. Lists all
+/// that differ.
+llvm::Error checkWeights(const ModelFile &model,
+                         llvm::ArrayRef<WeightArgument> weights);
+
+} // namespace mlir::llm
+
+#endif // LLM_LIB_IMPORT_BUILDMODELWEIGHTS_H

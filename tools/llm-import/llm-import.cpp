@@ -1,0 +1,63 @@
+//===- llm-import.cpp - A model file as an MLIR module --------------------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "llm/Import/BuildModel.h"
+#include "llm/Import/ModelFile.h"
+
+#include "mlir/IR/AsmState.h"
+#include "mlir/IR/MLIRContext.h"
+#include "llvm/Support/CommandLine.h"
+#include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/raw_ostream.h"
+
+namespace cl = llvm::cl;
+using namespace mlir::llm;
+
+static cl::OptionCategory category("llm-import options");
+static cl::opt<std::string> source(cl::Positional, cl::Required,
+                                   cl::desc("<model.gguf | directory>"),
+                                   cl::cat(category));
+static cl::opt<std::string> output("o", cl::init("-"), cl::value_desc("file"),
+                                   cl::desc("Where to write the module; "
+                                            "standard output by default"),
+                                   cl::cat(category));
+static cl::opt<ElementKind> weights(
+    "weights-as", cl::init(ElementKind::F32), cl::cat(category),
+    cl::desc("What linear layers hold and compute with:"),
+    cl::values(clEnumValN(ElementKind::F32, "f32", "the default"),
+               clEnumValN(ElementKind::BF16, "bf16", "half the memory")));
+static cl::opt<ElementKind> cache(
+    "cache-dtype", cl::init(ElementKind::F16), cl::cat(category),
+    cl::desc("What the KV cache holds:"),
+    cl::values(clEnumValN(ElementKind::F32, "f32", "exact"),
+               clEnumValN(ElementKind::F16, "f16", "the default"),
+               clEnumValN(ElementKind::BF16, "bf16", "the range of f32")));
+
+static llvm::Error run() {
+  auto model = ModelFile::open(source);
+  if (!model)
+    return model.takeError();
+  mlir::MLIRContext context;
+  auto module = buildModel(context, **model, {weights, cache});
+  if (!module)
+    return module.takeError();
+  return llvm::writeToOutput(output, [&](llvm::raw_ostream &os) {
+    (*module)->print(os, mlir::OpPrintingFlags().printNameLocAsPrefix());
+    return llvm::Error::success();
+  });
+}
+
+int main(int argc, char **argv) {
+  llvm::InitLLVM init(argc, argv);
+  cl::HideUnrelatedOptions(category);
+  if (!cl::ParseCommandLineOptions(argc, argv, "Model file to llm dialect\n",
+                                   &llvm::errs()))
+    return 2;
+  llvm::ExitOnError exitOnError("llm-import: error: ");
+  exitOnError(run());
+}
