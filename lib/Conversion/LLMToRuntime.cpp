@@ -250,6 +250,10 @@ void OpLowering::emit(Arguments &args, StringRef symbol, Operation *op) {
     if (result.getType().isIndex())
       loaded = arith::IndexCastOp::create(args.b, args.loc,
                                           args.b.getIndexType(), loaded);
+    else // ops not lowered yet know their operands by type
+      loaded = UnrealizedConversionCastOp::create(args.b, args.loc,
+                                                  result.getType(), loaded)
+                   .getResult(0);
     result.replaceAllUsesWith(loaded);
   }
   for (auto [result, buffer] : buffers)
@@ -385,6 +389,10 @@ void OpLowering::lowerOp(CallArgumentOp op) {
     result = buildBufferOfTensor(b, args.loc, cast<MemRefType>(op.getType()),
                                  element(getTensorStruct(context)));
   }
+  if (isOpaque(op.getType()))
+    result =
+        UnrealizedConversionCastOp::create(b, args.loc, op.getType(), result)
+            .getResult(0);
   op.replaceAllUsesWith(result);
   op.erase();
 }
@@ -501,6 +509,13 @@ private:
     replacer.recursivelyReplaceElementsIn(module, /*replaceAttrs=*/true,
                                           /*replaceLocs=*/false,
                                           /*replaceTypes=*/true);
+    module.walk([](UnrealizedConversionCastOp op) {
+      if (op.getNumOperands() != 1 ||
+          op.getOperand(0).getType() != op.getResult(0).getType())
+        return;
+      op.getResult(0).replaceAllUsesWith(op.getOperand(0));
+      op.erase();
+    });
   }
 };
 } // namespace
