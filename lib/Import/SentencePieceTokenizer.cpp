@@ -1,0 +1,152 @@
+//===- SentencePieceTokenizer.cpp - tokenizer.model -----------------------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "ImportError.h"
+#include "JSONFile.h"
+#include "JSONReader.h"
+#include "MappedFile.h"
+#include "TokenizerFormats.h"
+
+#include "llvm/ADT/SmallString.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/Path.h"
+
+#include <sentencepiece_processor.h>
+
+using namespace mlir::llm;
+using llvm::Error;
+using llvm::Expected;
+using llvm::StringRef;
+
+/// U+2581, which stands for a blank inside a piece.
+static constexpr StringRef blankMark = "\xe2\x96\x81";
+
+namespace {
+
+class SentencePieceTokenizer final : public Tokenizer {
+public:
+  static Expected<std::unique_ptr<Tokenizer>> open(StringRef directory);
+
+  int64_t vocabularySize() const override { return model.GetPieceSize(); }
+  std::vector<int32_t> encode(StringRef text) const override;
+  std::string decode(int32_t id, bool isFirst) const override;
+  std::optional<int32_t> specialId(StringRef text) const override;
+  std::optional<int32_t> bos() const override { return bosId; }
+  StringRef chatTemplate() const override { return templateText; }
+
+private:
+  Error readModel(StringRef path);
+  Error readConfig(StringRef path);
+  bool isSpecial(int32_t id) const {
+    return model.IsControl(id) || model.IsUnknown(id);
+  }
+
+  sentencepiece::SentencePieceProcessor model;
+  bool putsBlankFirst = false;
+  std::optional<int32_t> bosId;
+  std::string templateText;
+};
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Files
+//===----------------------------------------------------------------------===//
+
+Expected<std::unique_ptr<Tokenizer>>
+mlir::llm::openSentencePieceTokenizer(StringRef directory) {
+  return SentencePieceTokenizer::open(directory);
+}
+
+static std::string join(StringRef directory, StringRef file) {
+  llvm::SmallString<128> path(directory);
+  llvm::sys::path::append(path, file);
+  return path.str().str();
+}
+
+Expected<std::unique_ptr<Tokenizer>>
+SentencePieceTokenizer::open(StringRef directory) {
+  auto tokenizer = std::make_unique<SentencePieceTokenizer>();
+  if (Error error = tokenizer->readModel(join(directory, "tokenizer.model")))
+    return error;
+  std::string config = join(directory, "tokenizer_config.json");
+  if (llvm::sys::fs::exists(config))
+    if (Error error = tokenizer->readConfig(config))
+      return error;
+  return tokenizer;
+}
+
+Error SentencePieceTokenizer::readModel(StringRef path) {
+  Expected<MappedFile> file = MappedFile::open(path);
+  if (!file)
+    return file.takeError();
+  auto status = model.LoadFromSerializedProto(file->bytes());
+  if (!status.ok())
+    return importError(path, "invalid SentencePiece model: {0}",
+                       status.message());
+  if (model.bos_id() >= 0)
+    bosId = model.bos_id();
+  std::vector<std::string> pieces;
+  if (model.Encode("a", &pieces).ok() && !pieces.empty())
+    putsBlankFirst = StringRef(pieces.front()).starts_with(blankMark);
+  return Error::success();
+}
+
+/// tokenizer_config.json has what the model does not know.
+Error SentencePieceTokenizer::readConfig(StringRef path) {
+  Expected<llvm::json::Object> object = readJSON(path);
+  if (!object)
+    return object.takeError();
+  JSONReader config(path, *object);
+  if (!config.boolean("add_bos_token").value_or(true))
+    bosId = std::nullopt;
+  // A list of named templates is no template that we could recognise.
+  if (std::optional<StringRef> text = object->getString("chat_template"))
+    templateText = text->str();
+  return config.takeError();
+}
+
+//===----------------------------------------------------------------------===//
+// Text
+//===----------------------------------------------------------------------===//
+
+std::vector<int32_t> SentencePieceTokenizer::encode(StringRef text) const {
+  std::vector<int> ids;
+  // A loaded model encodes any text: there is no failure to hand on.
+  if (!model.Encode(text, &ids).ok())
+    ids.clear();
+  return ids;
+}
+
+/// The byte of a piece like <0x0A>.
+static char byteOf(StringRef piece) {
+  unsigned value = 0;
+  piece.drop_front(3).drop_back(1).getAsInteger(16, value);
+  return char(value);
+}
+
+std::string SentencePieceTokenizer::decode(int32_t id, bool isFirst) const {
+  if (id < 0 || id >= vocabularySize() || isSpecial(id) || model.IsUnused(id))
+    return "";
+  StringRef piece = model.IdToPiece(id);
+  if (model.IsByte(id))
+    return std::string(1, byteOf(piece));
+  if (isFirst && putsBlankFirst)
+    piece.consume_front(blankMark);
+  llvm::SmallVector<StringRef> words;
+  piece.split(words, blankMark);
+  return llvm::join(words, " ");
+}
+
+std::optional<int32_t> SentencePieceTokenizer::specialId(StringRef text) const {
+  int32_t id = model.PieceToId(text);
+  if (!isSpecial(id) || model.IdToPiece(id) != text)
+    return std::nullopt;
+  return id;
+}
