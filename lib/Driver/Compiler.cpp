@@ -66,8 +66,8 @@ translate(ModuleOp module, ::llvm::TargetMachine &machine) {
       function.addFnAttr("target-features", machine.getTargetFeatureString());
       function.addFnAttr("prefer-vector-width", "512");
     }
-  auto optimize = makeOptimizingTransformer(/*optLevel=*/3, /*sizeLevel=*/0,
-                                            &machine);
+  auto optimize =
+      makeOptimizingTransformer(/*optLevel=*/3, /*sizeLevel=*/0, &machine);
   if (auto error = optimize(translated.get()))
     return std::move(error);
   return ::llvm::orc::ThreadSafeModule(std::move(translated),
@@ -96,7 +96,9 @@ CompiledModel::compile(ModuleOp module) {
   std::string name = module.getSymName().value_or("model").str();
   if (auto error = lower(module))
     return std::move(error);
-  registerAllToLLVMIRTranslations(*module.getContext());
+  DialectRegistry registry;
+  registerAllToLLVMIRTranslations(registry);
+  module.getContext()->appendDialectRegistry(registry);
   auto target = createTargetBuilder();
   if (!target)
     return target.takeError();
