@@ -1,0 +1,329 @@
+//===- BuildModelTest.cpp - Modules of small checkpoints ------------------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Checkpoints are Hugging Face directories of zeros that the tests write, and
+// stories260K of the shared files.
+//
+//===----------------------------------------------------------------------===//
+
+#include "llm/Import/BuildModel.h"
+#include "llm/IR/LLM.h"
+#include "llm/Import/ModelFile.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/IR/MLIRContext.h"
+#include "mlir/IR/Verifier.h"
+#include "mlir/Parser/Parser.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/JSON.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+using namespace mlir;
+using namespace mlir::llm;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// A Llama of zeros: hidden 8, 2 query heads and 1 KV head of 4, ffn 6,
+/// vocabulary 10.
+struct Checkpoint {
+  explicit Checkpoint(int64_t layers, bool tied = true);
+
+  /// Writes config.json and model.safetensors.
+  void write(const fs::path &directory) const;
+
+  int64_t layers;
+  bool tied;
+  std::map<std::string, std::vector<int64_t>> tensors;
+};
+
+Checkpoint::Checkpoint(int64_t layers, bool tied) : layers(layers), tied(tied) {
+  tensors = {{"model.embed_tokens.weight", {10, 8}},
+             {"model.norm.weight", {8}}};
+  if (!tied)
+    tensors["lm_head.weight"] = {10, 8};
+  for (int64_t i = 0; i < layers; ++i) {
+    std::string prefix = "model.layers." + std::to_string(i) + ".";
+    tensors[prefix + "input_layernorm.weight"] = {8};
+    tensors[prefix + "self_attn.q_proj.weight"] = {8, 8};
+    tensors[prefix + "self_attn.k_proj.weight"] = {4, 8};
+    tensors[prefix + "self_attn.v_proj.weight"] = {4, 8};
+    tensors[prefix + "self_attn.o_proj.weight"] = {8, 8};
+    tensors[prefix + "post_attention_layernorm.weight"] = {8};
+    tensors[prefix + "mlp.gate_proj.weight"] = {6, 8};
+    tensors[prefix + "mlp.up_proj.weight"] = {6, 8};
+    tensors[prefix + "mlp.down_proj.weight"] = {8, 6};
+  }
+}
+
+std::string json(::llvm::json::Object object) {
+  return ::llvm::formatv("{0}", ::llvm::json::Value(std::move(object)));
+}
+
+void Checkpoint::write(const fs::path &directory) const {
+  fs::create_directories(directory);
+  std::ofstream(directory / "config.json") << json(::llvm::json::Object{
+      {"architectures", ::llvm::json::Array{"LlamaForCausalLM"}},
+      {"model_type", "llama"},
+      {"hidden_size", 8},
+      {"intermediate_size", 6},
+      {"num_hidden_layers", layers},
+      {"num_attention_heads", 2},
+      {"num_key_value_heads", 1},
+      {"head_dim", 4},
+      {"vocab_size", 10},
+      {"max_position_embeddings", 32},
+      {"rms_norm_eps", 1e-5},
+      {"rope_theta", 10000.0},
+      {"hidden_act", "silu"},
+      {"tie_word_embeddings", tied},
+      {"torch_dtype", "float32"}});
+
+  ::llvm::json::Object header;
+  int64_t end = 0;
+  for (const auto &[name, shape] : tensors) {
+    int64_t begin = end;
+    end += 4 * ShapedType::getNumElements(shape);
+    header[name] =
+        ::llvm::json::Object{{"dtype", "F32"},
+                             {"shape", ::llvm::json::Array(shape)},
+                             {"data_offsets", ::llvm::json::Array{begin, end}}};
+  }
+  std::string text = json(std::move(header));
+  uint64_t size = text.size();
+  std::ofstream file(directory / "model.safetensors", std::ios::binary);
+  file.write(reinterpret_cast<const char *>(&size), sizeof(size));
+  file << text << std::string(end, '\0');
+}
+
+class BuildModelTest : public ::testing::Test {
+protected:
+  void SetUp() override {
+    const auto *test = ::testing::UnitTest::GetInstance()->current_test_info();
+    directory =
+        fs::path(::testing::TempDir()) /
+        (std::string("llm-") + test->name() + "-" + std::to_string(::getpid()));
+  }
+  void TearDown() override { fs::remove_all(directory); }
+
+  /// The module of `source`; null, with `error`, if there is none.
+  OwningOpRef<ModuleOp> importModel(const fs::path &source,
+                                    ImportOptions options = {});
+  OwningOpRef<ModuleOp> importModel(const Checkpoint &checkpoint,
+                                    ImportOptions options = {}) {
+    checkpoint.write(directory);
+    return importModel(directory, options);
+  }
+
+  MLIRContext context;
+  fs::path directory;
+  std::string error;
+};
+
+OwningOpRef<ModuleOp> BuildModelTest::importModel(const fs::path &source,
+                                                  ImportOptions options) {
+  auto model = ModelFile::open(source.string());
+  if (!model) {
+    error = ::llvm::toString(model.takeError());
+    return nullptr;
+  }
+  auto module = buildModel(context, **model, options);
+  if (!module) {
+    error = ::llvm::toString(module.takeError());
+    return nullptr;
+  }
+  return std::move(*module);
+}
+
+func::FuncOp entryOf(ModuleOp module) {
+  return module.lookupSymbol<func::FuncOp>("forward");
+}
+
+func::FuncOp layerOf(ModuleOp module) {
+  return module.lookupSymbol<func::FuncOp>("layer");
+}
+
+/// The text of an op, a type or an attribute.
+template <typename T>
+std::string print(T printable) {
+  std::string text;
+  ::llvm::raw_string_ostream(text) << printable;
+  return text;
+}
+
+/// The names in the weight arguments of the entry, those of one argument
+/// joined by "+".
+std::vector<std::string> weightNames(func::FuncOp entry) {
+  std::vector<std::string> result;
+  for (unsigned i = 0; i < entry.getNumArguments(); ++i) {
+    auto weight =
+        entry.getArgAttrOfType<WeightAttr>(i, LLMDialect::kWeightAttr);
+    if (!weight)
+      continue;
+    EXPECT_EQ(weight.getAxis(), 0);
+    result.push_back(::llvm::join(
+        ::llvm::map_range(weight.getNames(),
+                          [](StringAttr name) { return name.getValue(); }),
+        "+"));
+  }
+  return result;
+}
+
+int64_t countOps(Operation *op) {
+  int64_t count = 0;
+  op->walk([&](Operation *) { ++count; });
+  return count;
+}
+
+} // namespace
+
+TEST_F(BuildModelTest, WeightsKeepTheSourcesNames) {
+  OwningOpRef<ModuleOp> module = importModel(Checkpoint(1));
+  ASSERT_TRUE(module) << error;
+  std::vector<std::string> expected = {
+      "model.embed_tokens.weight",
+      "model.layers.0.input_layernorm.weight",
+      "model.layers.0.self_attn.q_proj.weight+"
+      "model.layers.0.self_attn.k_proj.weight+"
+      "model.layers.0.self_attn.v_proj.weight",
+      "model.layers.0.self_attn.o_proj.weight",
+      "model.layers.0.post_attention_layernorm.weight",
+      "model.layers.0.mlp.gate_proj.weight+model.layers.0.mlp.up_proj.weight",
+      "model.layers.0.mlp.down_proj.weight",
+      "model.norm.weight",
+      "model.embed_tokens.weight"};
+  EXPECT_EQ(weightNames(entryOf(*module)), expected);
+}
+
+TEST_F(BuildModelTest, UntiedHeadHasItsOwnWeight) {
+  OwningOpRef<ModuleOp> module = importModel(Checkpoint(1, /*tied=*/false));
+  ASSERT_TRUE(module) << error;
+  EXPECT_EQ(weightNames(entryOf(*module)).back(), "lm_head.weight");
+}
+
+TEST_F(BuildModelTest, EntryDescribesItsArguments) {
+  OwningOpRef<ModuleOp> module = importModel(Checkpoint(1));
+  ASSERT_TRUE(module) << error;
+  func::FuncOp entry = entryOf(*module);
+  std::string arguments = print(entry.getArgAttrsAttr());
+  for (const char *expected :
+       {R"({llm.below = 10 : i64, llm.dims = ["T"], llm.name = "tokens"})",
+        R"({llm.dims = ["B"], llm.name = "seq_ids"})",
+        R"({llm.dims = ["B+1"], llm.name = "cu_seqlens"})",
+        R"({llm.below = "T", llm.dims = ["R"], llm.name = "logit_rows"})",
+        R"({llm.config = #llm.kv_cache_config<max_seq_len = 32>, )"
+        R"(llm.name = "cache"})"})
+    EXPECT_NE(arguments.find(expected), std::string::npos)
+        << arguments << " lacks " << expected;
+  EXPECT_EQ(print(entry.getResAttrsAttr()),
+            R"([{llm.dims = ["R", "10"], llm.name = "logits"}, {}])");
+}
+
+TEST_F(BuildModelTest, LayersAreCallsOfOneFunction) {
+  OwningOpRef<ModuleOp> module = importModel(Checkpoint(3));
+  ASSERT_TRUE(module) << error;
+  EXPECT_TRUE(layerOf(*module).isPrivate());
+  EXPECT_TRUE(layerOf(*module).getNoInline());
+  int64_t layer = 0;
+  for (auto call : entryOf(*module).getOps<func::CallOp>()) {
+    EXPECT_EQ(call.getCallee(), "layer");
+    EXPECT_EQ(getConstantIntValue(call.getOperand(4)), layer++);
+  }
+  EXPECT_EQ(layer, 3);
+}
+
+TEST_F(BuildModelTest, LayerCostsTwoOps) {
+  OwningOpRef<ModuleOp> two = importModel(Checkpoint(2));
+  OwningOpRef<ModuleOp> five = importModel(Checkpoint(5));
+  ASSERT_TRUE(two && five) << error;
+  EXPECT_EQ(countOps(*five), countOps(*two) + 3 * 2);
+}
+
+TEST_F(BuildModelTest, ResidualStreamIsWrittenInPlace) {
+  OwningOpRef<ModuleOp> module = importModel(Checkpoint(1));
+  ASSERT_TRUE(module) << error;
+  func::FuncOp layer = layerOf(*module);
+  Value stream = layer.getBody().front().getTerminator()->getOperand(0);
+  for (int adds = 0; adds < 2; ++adds) {
+    auto add = stream.getDefiningOp<linalg::GenericOp>();
+    ASSERT_TRUE(add);
+    stream = add.getDpsInits()[0];
+  }
+  EXPECT_EQ(stream, layer.getArgument(0));
+}
+
+TEST_F(BuildModelTest, OptionsChooseElementTypes) {
+  ImportOptions options{ElementKind::BF16, ElementKind::F32};
+  OwningOpRef<ModuleOp> module = importModel(Checkpoint(2), options);
+  ASSERT_TRUE(module) << error;
+  auto types = llvm::map_to_vector(layerOf(*module).getArgumentTypes(),
+                                   [](Type type) { return print(type); });
+  EXPECT_EQ(types[1], "!llm.paged_kv_cache<2x1x4xf32>");
+  EXPECT_EQ(types[5], "tensor<8xf32>") << "norms stay f32";
+  EXPECT_EQ(types[6], "tensor<16x8xbf16>");
+  EXPECT_EQ(types[10], "tensor<8x6xbf16>");
+}
+
+TEST_F(BuildModelTest, TextParsesAndVerifies) {
+  OwningOpRef<ModuleOp> module = importModel(Checkpoint(2));
+  ASSERT_TRUE(module) << error;
+  std::string text = print(*module);
+  auto parsed = parseSourceString<ModuleOp>(text, &context);
+  ASSERT_TRUE(parsed);
+  EXPECT_TRUE(succeeded(verify(*parsed)));
+  EXPECT_EQ(print(*parsed), text);
+}
+
+TEST_F(BuildModelTest, AllWrongTensorsAreListedAtOnce) {
+  Checkpoint checkpoint(2);
+  checkpoint.tensors.erase("model.norm.weight");
+  checkpoint.tensors.erase("model.layers.1.self_attn.k_proj.weight");
+  checkpoint.tensors["model.layers.0.mlp.down_proj.weight"] = {6, 8};
+  checkpoint.tensors["model.layers.0.self_attn.q_proj.bias"] = {8};
+  EXPECT_FALSE(importModel(checkpoint));
+  for (const char *expected :
+       {"missing tensor 'model.norm.weight' [8]",
+        "missing tensor 'model.layers.1.self_attn.k_proj.weight' [4, 8]",
+        "tensor 'model.layers.0.mlp.down_proj.weight' has shape [6, 8], "
+        "expected [8, 6]",
+        "unknown tensor 'model.layers.0.self_attn.q_proj.bias'"})
+    EXPECT_NE(error.find(expected), std::string::npos)
+        << error << "\nlacks " << expected;
+}
+
+TEST_F(BuildModelTest, IgnoredTensorsAreNotUnknown) {
+  Checkpoint checkpoint(1);
+  checkpoint.tensors["lm_head.weight"] = {10, 8};
+  checkpoint.tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = {2};
+  EXPECT_TRUE(importModel(checkpoint)) << error;
+}
+
+TEST_F(BuildModelTest, Stories260K) {
+  const char *shared = std::getenv("LLM_SHARED");
+  fs::path source =
+      fs::path(shared ? shared : LLM_DEFAULT_SHARED) / "models/stories260K";
+  if (!fs::exists(source))
+    GTEST_SKIP() << source << " is absent; set LLM_SHARED";
+  OwningOpRef<ModuleOp> module = importModel(source);
+  ASSERT_TRUE(module) << error;
+  func::FuncOp entry = entryOf(*module);
+  EXPECT_EQ(print(entry.getArgumentTypes()[4]),
+            "!llm.paged_kv_cache<5x4x8xf16>");
+  EXPECT_EQ(weightNames(entry).size(), 1u + 5 * 6 + 2);
+  auto ropes = layerOf(*module).getOps<RopeOp>();
+  ASSERT_FALSE(ropes.empty());
+  EXPECT_EQ((*ropes.begin()).getPairing(), RopePairing::Half);
+  EXPECT_EQ((*ropes.begin()).getInvFreq(),
+            ArrayRef<float>({1.0f, 0.1f, 0.01f, 0.001f}));
+}
