@@ -35,6 +35,7 @@ size_t mlir::llm::completeUTF8Length(StringRef text) {
 }
 
 void TextStream::write(StringRef bytes) {
+  empty &= bytes.empty();
   held += bytes;
   const size_t complete = completeUTF8Length(held);
   os << StringRef(held).take_front(complete);
@@ -43,7 +44,9 @@ void TextStream::write(StringRef bytes) {
 }
 
 void TextStream::finish() {
-  os << held << '\n';
+  if (!empty)
+    os << held << '\n';
   os.flush();
   held.clear();
+  empty = true;
 }

@@ -50,3 +50,12 @@ TEST(TextStreamTest, finishPrintsTheRest) {
   stream.finish();
   EXPECT_EQ(text, "a\xe2\x82\n");
 }
+
+TEST(TextStreamTest, noLineWithoutText) {
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  TextStream stream(os);
+  stream.write("");
+  stream.finish();
+  EXPECT_EQ(text, "");
+}

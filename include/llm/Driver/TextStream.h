@@ -24,14 +24,16 @@ size_t completeUTF8Length(::llvm::StringRef text);
 class TextStream {
 public:
   explicit TextStream(::llvm::raw_ostream &os) : os(os) {}
-  /// Prints what was held back, and ends the line.
-  void finish();
 
   void write(::llvm::StringRef bytes);
+
+  /// Prints what was held back, and ends the line if there is one.
+  void finish();
 
 private:
   ::llvm::raw_ostream &os;
   std::string held; ///< an incomplete character, at most 3 bytes
+  bool empty = true;
 };
 
 } // namespace mlir::llm
