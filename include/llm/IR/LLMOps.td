@@ -292,7 +292,7 @@ def LLM_PagedAttentionOp : LLM_ReadingOp<"paged_attention",
   let results = (outs LLM_FloatTensor:$output,
                       Optional<RankedTensorOf<[F32]>>:$lse);
   let assemblyFormat = [{
-    $query `,` $cache custom<Extras>($extras, type($extras), $extra_names)
+    $query `,` $cache `` custom<Extras>($extras, type($extras), $extra_names)
     attr-dict `:` type($query) `,` type($cache) `->` type($output)
     (`,` type($lse)^)?
   }];
@@ -333,7 +333,7 @@ def LLM_LookupKVOp : LLM_ReadingOp<"lookup_kv", "llm_rt_lookup_kv"> {
                        OptionalAttr<I32Attr>:$head_dim);
   let results = (outs LLM_FloatTensor:$key, LLM_FloatTensor:$value);
   let assemblyFormat = [{
-    $cache custom<Extras>($extras, type($extras), $extra_names) attr-dict `:`
+    $cache `` custom<Extras>($extras, type($extras), $extra_names) attr-dict `:`
     type($cache) `->` type($key) `,` type($value)
   }];
   let extraClassDeclaration = runtimeDeclaration # [{
