@@ -133,8 +133,7 @@ def LLM_WeightAttr : LLM_Attr<"Weight", "weight"> {
     DefaultValuedParameter<"int64_t", "0">:$axis,
     OptionalParameter<"int64_t", "rows of a packed matrix">:$panel_rows);
   let assemblyFormat = [{
-    `<` `[` $names `]` (`,` `axis` `=` $axis^)?
-        (`,` `panel_rows` `=` $panel_rows^)? `>`
+    `<` `[` $names `]` (`,` struct($axis, $panel_rows)^)? `>`
   }];
   let genVerifyDecl = 1;
 }

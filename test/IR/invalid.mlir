@@ -1,0 +1,573 @@
+// RUN: %llm-opt %s --split-input-file --verify-diagnostics
+
+//===----------------------------------------------------------------------===//
+// Creation and types
+//===----------------------------------------------------------------------===//
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @create_dynamic(%blocks: index) {
+  // expected-error @+1 {{expected a fully static cache type, got '!llm.paged_kv_cache<1x1x64xf16>'}}
+  %c = llm.create_kv_cache blocks(%blocks) : !kv
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16, block_size = 16, max_seq_len = 512, max_sequences = 4>
+func.func @create_paged_without_blocks() {
+  // expected-error @+1 {{expected a number of blocks with strategy paged}}
+  %c = llm.create_kv_cache : !kv
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16, block_size = 16, max_seq_len = 512, max_sequences = 4>
+func.func @create_static_with_blocks(%blocks: index) {
+  // expected-error @+1 {{expected no number of blocks with strategy static}}
+  %c = llm.create_kv_cache blocks(%blocks) {strategy = #llm.kv_strategy<static>} : !kv
+  return
+}
+
+// -----
+
+func.func @cast_to_a_handle(%c: !llm.paged_kv_cache) {
+  // expected-error @+1 {{cannot cast between a value and a handle, '!llm.paged_kv_cache' to '!llm.kv_handle'}}
+  %h = llm.cast_kv %c : !llm.paged_kv_cache -> !llm.kv_handle
+  return
+}
+
+// -----
+
+func.func @cast_to_other_layers(%c: !llm.paged_kv_cache<2x1x64xf16>) {
+  // expected-error @+1 {{no cache has both types, '!llm.paged_kv_cache<2x1x64xf16>' and '!llm.paged_kv_cache<3x1x64xf16>'}}
+  %other = llm.cast_kv %c : !llm.paged_kv_cache<2x1x64xf16> -> !llm.paged_kv_cache<3x1x64xf16>
+  return
+}
+
+// -----
+
+func.func @cast_to_other_elements(%c: !llm.paged_kv_cache<?x1x64xf16>) {
+  // expected-error @+1 {{no cache has both types}}
+  %other = llm.cast_kv %c : !llm.paged_kv_cache<?x1x64xf16> -> !llm.paged_kv_cache<?x1x64xf32>
+  return
+}
+
+// -----
+
+func.func @cast_to_a_window(%c: !llm.paged_kv_cache<2x1x64xf16>) {
+  // expected-error @+1 {{no cache has both types}}
+  %other = llm.cast_kv %c : !llm.paged_kv_cache<2x1x64xf16> -> !llm.paged_kv_cache<2x1x64xf16, window = 8>
+  return
+}
+
+// -----
+
+//===----------------------------------------------------------------------===//
+// Values and handles
+//===----------------------------------------------------------------------===//
+
+!handle = !llm.kv_handle<1x1x64xf16>
+func.func @handle_with_a_result(%h: !handle, %ids: tensor<4xi32>) {
+  // expected-error @+1 {{expected no cache result in handle form}}
+  %next = llm.release_kv %h, %ids : !handle, tensor<4xi32> -> !handle
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @value_without_a_result(%c: !kv, %ids: tensor<4xi32>) {
+  // expected-error @+1 {{expected the next version as a result}}
+  llm.release_kv %c, %ids : !kv, tensor<4xi32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @result_of_another_type(%c: !kv, %ids: tensor<4xi32>) {
+  // expected-error @+1 {{expected the next version to have type '!llm.paged_kv_cache<1x1x64xf16>', got '!llm.paged_kv_cache'}}
+  %next = llm.release_kv %c, %ids : !kv, tensor<4xi32> -> !llm.paged_kv_cache
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @begin_step_without_a_result(%c: !kv, %ids: tensor<4xi32>, %cu: tensor<5xi32>) {
+  // expected-error @+1 {{expected the next version as a result}}
+  %step = llm.begin_step %c, %ids, %cu : !kv, tensor<4xi32>, tensor<5xi32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @append_without_a_result(%c: !kv, %kv: tensor<4x1x1x64xf32>) {
+  // expected-error @+1 {{expected the next version as a result}}
+  llm.append_kv %c, %kv, %kv : !kv, tensor<4x1x1x64xf32>, tensor<4x1x1x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @fork_without_a_result(%c: !kv, %ids: tensor<4xi32>) {
+  // expected-error @+1 {{expected the next version as a result}}
+  llm.fork_kv %c, %ids, %ids, %ids : !kv, tensor<4xi32>, tensor<4xi32>, tensor<4xi32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @trim_without_a_result(%c: !kv, %ids: tensor<4xi32>) {
+  // expected-error @+1 {{expected the next version as a result}}
+  llm.trim_kv %c, %ids, %ids : !kv, tensor<4xi32>, tensor<4xi32>
+  return
+}
+
+// -----
+
+//===----------------------------------------------------------------------===//
+// Steps and sequences
+//===----------------------------------------------------------------------===//
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @begin_step_lengths(%c: !kv, %ids: tensor<4xi32>, %cu: tensor<4xi32>) {
+  // expected-error @+1 {{expected cu_seqlens to have 5 elements for 4 sequence ids, got 4}}
+  %next, %step = llm.begin_step %c, %ids, %cu : !kv, tensor<4xi32>, tensor<4xi32> -> !kv
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @fork_children(%c: !kv, %a: tensor<4xi32>, %b: tensor<3xi32>) {
+  // expected-error @+1 {{expected children to have 4 elements for 4 parents, got 3}}
+  %next = llm.fork_kv %c, %a, %b, %a : !kv, tensor<4xi32>, tensor<3xi32>, tensor<4xi32> -> !kv
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @fork_lengths(%c: !kv, %a: tensor<4xi32>, %b: tensor<3xi32>) {
+  // expected-error @+1 {{expected lengths to have 4 elements for 4 parents, got 3}}
+  %next = llm.fork_kv %c, %a, %a, %b : !kv, tensor<4xi32>, tensor<4xi32>, tensor<3xi32> -> !kv
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @trim_lengths(%c: !kv, %a: tensor<4xi32>, %b: tensor<3xi32>) {
+  // expected-error @+1 {{expected lengths to have 4 elements for 4 sequence ids, got 3}}
+  %next = llm.trim_kv %c, %a, %b : !kv, tensor<4xi32>, tensor<3xi32> -> !kv
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @number_of_lengths(%c: !kv, %ids: tensor<4xi32>) {
+  // expected-error @+1 {{expected the result to have 4 elements for 4 sequence ids, got 3}}
+  %lengths = llm.seq_lens %c, %ids : !kv, tensor<4xi32> -> tensor<3xi32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @number_of_tables(%c: !kv, %ids: tensor<4xi32>) {
+  // expected-error @+1 {{expected the result to have 4 elements for 4 sequence ids, got 3}}
+  %table = llm.block_table %c, %ids : !kv, tensor<4xi32> -> tensor<3x8xi32>
+  return
+}
+
+// -----
+
+func.func @number_of_statistics(%c: !llm.paged_kv_cache) {
+  // expected-error @+1 {{expected 12 statistics, got 'tensor<11xi64>'}}
+  %stats = llm.kv_stats %c : !llm.paged_kv_cache -> tensor<11xi64>
+  return
+}
+
+// -----
+
+//===----------------------------------------------------------------------===//
+// Append
+//===----------------------------------------------------------------------===//
+
+!kv = !llm.paged_kv_cache<2x1x64xf16>
+func.func private @append_padded_at_a_step(%c: !kv, %kv: tensor<4x1x1x64xf32>, %at: !llm.kv_step) {
+  // expected-error @+1 {{expected key to have rank 3 with a step, got 4}}
+  %next = llm.append_kv %c, %kv, %kv at %at : !kv, tensor<4x1x1x64xf32>, tensor<4x1x1x64xf32> -> !kv
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @append_ragged_without_a_step(%c: !kv, %kv: tensor<4x1x64xf32>) {
+  // expected-error @+1 {{expected key to have rank 4 without a step, got 3}}
+  %next = llm.append_kv %c, %kv, %kv : !kv, tensor<4x1x64xf32>, tensor<4x1x64xf32> -> !kv
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @append_two_types(%c: !kv, %k: tensor<4x1x1x64xf32>, %v: tensor<4x1x1x64xf16>) {
+  // expected-error @+1 {{expected key and value to have one type, got 'tensor<4x1x1x64xf32>' and 'tensor<4x1x1x64xf16>'}}
+  %next = llm.append_kv %c, %k, %v : !kv, tensor<4x1x1x64xf32>, tensor<4x1x1x64xf16> -> !kv
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<2x1x64xf16>
+func.func @append_to_which_layer(%c: !kv, %kv: tensor<4x1x1x64xf32>) {
+  // expected-error @+1 {{needs a step: without one the cache must have 1 layer, its type has 2}}
+  %next = llm.append_kv %c, %kv, %kv : !kv, tensor<4x1x1x64xf32>, tensor<4x1x1x64xf32> -> !kv
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x2x64xf16>
+func.func @append_heads(%c: !kv, %kv: tensor<4x1x3x64xf32>) {
+  // expected-error @+1 {{expected KV heads to match the cache type's 2, got 3}}
+  %next = llm.append_kv %c, %kv, %kv : !kv, tensor<4x1x3x64xf32>, tensor<4x1x3x64xf32> -> !kv
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x2x64xf16>
+func.func @append_head_dim(%c: !kv, %kv: tensor<4x1x2x32xf32>) {
+  // expected-error @+1 {{expected head_dim to match the cache type's 64, got 32}}
+  %next = llm.append_kv %c, %kv, %kv : !kv, tensor<4x1x2x32xf32>, tensor<4x1x2x32xf32> -> !kv
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16, block_size = 16>
+func.func @append_block_size(%c: !kv, %kv: tensor<4x1x1x64xf32>) {
+  // expected-error @+1 {{expected block_size to match the cache type's 16, got 32}}
+  %next = llm.append_kv %c, %kv, %kv {block_size = 32 : i32} : !kv, tensor<4x1x1x64xf32>, tensor<4x1x1x64xf32> -> !kv
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16, max_seq_len = 512>
+func.func @append_max_seq_len(%c: !kv, %kv: tensor<4x1x1x64xf32>) {
+  // expected-error @+1 {{expected max_seq_len to match the cache type's 512, got 4096}}
+  %next = llm.append_kv %c, %kv, %kv {max_seq_len = 4096 : i32} : !kv, tensor<4x1x1x64xf32>, tensor<4x1x1x64xf32> -> !kv
+  return
+}
+
+// -----
+
+//===----------------------------------------------------------------------===//
+// Optional operands
+//===----------------------------------------------------------------------===//
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func private @two_extras_without_names(%q: tensor<4x3x64xf32>, %c: !kv, %at: !llm.kv_step, %table: tensor<4x8xi32>) {
+  // expected-error @+1 {{expected extra_names for 2 optional operands}}
+  %o = "llm.paged_attention"(%q, %c, %at, %table) : (tensor<4x3x64xf32>, !kv, !llm.kv_step, tensor<4x8xi32>) -> tensor<4x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func private @too_many_names(%q: tensor<4x3x64xf32>, %c: !kv, %at: !llm.kv_step) {
+  // expected-error @+1 {{expected 1 extra_names, got 2}}
+  %o = "llm.paged_attention"(%q, %c, %at) {extra_names = [#llm.extra<step>, #llm.extra<block_indices>]} : (tensor<4x3x64xf32>, !kv, !llm.kv_step) -> tensor<4x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func private @one_name_twice(%c: !kv, %at: !llm.kv_step) {
+  // expected-error @+1 {{optional operand 'step' given twice}}
+  %k, %v = "llm.lookup_kv"(%c, %at, %at) {extra_names = [#llm.extra<step>, #llm.extra<step>]} : (!kv, !llm.kv_step, !llm.kv_step) -> (tensor<4x8x1x64xf16>, tensor<4x8x1x64xf16>)
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @wrong_step(%c: !kv, %table: tensor<4x8xi32>) {
+  // expected-error @+1 {{expected optional operand 'step' to be a KV step, got 'tensor<4x8xi32>'}}
+  %k, %v = "llm.lookup_kv"(%c, %table) {extra_names = [#llm.extra<step>]} : (!kv, tensor<4x8xi32>) -> (tensor<4x8x1x64xf16>, tensor<4x8x1x64xf16>)
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @wrong_blocks(%c: !kv, %table: tensor<4xi32>) {
+  // expected-error @+1 {{expected optional operand 'block_indices' to be a rank 2 tensor of i32, got 'tensor<4xi32>'}}
+  %k, %v = llm.lookup_kv %c blocks(%table : tensor<4xi32>) : !kv -> tensor<4x8x1x64xf16>, tensor<4x8x1x64xf16>
+  return
+}
+
+// -----
+
+//===----------------------------------------------------------------------===//
+// Attention
+//===----------------------------------------------------------------------===//
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @attend_ragged_without_a_step(%q: tensor<4x3x64xf32>, %c: !kv) {
+  // expected-error @+1 {{expected query to have rank 4 without a step, got 3}}
+  %o = llm.paged_attention %q, %c : tensor<4x3x64xf32>, !kv -> tensor<4x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @attend_result(%q: tensor<4x1x3x64xf32>, %c: !kv) {
+  // expected-error @+1 {{expected the result to have the query's type 'tensor<4x1x3x64xf32>', got 'tensor<4x1x3x64xf16>'}}
+  %o = llm.paged_attention %q, %c : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf16>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<2x1x64xf16>
+func.func @attend_at_which_layer(%q: tensor<4x1x3x64xf32>, %c: !kv) {
+  // expected-error @+1 {{needs a step: without one the cache must have 1 layer, its type has 2}}
+  %o = llm.paged_attention %q, %c : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @attend_num_heads(%q: tensor<4x1x3x64xf32>, %c: !kv) {
+  // expected-error @+1 {{expected num_heads to match the query's 3, got 4}}
+  %o = llm.paged_attention %q, %c {num_heads = 4 : i32} : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x2x64xf16>
+func.func @attend_groups(%q: tensor<4x1x3x64xf32>, %c: !kv) {
+  // expected-error @+1 {{expected the query heads to be a multiple of the cache type's 2 KV heads, got 3}}
+  %o = llm.paged_attention %q, %c : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @attend_query_dim(%q: tensor<4x1x3x32xf32>, %c: !kv) {
+  // expected-error @+1 {{expected head_dim to match the cache type's 64, got 32}}
+  %o = llm.paged_attention %q, %c : tensor<4x1x3x32xf32>, !kv -> tensor<4x1x3x32xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @attend_head_dim(%q: tensor<4x1x3x64xf32>, %c: !kv) {
+  // expected-error @+1 {{expected head_dim to match the cache type's 64, got 128}}
+  %o = llm.paged_attention %q, %c {head_dim = 128 : i32} : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @attend_lse(%q: tensor<4x1x3x64xf32>, %c: !kv) {
+  // expected-error @+1 {{expected lse to have type 'tensor<4x1x3xf32>', got 'tensor<4x3xf32>'}}
+  %o, %lse = llm.paged_attention %q, %c : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>, tensor<4x3xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @attend_softcap(%q: tensor<4x1x3x64xf32>, %c: !kv) {
+  // expected-error @+1 {{expected softcap to be positive, got 0}}
+  %o = llm.paged_attention %q, %c {softcap = 0.0 : f32} : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @attend_empty_window(%q: tensor<4x1x3x64xf32>, %c: !kv) {
+  // expected-error @+1 {{expected window to be at least 1, got 0}}
+  %o = llm.paged_attention %q, %c {window = 0 : i32} : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16, window = 128>
+func.func @attend_wider_window(%q: tensor<4x1x3x64xf32>, %c: !kv) {
+  // expected-error @+1 {{window may only narrow the cache type's 128, got 256}}
+  %o = llm.paged_attention %q, %c {window = 256 : i32} : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>
+  return
+}
+
+// -----
+
+//===----------------------------------------------------------------------===//
+// Lookup
+//===----------------------------------------------------------------------===//
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @lookup_rank(%c: !kv) {
+  // expected-error @+1 {{expected the result to have rank 4 without a step, got 3}}
+  %k, %v = llm.lookup_kv %c : !kv -> tensor<4x8x64xf16>, tensor<4x8x64xf16>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @lookup_two_types(%c: !kv) {
+  // expected-error @+1 {{expected K and V to have one type, got 'tensor<4x8x1x64xf16>' and 'tensor<4x9x1x64xf16>'}}
+  %k, %v = llm.lookup_kv %c : !kv -> tensor<4x8x1x64xf16>, tensor<4x9x1x64xf16>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @lookup_bound(%c: !kv) {
+  // expected-error @+1 {{expected the result's bound, heads and head_dim to be static, got 'tensor<4x?x1x64xf16>'}}
+  %k, %v = llm.lookup_kv %c : !kv -> tensor<4x?x1x64xf16>, tensor<4x?x1x64xf16>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @lookup_elements(%c: !kv) {
+  // expected-error @+1 {{expected the cache's element type 'f16', got 'f32'}}
+  %k, %v = llm.lookup_kv %c : !kv -> tensor<4x8x1x64xf32>, tensor<4x8x1x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<2x1x64xf16>
+func.func @lookup_at_which_layer(%c: !kv) {
+  // expected-error @+1 {{needs a step: without one the cache must have 1 layer, its type has 2}}
+  %k, %v = llm.lookup_kv %c : !kv -> tensor<4x8x1x64xf16>, tensor<4x8x1x64xf16>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @lookup_how_many_rows(%c: !kv) {
+  // expected-error @+1 {{expected a static number of rows without a step or block indices}}
+  %k, %v = llm.lookup_kv %c : !kv -> tensor<?x8x1x64xf16>, tensor<?x8x1x64xf16>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @lookup_heads(%c: !kv) {
+  // expected-error @+1 {{expected KV heads to match the cache type's 1, got 2}}
+  %k, %v = llm.lookup_kv %c : !kv -> tensor<4x8x2x64xf16>, tensor<4x8x2x64xf16>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @lookup_result_dim(%c: !kv) {
+  // expected-error @+1 {{expected head_dim to match the cache type's 64, got 32}}
+  %k, %v = llm.lookup_kv %c : !kv -> tensor<4x8x1x32xf16>, tensor<4x8x1x32xf16>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @lookup_num_heads(%c: !kv) {
+  // expected-error @+1 {{expected num_heads to match the cache type's 1, got 2}}
+  %k, %v = llm.lookup_kv %c {num_heads = 2 : i32} : !kv -> tensor<4x8x1x64xf16>, tensor<4x8x1x64xf16>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @lookup_head_dim(%c: !kv) {
+  // expected-error @+1 {{expected head_dim to match the cache type's 64, got 32}}
+  %k, %v = llm.lookup_kv %c {head_dim = 32 : i32} : !kv -> tensor<4x8x1x64xf16>, tensor<4x8x1x64xf16>
+  return
+}
+
+// -----
+
+//===----------------------------------------------------------------------===//
+// Rotary position embedding
+//===----------------------------------------------------------------------===//
+
+func.func @rope_odd(%x: tensor<4x3x5xf32>, %positions: tensor<4xi32>) {
+  // expected-error @+1 {{expected a static, even head_dim, got 'tensor<4x3x5xf32>'}}
+  %y = llm.rope %x, %positions {inv_freq = array<f32: 1.0, 0.01>, pairing = #llm.rope_pairing<half>} : tensor<4x3x5xf32>, tensor<4xi32>
+  return
+}
+
+// -----
+
+func.func @rope_dynamic(%x: tensor<4x3x?xf32>, %positions: tensor<4xi32>) {
+  // expected-error @+1 {{expected a static, even head_dim, got 'tensor<4x3x?xf32>'}}
+  %y = llm.rope %x, %positions {inv_freq = array<f32: 1.0, 0.01>, pairing = #llm.rope_pairing<half>} : tensor<4x3x?xf32>, tensor<4xi32>
+  return
+}
+
+// -----
+
+func.func @rope_frequencies(%x: tensor<4x3x8xf32>, %positions: tensor<4xi32>) {
+  // expected-error @+1 {{expected 4 inverse frequencies for head_dim 8, got 2}}
+  %y = llm.rope %x, %positions {inv_freq = array<f32: 1.0, 0.01>, pairing = #llm.rope_pairing<half>} : tensor<4x3x8xf32>, tensor<4xi32>
+  return
+}
+
+// -----
+
+func.func @rope_positions(%x: tensor<4x3x4xf32>, %positions: tensor<5xi32>) {
+  // expected-error @+1 {{expected positions to have 4 elements for 4 tokens, got 5}}
+  %y = llm.rope %x, %positions {inv_freq = array<f32: 1.0, 0.01>, pairing = #llm.rope_pairing<half>} : tensor<4x3x4xf32>, tensor<5xi32>
+  return
+}
+
+// -----
+
+//===----------------------------------------------------------------------===//
+// Arguments of the exported call
+//===----------------------------------------------------------------------===//
+
+func.func @buffer_of_a_cache() {
+  // expected-error @+1 {{expected argument kind cache to be a handle, got 'memref<4xf32>'}}
+  %c = llm.call_argument cache 0 : memref<4xf32>
+  return
+}
+
+// -----
+
+func.func @handle_of_an_input() {
+  // expected-error @+1 {{expected argument kind input to be a buffer, got '!llm.kv_handle'}}
+  %c = llm.call_argument input 0 : !llm.kv_handle
+  return
+}
