@@ -14,6 +14,7 @@
 #include "llm/Driver/RunOptions.h"
 #include "llm/Driver/RunReport.h"
 #include "llm/Driver/Session.h"
+#include "llm/Driver/TextFile.h"
 #include "llm/Driver/TextStream.h"
 
 #include "llvm/ADT/StringExtras.h"
@@ -36,22 +37,6 @@ static void print(Error error) {
   const std::string messages = llvm::toString(std::move(error));
   for (llvm::StringRef line : llvm::split(messages, '\n'))
     llvm::errs() << errorPrefix << line << '\n';
-}
-
-static Error writeFile(llvm::StringRef path,
-                       llvm::function_ref<Error(llvm::raw_ostream &)> write) {
-  std::error_code code;
-  llvm::raw_fd_ostream os(path, code);
-  if (!code) {
-    if (Error error = write(os))
-      return error;
-    os.close();
-    code = os.error();
-    os.clear_error();
-  }
-  if (code)
-    return llvm::createStringError(code, path + ": " + code.message());
-  return Error::success();
 }
 
 namespace {
@@ -78,16 +63,23 @@ private:
   Error startSession();
 
   Error tokenize();
+  Error runSession();
+  Error execute();
   Error generate();
   Error score();
   Error dumpLogits();
   Error finish();
 
-  void printResults();
+  void warnOfDroppedBytes() const;
+  void printResults() const;
+  void printSequenceErrors() const;
   std::string textOf(ArrayRef<int32_t> ids) const;
-  bool isStopToken(int32_t id) const;
-  bool streams() const { return inputs.size() == 1 && !options.forkAt; }
-  /// Rows of logits that a step of an evaluation may ask for.
+  GenerationOptions generationOptions(TextStream &stream) const;
+  /// Whether text appears as it is generated: there is one sequence of it.
+  bool streams() const {
+    return tokenizer && inputs.size() == 1 && !options.forkAt;
+  }
+  /// Rows of logits that a step of a score may ask for.
   int64_t scoreChunk() const;
 
   const RunOptions &options;
@@ -140,6 +132,17 @@ Error Run::open() {
   return chooseContext();
 }
 
+void Run::warnOfDroppedBytes() const {
+  const int64_t dropped = tokenizer ? tokenizer->numDroppedBytes() : 0;
+  if (dropped > 0)
+    llvm::errs() << prefix
+                 << llvm::formatv(
+                        "warning: {0} bytes of the text have no token "
+                        "and were dropped",
+                        dropped)
+                 << '\n';
+}
+
 Error Run::readInputs() {
   Expected<std::vector<TokenIds>> read =
       options.mode == RunMode::Score
@@ -148,6 +151,7 @@ Error Run::readInputs() {
   if (!read)
     return read.takeError();
   inputs = std::move(*read);
+  warnOfDroppedBytes();
   return Error::success();
 }
 
@@ -178,15 +182,10 @@ Error Run::startSession() {
 // Text
 //===----------------------------------------------------------------------===//
 
-bool Run::isStopToken(int32_t id) const {
-  return llvm::is_contained(file->config().eosIds, id);
-}
-
-/// What stands for generated ids on stdout: their text, or the ids themselves.
 std::string Run::textOf(ArrayRef<int32_t> ids) const {
   std::string text;
   for (int32_t id : ids)
-    if (tokenizer && !isStopToken(id))
+    if (tokenizer && !llvm::is_contained(file->config().eosIds, id))
       text += tokenizer->decode(id);
   return text;
 }
@@ -201,22 +200,24 @@ static std::string joined(ArrayRef<int32_t> ids) {
 //===----------------------------------------------------------------------===//
 
 Error Run::tokenize() {
+  if (Error error = openTokenizer())
+    return error;
   Expected<std::string> text = readFile(options.tokenizeFile);
   if (!text)
     return text.takeError();
   llvm::outs() << joined(tokenizer->encode(*text)) << '\n';
+  warnOfDroppedBytes();
   return Error::success();
 }
 
-void Run::printResults() {
+void Run::printResults() const {
   for (const SequenceReport &sequence : report.sequences)
     llvm::outs() << (tokenizer ? sequence.text : joined(sequence.result.ids))
                  << '\n';
   llvm::outs().flush();
 }
 
-Error Run::generate() {
-  TextStream stream(llvm::outs());
+GenerationOptions Run::generationOptions(TextStream &stream) const {
   GenerationOptions generation;
   generation.sampler = options.sampler;
   generation.maxNewTokens = options.maxNewTokens;
@@ -227,10 +228,15 @@ Error Run::generate() {
     generation.onToken = [&](int32_t, int32_t token) {
       stream.write(textOf(token));
     };
+  return generation;
+}
+
+Error Run::generate() {
+  TextStream stream(llvm::outs());
+  const GenerationOptions generation = generationOptions(stream);
   Expected<GenerationResult> result =
       Generator(*session, generation).run(inputs);
-  if (streams() && tokenizer)
-    stream.finish();
+  stream.finish();
   if (!result)
     return result.takeError();
   report.prefill = result->prefill;
@@ -239,7 +245,7 @@ Error Run::generate() {
     std::string text = textOf(sequence.ids);
     report.sequences.push_back({std::move(sequence), std::move(text)});
   }
-  if (!streams() || !tokenizer)
+  if (!streams())
     printResults();
   return Error::success();
 }
@@ -282,7 +288,15 @@ Error Run::dumpLogits() {
 // The whole
 //===----------------------------------------------------------------------===//
 
-/// Statistics, JSON, and what went wrong with single sequences.
+void Run::printSequenceErrors() const {
+  for (auto [id, sequence] : llvm::enumerate(report.sequences))
+    if (const SequenceResult &result = sequence.result; !result.error.empty())
+      llvm::errs() << errorPrefix
+                   << llvm::formatv("sequence {0} ended after {1} tokens: {2}",
+                                    id, result.ids.size(), result.error)
+                   << '\n';
+}
+
 Error Run::finish() {
   Expected<llm_kv_stats> stats = session->stats();
   if (!stats)
@@ -290,12 +304,7 @@ Error Run::finish() {
   report.cache = *stats;
   report.config = session->config();
   report.peakRSSBytes = peakRSSBytes();
-  for (auto [id, sequence] : llvm::enumerate(report.sequences))
-    if (const SequenceResult &result = sequence.result; !result.error.empty())
-      llvm::errs() << errorPrefix
-                   << llvm::formatv("sequence {0} ended after {1} tokens: {2}",
-                                    id, result.ids.size(), result.error)
-                   << '\n';
+  printSequenceErrors();
   printSummary(report, llvm::errs());
   if (options.jsonFile.empty())
     return Error::success();
@@ -305,15 +314,22 @@ Error Run::finish() {
   });
 }
 
-Expected<bool> Run::run() {
-  const Clock::time_point start = Clock::now();
-  if (options.mode == RunMode::Tokenize) {
-    if (Error error = openTokenizer())
-      return error;
-    if (Error error = tokenize())
-      return error;
-    return true;
+Error Run::execute() {
+  switch (options.mode) {
+  case RunMode::Generate:
+    return generate();
+  case RunMode::Score:
+    return score();
+  case RunMode::DumpLogits:
+    return dumpLogits();
+  case RunMode::Tokenize:
+    break;
   }
+  llvm_unreachable("needs no session");
+}
+
+Error Run::runSession() {
+  const Clock::time_point start = Clock::now();
   if (Error error = open())
     return error;
   if (Error error = readInputs())
@@ -321,12 +337,14 @@ Expected<bool> Run::run() {
   report.loadSeconds = secondsSince(start);
   if (Error error = startSession())
     return error;
-  Error error = options.mode == RunMode::Generate ? generate()
-                : options.mode == RunMode::Score  ? score()
-                                                  : dumpLogits();
-  if (error)
+  if (Error error = execute())
     return error;
-  if (Error error = finish())
+  return finish();
+}
+
+Expected<bool> Run::run() {
+  if (Error error =
+          options.mode == RunMode::Tokenize ? tokenize() : runSession())
     return error;
   return llvm::all_of(report.sequences, [](const SequenceReport &sequence) {
     return sequence.result.error.empty();

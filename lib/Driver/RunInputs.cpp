@@ -9,12 +9,12 @@
 #include "llm/Driver/RunInputs.h"
 
 #include "llm/Driver/Evaluation.h"
+#include "llm/Driver/TextFile.h"
 #include "llm/Import/ChatTemplate.h"
 
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FormatVariadic.h"
-#include "llvm/Support/MemoryBuffer.h"
 
 #include <algorithm>
 
@@ -22,14 +22,6 @@ using namespace mlir::llm;
 using llvm::Error;
 using llvm::Expected;
 using llvm::StringRef;
-
-Expected<std::string> mlir::llm::readFile(StringRef path) {
-  auto buffer = llvm::MemoryBuffer::getFile(path);
-  if (!buffer)
-    return llvm::createStringError(buffer.getError(),
-                                   path + ": " + buffer.getError().message());
-  return (*buffer)->getBuffer().str();
-}
 
 //===----------------------------------------------------------------------===//
 // Prompts

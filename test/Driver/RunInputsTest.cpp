@@ -126,10 +126,10 @@ TEST(RunInputsTest, badPath) {
   RunOptions options;
   options.promptsFile = "/nonexistent/prompts.txt";
   EXPECT_EQ(messageOf(readPrompts(options, &tokenizer)),
-            "/nonexistent/prompts.txt: No such file or directory");
+            "/nonexistent/prompts.txt: no such file or directory");
   options.scoreFile = "/nonexistent/text.txt";
   EXPECT_EQ(messageOf(readScoredText(options, tokenizer, 8)),
-            "/nonexistent/text.txt: No such file or directory");
+            "/nonexistent/text.txt: no such file or directory");
 }
 
 //===----------------------------------------------------------------------===//

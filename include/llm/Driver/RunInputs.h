@@ -20,8 +20,6 @@ namespace mlir::llm {
 
 using TokenIds = std::vector<int32_t>;
 
-::llvm::Expected<std::string> readFile(::llvm::StringRef path);
-
 /// The prompts of -p, --ids or --prompts. Only --ids does without a tokenizer;
 /// the others put a BOS first where the tokenizer wants one.
 ::llvm::Expected<std::vector<TokenIds>> readPrompts(const RunOptions &options,
