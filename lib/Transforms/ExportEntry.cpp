@@ -55,8 +55,7 @@ public:
     SmallVector<int32_t> symbols(type.getRank(), -1), adds(type.getRank(), 0);
     for (int64_t i = 0; dims && i < type.getRank(); ++i)
       if (failed(describeDim(name, type.getDimSize(i),
-                             dyn_cast<StringAttr>(dims[i]), symbols[i],
-                             adds[i])))
+                             cast<StringAttr>(dims[i]), symbols[i], adds[i])))
         return failure();
     NamedAttrList result;
     result.set("name", b.getStringAttr(name));
@@ -80,13 +79,9 @@ private:
   LogicalResult describeDim(StringRef name, int64_t size, StringAttr text,
                             int32_t &symbol, int32_t &add) {
     auto fail = [&](StringRef why) {
-      return function.emitOpError()
-             << "dimension "
-             << (text ? text.getValue() : StringRef("(not a string)"))
-             << " of '" << name << "' " << why;
+      return function.emitOpError() << "dimension " << text.getValue()
+                                    << " of '" << name << "' " << why;
     };
-    if (!text)
-      return fail("is not a string");
     int64_t number;
     if (!text.getValue().getAsInteger(10, number))
       return number == size ? success() : fail("differs from its type");

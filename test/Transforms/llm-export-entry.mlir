@@ -72,13 +72,6 @@ func.func @nameless(%x: tensor<?xf32> {llm.dims = ["+1"]}) {
 
 // -----
 
-// expected-error @+1 {{dimension (not a string) of 'arg0' is not a string}}
-func.func @not_a_string(%x: tensor<?xf32> {llm.dims = [1]}) {
-  return
-}
-
-// -----
-
 // expected-error @+1 {{'llm.below' of 'arg0' names the unknown dimension 'T'}}
 func.func @bound(%x: tensor<?xi32> {llm.below = "T"}) {
   return
