@@ -8,6 +8,7 @@ from tools import run, scratch, shared, smollm2
 # best of some attempts counts.
 PREFILL, DECODE = 100, 20
 ATTEMPTS = 3
+COMPILATIONS = 8
 
 
 @suite.check("speed-smollm2")
@@ -36,7 +37,7 @@ def compile_time() -> None:
         path = scratch() / "model"
         models[layers] = write_hugging_face(path, config, weights, "float16")
     best = dict.fromkeys(models, float("inf"))
-    for _ in range(ATTEMPTS):
+    for _ in range(COMPILATIONS):
         for layers, path in models.items():
             report = run(path, "--ids", "1,2,3", "-n", 1).report
             best[layers] = min(best[layers], report["compile_s"])
