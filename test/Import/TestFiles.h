@@ -42,6 +42,7 @@ protected:
 
   std::string write(const std::string &name, const std::string &bytes) const {
     fs::path path = directory / name;
+    fs::remove(path); // file systems flush what is cut to nothing and refilled
     std::ofstream(path, std::ios::binary) << bytes;
     return path.string();
   }
