@@ -29,14 +29,6 @@ using namespace mlir::llm;
 /// Handles and steps travel as i64.
 static bool isOpaque(Type type) { return isa<KVHandleType, KVStepType>(type); }
 
-/// Any strides: the runtime reads views in place.
-static MemRefType getViewType(RankedTensorType tensor) {
-  SmallVector<int64_t> strides(tensor.getRank(), ShapedType::kDynamic);
-  auto layout = StridedLayoutAttr::get(tensor.getContext(),
-                                       ShapedType::kDynamic, strides);
-  return MemRefType::get(tensor.getShape(), tensor.getElementType(), layout);
-}
-
 namespace {
 /// Lowers the ops of one function.
 class OpLowering {

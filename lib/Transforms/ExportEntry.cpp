@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "llm/Transforms/Passes.h"
+#include "llm/Transforms/RuntimeCall.h"
 
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/ControlFlow/IR/ControlFlow.h"
@@ -22,14 +23,6 @@ namespace mlir::llm {
 
 using namespace mlir;
 using namespace mlir::llm;
-
-/// Any strides: hosts pass views.
-static MemRefType getViewType(RankedTensorType tensor) {
-  SmallVector<int64_t> strides(tensor.getRank(), ShapedType::kDynamic);
-  auto layout = StridedLayoutAttr::get(tensor.getContext(),
-                                       ShapedType::kDynamic, strides);
-  return MemRefType::get(tensor.getShape(), tensor.getElementType(), layout);
-}
 
 namespace {
 /// Describes inputs and outputs of one entry; symbols ("T") get numbers.

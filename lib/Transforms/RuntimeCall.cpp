@@ -128,6 +128,13 @@ static Value finishBuffer(OpBuilder &b, Location loc, MemRefType type,
   return UnrealizedConversionCastOp::create(b, loc, type, result).getResult(0);
 }
 
+MemRefType mlir::llm::getViewType(RankedTensorType tensor) {
+  SmallVector<int64_t> strides(tensor.getRank(), ShapedType::kDynamic);
+  auto layout = StridedLayoutAttr::get(tensor.getContext(),
+                                       ShapedType::kDynamic, strides);
+  return MemRefType::get(tensor.getShape(), tensor.getElementType(), layout);
+}
+
 Value mlir::llm::buildBuffer(OpBuilder &b, Location loc, MemRefType type,
                              Value data, ValueRange dynamicSizes) {
   SmallVector<Value> sizes, strides(type.getRank());

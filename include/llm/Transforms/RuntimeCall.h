@@ -51,6 +51,8 @@ LLVM::LLVMStructType getTensorStruct(MLIRContext *context);
 /// The number of `type` in llm_dtype.
 int32_t getDTypeNumber(Type type);
 
+/// The buffer of a tensor that crosses the ABI: a view with any strides.
+MemRefType getViewType(RankedTensorType tensor);
 /// A buffer of `type` at `data` with an identity layout.
 Value buildBuffer(OpBuilder &b, Location loc, MemRefType type, Value data,
                   ValueRange dynamicSizes);
