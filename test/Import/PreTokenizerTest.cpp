@@ -54,6 +54,8 @@ TEST(PreTokenizerTest, KnowsUnicode) {
             (Pieces{"Za\u017c\u00f3\u0142\u0107", "\u3000", "\u3000", "x",
                     "\u0663"}));
   EXPECT_EQ(split("gpt-2", "\u00a0\u0085"), (Pieces{"\u00a0\u0085"}));
+  // No blank, though PCRE2's \s takes it for one.
+  EXPECT_EQ(split("gpt-2", " \u180e!"), (Pieces{" \u180e!"}));
 }
 
 TEST(PreTokenizerTest, MakesEachInvalidByteAPiece) {
