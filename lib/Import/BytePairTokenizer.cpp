@@ -16,7 +16,6 @@
 #include <mutex>
 
 using namespace mlir::llm;
-using llvm::ArrayRef;
 using llvm::Error;
 using llvm::Expected;
 using llvm::StringRef;

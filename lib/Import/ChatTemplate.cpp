@@ -11,7 +11,6 @@
 #include "llvm/ADT/STLExtras.h"
 
 using namespace mlir::llm;
-using llvm::Error;
 using llvm::Expected;
 using llvm::StringRef;
 

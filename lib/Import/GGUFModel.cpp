@@ -34,6 +34,7 @@ public:
 
 private:
   Error readConfig(const GGUF &header);
+  Error readEmbedding();
   Error readFrequencies(GGUFReader &reader);
 
   MappedFile file;
@@ -156,6 +157,16 @@ static std::vector<int32_t> readEosIds(GGUFReader &reader) {
   return ids;
 }
 
+/// The vocabulary has no field of its own that all files have.
+Error GGUFModel::readEmbedding() {
+  const TensorInfo *embedding = find(embeddingName);
+  if (!embedding || embedding->shape.size() != 2)
+    return importError(path(), "expected a matrix '{0}'", embeddingName);
+  modelConfig.vocab = embedding->shape[0];
+  modelConfig.tiedHead = !find(headName);
+  return Error::success();
+}
+
 Error GGUFModel::readConfig(const GGUF &header) {
   GGUFReader reader(header);
   checkArchitecture(reader);
@@ -169,11 +180,8 @@ Error GGUFModel::readConfig(const GGUF &header) {
   if (!headDim)
     return headDim.takeError();
   modelConfig.headDim = *headDim;
-  const TensorInfo *embedding = find(embeddingName);
-  if (!embedding || embedding->shape.size() != 2)
-    return importError(path(), "expected a matrix '{0}'", embeddingName);
-  modelConfig.vocab = embedding->shape[0];
-  modelConfig.tiedHead = !find(headName);
+  if (Error error = readEmbedding())
+    return error;
   if (Error error = checkConfig(path(), modelConfig))
     return error;
   if (Error error =

@@ -38,7 +38,7 @@ Expected<MappedFile> MappedFile::open(StringRef path) {
   if (!file)
     return importError(path, "{0}",
                        StringRef(llvm::toString(file.takeError())).lower());
-  llvm::scope_exit close([&] { fs::closeFile(*file); });
+  llvm::scope_exit close([&] { static_cast<void>(fs::closeFile(*file)); });
   Expected<fs::mapped_file_region> region = map(path, *file);
   if (!region)
     return region.takeError();

@@ -72,7 +72,8 @@ static Error checkRanges(StringRef path, const ModelConfig &config) {
     return importError(path,
                        "expected an even head dimension from 2 to {0}, got {1}",
                        largestHeadDim, config.headDim);
-  if (!(config.normEpsilon >= 0 && config.normEpsilon < 1))
+  if (std::isnan(config.normEpsilon) || config.normEpsilon < 0 ||
+      config.normEpsilon >= 1)
     return importError(path, "expected a norm epsilon from 0 to 1, got {0}",
                        config.normEpsilon);
   return Error::success();

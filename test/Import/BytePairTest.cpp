@@ -11,6 +11,8 @@
 #include "llm/Import/ChatTemplate.h"
 #include "llm/Import/Tokenizer.h"
 
+#include "llvm/ADT/StringExtras.h"
+
 using namespace mlir::llm;
 using namespace mlir::llm::test;
 using ::testing::EndsWith;
@@ -179,12 +181,17 @@ TEST_F(BytePairTest, RefusesOtherChatTemplates) {
             "unknown chat template, expected ChatML as in SmolLM2");
 }
 
-TEST_F(BytePairTest, NeedsTheTokensOfTheChatTemplate) {
+TEST_F(BytePairTest, KnowsTheChatTemplateHoweverItsLineFeedsAreWritten) {
   LLM_SKIP_WITHOUT(smolLM2(), "LLM_MODELS_DIR");
   auto real = llvm::cantFail(Tokenizer::open(smolLM2().string()));
-  GGUFWriter file = smallTokenizer();
-  file.set("tokenizer.chat_template", real->chatTemplate().str().c_str());
-  EXPECT_EQ(messageOf(applyChatTemplate(*read(file), "x")),
-            "the chat template needs the token '<|im_start|>', which the "
-            "tokenizer lacks");
+  llvm::SmallVector<llvm::StringRef> lines;
+  real->chatTemplate().split(lines, '\n');
+  ASSERT_GT(lines.size(), 1u);
+  for (const char *lineFeed : {"\n", "\\n"}) {
+    GGUFWriter file = smallTokenizer();
+    file.set("tokenizer.chat_template", llvm::join(lines, lineFeed).c_str());
+    EXPECT_EQ(messageOf(applyChatTemplate(*read(file), "x")),
+              "the chat template needs the token '<|im_start|>', which the "
+              "tokenizer lacks");
+  }
 }
