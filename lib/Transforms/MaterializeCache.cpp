@@ -41,7 +41,19 @@ struct MaterializeCache : llm::impl::MaterializeCacheBase<MaterializeCache> {
   }
 
 private:
+  /// A cache elsewhere would change its type without having an owner.
+  static LogicalResult checkModule(ModuleOp module) {
+    for (Operation &op : *module.getBody())
+      if (!isa<func::FuncOp>(op) &&
+          llvm::any_of(op.getRegions(), hasCacheInside))
+        return op.emitOpError("uses a cache in its region; only func.func in "
+                              "the module itself may");
+    return success();
+  }
+
   LogicalResult run(ModuleOp module) {
+    if (failed(checkModule(module)))
+      return failure();
     SmallVector<func::FuncOp> functions;
     for (auto function : module.getOps<func::FuncOp>())
       if (!function.isDeclaration())
@@ -66,11 +78,8 @@ private:
     Ownership ownership;
     ownership.strict = strict;
     ownership.insertDrops = stopAfter != "snapshot";
-    for (func::FuncOp function : functions) {
-      if (failed(separateHostObjects(function)))
-        return failure();
+    for (func::FuncOp function : functions)
       ownership.run(function);
-    }
     numSnapshots += ownership.numSnapshots;
     numDrops += ownership.numDrops;
     return failure(ownership.failed);

@@ -26,6 +26,9 @@ Use classify(OpOperand &use);
 /// Is this a parameter that the caller keeps?
 bool isBorrowed(BlockArgument parameter);
 
+/// Does an op inside take or make a cache?
+bool hasCacheInside(Region &region);
+
 /// Every cache value of a function, in program order.
 SmallVector<Value> collectCaches(func::FuncOp function);
 
@@ -33,7 +36,7 @@ SmallVector<Value> collectCaches(func::FuncOp function);
 /// what the other steps do not understand and at provable misuse of steps.
 LogicalResult normalize(func::FuncOp function);
 
-/// Step 2. Moves reads of a version in front of the op that consumes it.
+/// Step 2. Moves reads of a version in front of the ops that consume it.
 void scheduleReads(func::FuncOp function);
 
 /// Marks the parameters that a function only reads with `llm.borrowed`.
@@ -50,21 +53,22 @@ struct Ownership {
   void run(func::FuncOp function);
 
 private:
+  void separateHostObjects(func::FuncOp function);
   void own(Value version, Block *block);
   void endAt(Value version, Operation *last);
   void endInBranches(Value version, Operation *branches);
   void snapshotConsumers(Value version, Operation *within, Operation *keeper);
-  void snapshot(OpOperand &use, Operation *keeper);
+  void snapshot(OpOperand &use, StringRef why, Location loc, const Twine &note);
   void dropAfter(Value version, Operation *op);
   void drop(Value version, OpBuilder &b);
 };
 
 /// A public function's returned cache and the argument it is written back to.
-FailureOr<SmallVector<std::pair<unsigned, unsigned>>>
-getTiedResults(func::FuncOp function);
+using Tie = std::pair<unsigned, unsigned>;
+FailureOr<SmallVector<Tie>> getTiedResults(func::FuncOp function);
 
-/// Gives a tied result that may be another argument's object one of its own.
-LogicalResult separateHostObjects(func::FuncOp function);
+/// The ties whose version may be another argument's object.
+SmallVector<Tie> getForeignResults(func::FuncOp function);
 
 /// Step 5. Values become handles.
 LogicalResult convertToHandles(ModuleOp module);

@@ -104,13 +104,12 @@ LogicalResult materialize::inferBorrowedParameters(ModuleOp module) {
 // Public functions
 //===----------------------------------------------------------------------===//
 
-FailureOr<SmallVector<std::pair<unsigned, unsigned>>>
-materialize::getTiedResults(func::FuncOp function) {
+FailureOr<SmallVector<Tie>> materialize::getTiedResults(func::FuncOp function) {
   SmallVector<unsigned> arguments;
   for (auto [number, type] : llvm::enumerate(function.getArgumentTypes()))
     if (isCache(type))
       arguments.push_back(number);
-  SmallVector<std::pair<unsigned, unsigned>> ties;
+  SmallVector<Tie> ties;
   unsigned next = 0;
   for (auto [number, type] : llvm::enumerate(function.getResultTypes())) {
     if (!isCache(type))
@@ -142,7 +141,7 @@ materialize::getTiedResults(func::FuncOp function) {
 }
 
 /// Parameters whose object `version` may be, through ops, branches and loops.
-/// Calls may return any object that they are given.
+/// Calls may return any object that they are given to keep.
 static void collectObjects(Value version, llvm::DenseSet<Value> &seen,
                            llvm::SetVector<BlockArgument> &parameters) {
   if (!seen.insert(version).second)
@@ -166,9 +165,9 @@ static void collectObjects(Value version, llvm::DenseSet<Value> &seen,
     visit(loop.getInitArgs()[number]);
     visit(loop.getYieldedValues()[number]);
   } else if (isa<func::CallOp>(def)) {
-    for (Value operand : def->getOperands())
-      if (isCache(operand))
-        visit(operand);
+    for (OpOperand &operand : def->getOpOperands())
+      if (isCache(operand.get()) && classify(operand) == Use::Consume)
+        visit(operand.get());
   } else {
     for (Region &region : def->getRegions())
       if (!region.empty())
@@ -176,27 +175,21 @@ static void collectObjects(Value version, llvm::DenseSet<Value> &seen,
   }
 }
 
-LogicalResult materialize::separateHostObjects(func::FuncOp function) {
+SmallVector<Tie> materialize::getForeignResults(func::FuncOp function) {
   if (!function.isPublic())
-    return success();
+    return {};
   auto ties = getTiedResults(function);
-  if (failed(ties))
-    return failure();
+  assert(succeeded(ties) && "checked with the parameters");
   Operation *end = function.getBody().front().getTerminator();
-  for (auto [result, argument] : *ties) {
+  llvm::erase_if(*ties, [&](Tie tie) {
     llvm::DenseSet<Value> seen;
     llvm::SetVector<BlockArgument> objects;
-    collectObjects(end->getOperand(result), seen, objects);
-    bool mayBeAnother = llvm::any_of(objects, [&](BlockArgument object) {
-      return object.getArgNumber() != argument;
+    collectObjects(end->getOperand(tie.first), seen, objects);
+    return llvm::all_of(objects, [&](BlockArgument object) {
+      return object.getArgNumber() == tie.second;
     });
-    if (!mayBeAnother)
-      continue;
-    OpBuilder b(end);
-    end->setOperand(result, SnapshotKVOp::create(b, end->getLoc(),
-                                                 end->getOperand(result)));
-  }
-  return success();
+  });
+  return std::move(*ties);
 }
 
 //===----------------------------------------------------------------------===//
@@ -204,8 +197,7 @@ LogicalResult materialize::separateHostObjects(func::FuncOp function) {
 //===----------------------------------------------------------------------===//
 
 /// What a public function returned, its host's objects now hold.
-static void writeBack(func::FuncOp function,
-                      ArrayRef<std::pair<unsigned, unsigned>> ties) {
+static void writeBack(func::FuncOp function, ArrayRef<Tie> ties) {
   Operation *end = function.getBody().front().getTerminator();
   OpBuilder b(end);
   ::llvm::BitVector erased(end->getNumOperands());
@@ -254,9 +246,7 @@ static void replaceTypes(ModuleOp module) {
 }
 
 LogicalResult materialize::convertToHandles(ModuleOp module) {
-  SmallVector<
-      std::pair<func::FuncOp, SmallVector<std::pair<unsigned, unsigned>>>>
-      entries;
+  SmallVector<std::pair<func::FuncOp, SmallVector<Tie>>> entries;
   for (auto function : module.getOps<func::FuncOp>())
     if (function.isPublic() && !function.isDeclaration()) {
       auto ties = getTiedResults(function);

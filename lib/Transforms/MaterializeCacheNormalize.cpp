@@ -42,7 +42,7 @@ static bool touchesCache(Operation *op) {
          llvm::any_of(op->getResultTypes(), isCacheType);
 }
 
-static bool hasCacheInside(Region &region) {
+bool materialize::hasCacheInside(Region &region) {
   return region
       .walk([](Operation *op) {
         return touchesCache(op) ? WalkResult::interrupt()
@@ -117,7 +117,7 @@ static LogicalResult checkStructure(func::FuncOp function) {
   if (!function.getBody().hasOneBlock() && hasCacheInside(function.getBody()))
     return function.emitOpError("cache crosses unstructured control flow; run "
                                 "--lift-cf-to-scf first");
-  WalkResult result = function.walk([](Operation *op) {
+  WalkResult result = function.walk<WalkOrder::PreOrder>([](Operation *op) {
     return failed(checkOp(op)) ? WalkResult::interrupt()
                                : WalkResult::advance();
   });
@@ -189,6 +189,8 @@ static LogicalResult checkLineage(KVCacheInterface op) {
 
 static LogicalResult checkSteps(func::FuncOp function) {
   WalkResult result = function.walk([](KVCacheInterface op) {
+    if (op.isHandleForm())
+      return WalkResult::advance();
     return failed(checkLayer(op)) || failed(checkLineage(op))
                ? WalkResult::interrupt()
                : WalkResult::advance();
@@ -206,26 +208,38 @@ LogicalResult materialize::normalize(func::FuncOp function) {
 // Reads
 //===----------------------------------------------------------------------===//
 
-/// Are all operands of `read` there before `consumer`, in the same block?
-static bool canMoveBefore(Operation *read, Operation *consumer) {
+/// Are all operands of `read` there before `op`, in the same block?
+static bool canMoveBefore(Operation *read, Operation *op) {
   return llvm::all_of(read->getOperands(), [&](Value operand) {
     Operation *def = operand.getDefiningOp();
-    return !def || def->getBlock() != consumer->getBlock() ||
-           def->isBeforeInBlock(consumer);
+    return !def || def->getBlock() != op->getBlock() ||
+           def->isBeforeInBlock(op);
   });
 }
 
+/// The first op of the read's block that ends, itself or in its regions, the
+/// version, and that the read may precede.
+static Operation *findConsumer(KVCacheInterface read) {
+  Operation *first = read;
+  for (OpOperand &use : read.getCacheOperand().get().getUses()) {
+    if (classify(use) != Use::Consume)
+      continue;
+    Operation *op = read->getBlock()->findAncestorOpInBlock(*use.getOwner());
+    if (op && op->isBeforeInBlock(first) && canMoveBefore(read, op))
+      first = op;
+  }
+  return first;
+}
+
 void materialize::scheduleReads(func::FuncOp function) {
-  function.walk([](KVCacheInterface consumer) {
-    if (!consumer.isConsuming())
-      return;
-    for (Operation *user :
-         llvm::to_vector(consumer.getCacheOperand().get().getUsers())) {
-      auto read = dyn_cast<KVCacheInterface>(user);
-      if (read && !read.isConsuming() &&
-          user->getBlock() == consumer->getBlock() &&
-          consumer->isBeforeInBlock(user) && canMoveBefore(user, consumer))
-        user->moveBefore(consumer);
-    }
+  SmallVector<KVCacheInterface> reads;
+  function.walk([&](KVCacheInterface op) {
+    // Reads of a handle see what was written before them.
+    if (!op.isConsuming() && !op.isHandleForm())
+      reads.push_back(op);
   });
+  for (KVCacheInterface read : reads)
+    if (Operation *consumer = findConsumer(read);
+        consumer != read.getOperation())
+      read->moveBefore(consumer);
 }

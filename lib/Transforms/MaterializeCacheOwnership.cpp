@@ -71,19 +71,19 @@ SmallVector<Value> materialize::collectCaches(func::FuncOp function) {
 // Snapshots and drops
 //===----------------------------------------------------------------------===//
 
-/// `use` consumes a version that `keeper` still needs.
-void Ownership::snapshot(OpOperand &use, Operation *keeper) {
+/// `use` consumes a version that must stay; the note at `loc` says for whom.
+void Ownership::snapshot(OpOperand &use, StringRef why, Location loc,
+                         const Twine &note) {
   Operation *op = use.getOwner();
   if (strict) {
-    auto error = op->emitError("consumes a cache version that is still needed; "
-                               "use llm.snapshot_kv to keep both");
-    error.attachNote(keeper->getLoc()) << "the version is needed here";
+    auto error = op->emitError("consumes a cache version that ")
+                 << why << "; use llm.snapshot_kv to keep both";
+    error.attachNote(loc) << note;
     failed = true;
     return;
   }
-  op->emitRemark("takes a snapshot of its cache, which is still needed")
-          .attachNote(keeper->getLoc())
-      << "the version is needed here";
+  auto remark = op->emitRemark("takes a snapshot of its cache, which ") << why;
+  remark.attachNote(loc) << note;
   OpBuilder b(op);
   use.set(SnapshotKVOp::create(b, op->getLoc(), use.get()));
   ++numSnapshots;
@@ -93,7 +93,19 @@ void Ownership::snapshotConsumers(Value version, Operation *within,
                                   Operation *keeper) {
   for (OpOperand &use : llvm::make_early_inc_range(version.getUses()))
     if (within->isAncestor(use.getOwner()) && classify(use) == Use::Consume)
-      snapshot(use, keeper);
+      snapshot(use, "is still needed", keeper->getLoc(),
+               "the version is needed here");
+}
+
+/// Objects of the host are written one after the other: none may hold what
+/// another is to become.
+void Ownership::separateHostObjects(func::FuncOp function) {
+  Operation *end = function.getBody().front().getTerminator();
+  for (auto [result, argument] : getForeignResults(function))
+    snapshot(end->getOpOperand(result), "may be another argument's object",
+             function.getLoc(),
+             "result " + Twine(result) + " is tied to argument " +
+                 Twine(argument));
 }
 
 void Ownership::drop(Value version, OpBuilder &b) {
@@ -144,7 +156,8 @@ void Ownership::endAt(Value version, Operation *last) {
   if (!consumers.empty() && !isRead && !isUsedInside) {
     // One use takes the version, the others get a snapshot of it.
     for (OpOperand *use : ArrayRef(consumers).drop_back())
-      snapshot(*use, last);
+      snapshot(*use, "is still needed", last->getLoc(),
+               "the version is needed here");
     return;
   }
   snapshotConsumers(version, last, last);
@@ -173,6 +186,7 @@ void Ownership::own(Value version, Block *block) {
 }
 
 void Ownership::run(func::FuncOp function) {
+  separateHostObjects(function);
   for (Value version : collectCaches(function)) {
     auto parameter = dyn_cast<BlockArgument>(version);
     if (parameter && isBorrowed(parameter))
