@@ -42,7 +42,7 @@ struct HostCache {
 class PoolLock {
 public:
   PoolLock() = default;
-  PoolLock(PoolLock &&other) : pool_(std::move(other.pool_)) {}
+  PoolLock(PoolLock &&other) noexcept : pool_(std::move(other.pool_)) {}
   ~PoolLock();
   /// LLM_BUSY if another call has it, LLM_INTERNAL if the pool is poisoned.
   Status acquire(const std::shared_ptr<KVPool> &pool);

@@ -76,20 +76,20 @@ enum {
 typedef struct llm_error {
   uint32_t struct_size;
   llm_code code;
-  int32_t site;     ///< index into the program's sites, -1 outside a program
-  int32_t layer;    ///< layer concerned, -1 if none
-  int32_t sequence; ///< sequence id concerned, -1 if none
-  int32_t line;     ///< source line of the op, 0 if unknown
-  int32_t column;   ///< source column of the op, 0 if unknown
-  int32_t reserved; ///< zero
-  int64_t expected; ///< what was allowed or needed; meaning is in `message`
-  int64_t actual;   ///< what was found
-  const char *op;   ///< "llm.begin_step", or null outside a program
-  const char *file; ///< source file or location name ("layer.attn"), or null
+  int32_t site;      ///< index into the program's sites, -1 outside a program
+  int32_t layer;     ///< layer concerned, -1 if none
+  int32_t sequence;  ///< sequence id concerned, -1 if none
+  int32_t line;      ///< source line of the op, 0 if unknown
+  int32_t column;    ///< source column of the op, 0 if unknown
+  int32_t reserved;  ///< zero
+  int64_t expected;  ///< what was allowed or needed; meaning is in `message`
+  int64_t actual;    ///< what was found
+  const char *op;    ///< "llm.begin_step", or null outside a program
+  const char *file;  ///< source file or location name ("layer.attn"), or null
   char message[256]; ///< lower case, no full stop, both values in it
 } llm_error;
 #define LLM_ERROR_INIT                                                         \
-  { (uint32_t)sizeof(llm_error), LLM_OK, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, {0} }
+  {(uint32_t)sizeof(llm_error), LLM_OK, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, {0}}
 
 /// "out of blocks" for LLM_OUT_OF_BLOCKS, and so on; never null.
 LLM_API const char *llm_code_name(llm_code code);
@@ -137,15 +137,15 @@ enum {
 
 /// The static type of a cache: zero means "known only at run time" (`?`).
 typedef struct llm_kv_group_desc {
-  const char *name;       ///< the argument's name, for messages
+  const char *name; ///< the argument's name, for messages
   int32_t layers;
   int32_t kv_heads;
   int32_t head_dim;
-  llm_dtype dtype;        ///< element type, -1 for `?`
+  llm_dtype dtype; ///< element type, -1 for `?`
   int32_t block_size;
   int32_t max_sequences;
   int64_t max_seq_len;
-  int32_t window;         ///< a query at p sees (p - window, p]; 0 = no window
+  int32_t window; ///< a query at p sees (p - window, p]; 0 = no window
   llm_kv_strategy strategy;
   /// Defaults for what the type leaves open; zero: the library's defaults.
   int32_t default_block_size;
@@ -166,11 +166,11 @@ typedef struct llm_weight_desc {
   const char *const *names;
   int32_t num_names;
   int32_t axis;
-  llm_dtype dtype;   ///< what compiled code reads: LLM_F32 or LLM_BF16
+  llm_dtype dtype; ///< what compiled code reads: LLM_F32 or LLM_BF16
   llm_layout layout;
-  int32_t rank;      ///< logical rank, 1 or 2
-  int32_t reserved;  ///< zero
-  int64_t sizes[2];  ///< logical sizes after concatenation
+  int32_t rank;     ///< logical rank, 1 or 2
+  int32_t reserved; ///< zero
+  int64_t sizes[2]; ///< logical sizes after concatenation
 } llm_weight_desc;
 
 /// A tensor input or output. Dimension i is `sizes[i]` if that is >= 0, else
@@ -300,7 +300,7 @@ typedef struct llm_kv_config {
   int32_t window;        ///< 0: none
   int64_t max_seq_len;   ///< tokens a sequence may hold
   llm_kv_strategy strategy;
-  int32_t poison;        ///< nonzero: fill free blocks with NaN (tests)
+  int32_t poison; ///< nonzero: fill free blocks with NaN (tests)
   /// Blocks that sequences can use (the guard block comes on top).
   /// Paged: 0 means enough for every sequence; static: must be 0.
   int64_t num_blocks;
@@ -327,17 +327,17 @@ LLM_API llm_code llm_kv_snapshot(llm_kv_cache *cache, llm_kv_cache **copy,
 
 /// Statistics of the pool, in the order of `llm.kv_stats`'s result.
 typedef struct llm_kv_stats {
-  int64_t total_blocks;  ///< without the guard block
+  int64_t total_blocks; ///< without the guard block
   int64_t free_blocks;
-  int64_t live_blocks;   ///< referenced by some sequence of some version
-  int64_t pending_blocks;///< freed inside the running transaction
+  int64_t live_blocks;    ///< referenced by some sequence of some version
+  int64_t pending_blocks; ///< freed inside the running transaction
   int64_t peak_live_blocks;
-  int64_t block_bytes;   ///< bytes of one block over all layers, K and V
-  int64_t versions;      ///< live versions, the host's objects included
-  int64_t snapshots;     ///< snapshots ever taken
-  int64_t cow_blocks;    ///< blocks ever copied because they were shared
-  int64_t copied_bytes;  ///< bytes of K and V ever copied by copy-on-write
-  int64_t table_copies;  ///< block tables ever copied because they were shared
+  int64_t block_bytes;  ///< bytes of one block over all layers, K and V
+  int64_t versions;     ///< live versions, the host's objects included
+  int64_t snapshots;    ///< snapshots ever taken
+  int64_t cow_blocks;   ///< blocks ever copied because they were shared
+  int64_t copied_bytes; ///< bytes of K and V ever copied by copy-on-write
+  int64_t table_copies; ///< block tables ever copied because they were shared
   int64_t appended_tokens; ///< tokens ever committed to sequences
 } llm_kv_stats;
 #define LLM_KV_NUM_STATS 12
