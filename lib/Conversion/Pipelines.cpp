@@ -40,6 +40,7 @@ static void addCheck(OpPassManager &manager, StringRef after,
 static void addBufferization(OpPassManager &manager) {
   bufferization::OneShotBufferizePassOptions options;
   options.bufferizeFunctionBoundaries = true;
+  options.allowReturnAllocsFromLoops = true; // the arena outlives the turn
   options.functionBoundaryTypeConversion =
       bufferization::LayoutMapOption::IdentityLayoutMap;
   manager.addPass(bufferization::createEmptyTensorEliminationPass());
