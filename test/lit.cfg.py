@@ -23,6 +23,8 @@ limit = "timeout 120" if config.llm_sanitize else "prlimit --as=8192000000 timeo
 config.substitutions.append(("%llm-opt", f"{limit} {tools}/llm-opt"))
 config.substitutions.append(("%llm-import", f"{limit} {tools}/llm-import"))
 config.substitutions.append(("%mlir-opt", f"{limit} {config.llvm_tools_dir}/mlir-opt"))
+if not config.llm_sanitize:  # stock mlir-opt loads no sanitized library
+    config.available_features.add("plugin")
 config.substitutions.append(("%plugin", os.path.join(config.llm_binary, "lib", "LLMPlugin.so")))
 config.substitutions.append(("%include", os.path.join(config.llm_source, "include")))
 config.substitutions.append(("%examples", os.path.join(config.llm_source, "examples")))
