@@ -64,6 +64,7 @@ private:
   void feedForward(ActivationBuilder &b, State &state, ValueRange weights);
 
   // The parts of @forward; `weights` are all of the model's.
+  std::string entryWeightName(size_t number);
   void annotateEntry();
   void nameInput(unsigned argument, StringRef name, StringRef dimension);
   WeightAttr namesOf(const WeightArgument &weight);
@@ -233,8 +234,8 @@ void ModelBuilder::buildEntry() {
                                      {"cu_seqlens", idsType},
                                      {"logit_rows", idsType},
                                      {"cache", cacheType}};
-  for (const WeightArgument &weight : weights)
-    arguments.push_back({weight.role.str(), typeOf(weight)});
+  for (auto [i, weight] : llvm::enumerate(weights))
+    arguments.push_back({entryWeightName(i), typeOf(weight)});
   auto logitsType = RankedTensorType::get({ShapedType::kDynamic, config.vocab},
                                           builder.getF32Type());
   entry = createFunction("forward", arguments, {logitsType, cacheType});
@@ -251,6 +252,13 @@ void ModelBuilder::buildEntry() {
   callLayers(b, state, step, numbers, modelWeights);
   Value result = logits(b, state.stream, modelWeights);
   func::ReturnOp::create(b, {result, state.cache});
+}
+
+std::string ModelBuilder::entryWeightName(size_t number) {
+  StringRef role = weights[number].role;
+  if (number == 0 || number + 2 >= weights.size())
+    return role.str();
+  return llvm::formatv("layer{0}.{1}", (number - 1) / NumLayerWeights, role);
 }
 
 void ModelBuilder::annotateEntry() {

@@ -8,12 +8,13 @@
 
 #include "BuildModelWeights.h"
 
+#include "ImportError.h"
+
 #include "llm/Import/ModelFile.h"
 
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSet.h"
-#include "llvm/Support/FormatVariadic.h"
 
 using namespace mlir::llm;
 using llvm::ArrayRef;
@@ -30,6 +31,7 @@ llvm::SmallVector<int64_t, 2> WeightArgument::shape() const {
 // The list
 //===----------------------------------------------------------------------===//
 
+/// In the order of LayerWeight.
 static void appendLayer(std::vector<WeightArgument> &weights,
                         const ModelFile &model, int64_t layer) {
   const ModelConfig &config = model.config();
@@ -101,6 +103,7 @@ llvm::Error mlir::llm::checkWeights(const ModelFile &model,
       problems.push_back(llvm::formatv("unknown tensor '{0}'", tensor.name));
   if (problems.empty())
     return llvm::Error::success();
-  return llvm::createStringError("the tensors do not fit the model\n  " +
-                                 llvm::join(problems, "\n  "));
+  return importError(model.path(),
+                     "the tensors are not those of the configuration\n  {0}",
+                     llvm::join(problems, "\n  "));
 }

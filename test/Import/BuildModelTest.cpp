@@ -12,6 +12,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "llm/Import/BuildModel.h"
+
+#include "TestFiles.h"
+
 #include "llm/IR/LLM.h"
 #include "llm/Import/ModelFile.h"
 
@@ -20,18 +23,17 @@
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/IR/Verifier.h"
 #include "mlir/Parser/Parser.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
 
-#include <gtest/gtest.h>
-
-#include <filesystem>
-#include <fstream>
 #include <map>
 
 using namespace mlir;
 using namespace mlir::llm;
-namespace fs = std::filesystem;
+using namespace mlir::llm::test;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
 namespace {
 
@@ -40,8 +42,8 @@ namespace {
 struct Checkpoint {
   explicit Checkpoint(int64_t layers, bool tied = true);
 
-  /// Writes config.json and model.safetensors.
-  void write(const fs::path &directory) const;
+  std::string config() const;
+  std::string safetensors() const;
 
   int64_t layers;
   bool tied;
@@ -71,9 +73,8 @@ std::string json(::llvm::json::Object object) {
   return ::llvm::formatv("{0}", ::llvm::json::Value(std::move(object)));
 }
 
-void Checkpoint::write(const fs::path &directory) const {
-  fs::create_directories(directory);
-  std::ofstream(directory / "config.json") << json(::llvm::json::Object{
+std::string Checkpoint::config() const {
+  return json(::llvm::json::Object{
       {"architectures", ::llvm::json::Array{"LlamaForCausalLM"}},
       {"model_type", "llama"},
       {"hidden_size", 8},
@@ -89,7 +90,9 @@ void Checkpoint::write(const fs::path &directory) const {
       {"hidden_act", "silu"},
       {"tie_word_embeddings", tied},
       {"torch_dtype", "float32"}});
+}
 
+std::string Checkpoint::safetensors() const {
   ::llvm::json::Object header;
   int64_t end = 0;
   for (const auto &[name, shape] : tensors) {
@@ -102,32 +105,23 @@ void Checkpoint::write(const fs::path &directory) const {
   }
   std::string text = json(std::move(header));
   uint64_t size = text.size();
-  std::ofstream file(directory / "model.safetensors", std::ios::binary);
-  file.write(reinterpret_cast<const char *>(&size), sizeof(size));
-  file << text << std::string(end, '\0');
+  return std::string(reinterpret_cast<const char *>(&size), sizeof(size)) +
+         text + std::string(end, '\0');
 }
 
-class BuildModelTest : public ::testing::Test {
+class BuildModelTest : public FileTest {
 protected:
-  void SetUp() override {
-    const auto *test = ::testing::UnitTest::GetInstance()->current_test_info();
-    directory =
-        fs::path(::testing::TempDir()) /
-        (std::string("llm-") + test->name() + "-" + std::to_string(::getpid()));
-  }
-  void TearDown() override { fs::remove_all(directory); }
-
   /// The module of `source`; null, with `error`, if there is none.
   OwningOpRef<ModuleOp> importModel(const fs::path &source,
                                     ImportOptions options = {});
   OwningOpRef<ModuleOp> importModel(const Checkpoint &checkpoint,
                                     ImportOptions options = {}) {
-    checkpoint.write(directory);
+    write("config.json", checkpoint.config());
+    write("model.safetensors", checkpoint.safetensors());
     return importModel(directory, options);
   }
 
   MLIRContext context;
-  fs::path directory;
   std::string error;
 };
 
@@ -217,15 +211,17 @@ TEST_F(BuildModelTest, EntryDescribesItsArguments) {
   ASSERT_TRUE(module) << error;
   func::FuncOp entry = entryOf(*module);
   std::string arguments = print(entry.getArgAttrsAttr());
-  for (const char *expected :
-       {R"({llm.below = 10 : i64, llm.dims = ["T"], llm.name = "tokens"})",
-        R"({llm.dims = ["B"], llm.name = "seq_ids"})",
-        R"({llm.dims = ["B+1"], llm.name = "cu_seqlens"})",
-        R"({llm.below = "T", llm.dims = ["R"], llm.name = "logit_rows"})",
-        R"({llm.config = #llm.kv_cache_config<max_seq_len = 32>, )"
-        R"(llm.name = "cache"})"})
-    EXPECT_NE(arguments.find(expected), std::string::npos)
-        << arguments << " lacks " << expected;
+  EXPECT_THAT(
+      arguments,
+      AllOf(
+          HasSubstr(
+              R"({llm.below = 10 : i64, llm.dims = ["T"], llm.name = "tokens"})"),
+          HasSubstr(R"({llm.dims = ["B"], llm.name = "seq_ids"})"),
+          HasSubstr(R"({llm.dims = ["B+1"], llm.name = "cu_seqlens"})"),
+          HasSubstr(
+              R"({llm.below = "T", llm.dims = ["R"], llm.name = "logit_rows"})"),
+          HasSubstr(R"({llm.config = #llm.kv_cache_config<max_seq_len = 32>, )"
+                    R"(llm.name = "cache"})")));
   EXPECT_EQ(print(entry.getResAttrsAttr()),
             R"([{llm.dims = ["R", "10"], llm.name = "logits"}, {}])");
 }
@@ -278,11 +274,25 @@ TEST_F(BuildModelTest, OptionsChooseElementTypes) {
 TEST_F(BuildModelTest, TextParsesAndVerifies) {
   OwningOpRef<ModuleOp> module = importModel(Checkpoint(2));
   ASSERT_TRUE(module) << error;
-  std::string text = print(*module);
-  auto parsed = parseSourceString<ModuleOp>(text, &context);
+  std::string named;
+  ::llvm::raw_string_ostream os(named);
+  module->print(os, OpPrintingFlags().printNameLocAsPrefix());
+  EXPECT_THAT(named, HasSubstr("%layer1.gate_up: tensor<12x8xf32>"));
+  auto parsed = parseSourceString<ModuleOp>(named, &context);
   ASSERT_TRUE(parsed);
   EXPECT_TRUE(succeeded(verify(*parsed)));
-  EXPECT_EQ(print(*parsed), text);
+  EXPECT_EQ(print(*parsed), print(*module));
+}
+
+/// What an error at run time shows as its place.
+TEST_F(BuildModelTest, LocationsNameTheParts) {
+  OwningOpRef<ModuleOp> module = importModel(Checkpoint(1));
+  ASSERT_TRUE(module) << error;
+  auto placeOf = [&](auto ops) { return print((*ops.begin()).getLoc()); };
+  func::FuncOp entry = entryOf(*module), layer = layerOf(*module);
+  EXPECT_EQ(placeOf(entry.getOps<BeginStepOp>()), R"(loc("begin_step"))");
+  EXPECT_EQ(placeOf(layer.getOps<AppendKVOp>()), R"(loc("layer.attn"))");
+  EXPECT_EQ(placeOf(entry.getOps<linalg::MatmulOp>()), R"(loc("head"))");
 }
 
 TEST_F(BuildModelTest, AllWrongTensorsAreListedAtOnce) {
@@ -292,14 +302,15 @@ TEST_F(BuildModelTest, AllWrongTensorsAreListedAtOnce) {
   checkpoint.tensors["model.layers.0.mlp.down_proj.weight"] = {6, 8};
   checkpoint.tensors["model.layers.0.self_attn.q_proj.bias"] = {8};
   EXPECT_FALSE(importModel(checkpoint));
-  for (const char *expected :
-       {"missing tensor 'model.norm.weight' [8]",
-        "missing tensor 'model.layers.1.self_attn.k_proj.weight' [4, 8]",
-        "tensor 'model.layers.0.mlp.down_proj.weight' has shape [6, 8], "
-        "expected [8, 6]",
-        "unknown tensor 'model.layers.0.self_attn.q_proj.bias'"})
-    EXPECT_NE(error.find(expected), std::string::npos)
-        << error << "\nlacks " << expected;
+  EXPECT_EQ(
+      error,
+      directory.string() +
+          ": the tensors are not those of the configuration\n"
+          "  tensor 'model.layers.0.mlp.down_proj.weight' has shape [6, 8], "
+          "expected [8, 6]\n"
+          "  missing tensor 'model.layers.1.self_attn.k_proj.weight' [4, 8]\n"
+          "  missing tensor 'model.norm.weight' [8]\n"
+          "  unknown tensor 'model.layers.0.self_attn.q_proj.bias'");
 }
 
 TEST_F(BuildModelTest, IgnoredTensorsAreNotUnknown) {
@@ -310,9 +321,7 @@ TEST_F(BuildModelTest, IgnoredTensorsAreNotUnknown) {
 }
 
 TEST_F(BuildModelTest, Stories260K) {
-  const char *shared = std::getenv("LLM_SHARED");
-  fs::path source =
-      fs::path(shared ? shared : LLM_DEFAULT_SHARED) / "models/stories260K";
+  fs::path source = sharedFiles() / "models/stories260K";
   if (!fs::exists(source))
     GTEST_SKIP() << source << " is absent; set LLM_SHARED";
   OwningOpRef<ModuleOp> module = importModel(source);
@@ -321,9 +330,7 @@ TEST_F(BuildModelTest, Stories260K) {
   EXPECT_EQ(print(entry.getArgumentTypes()[4]),
             "!llm.paged_kv_cache<5x4x8xf16>");
   EXPECT_EQ(weightNames(entry).size(), 1u + 5 * 6 + 2);
-  auto ropes = layerOf(*module).getOps<RopeOp>();
-  ASSERT_FALSE(ropes.empty());
-  EXPECT_EQ((*ropes.begin()).getPairing(), RopePairing::Half);
-  EXPECT_EQ((*ropes.begin()).getInvFreq(),
-            ArrayRef<float>({1.0f, 0.1f, 0.01f, 0.001f}));
+  RopeOp rope = *layerOf(*module).getOps<RopeOp>().begin();
+  EXPECT_EQ(rope.getPairing(), RopePairing::Half);
+  EXPECT_EQ(rope.getInvFreq(), ArrayRef<float>({1.0f, 0.1f, 0.01f, 0.001f}));
 }

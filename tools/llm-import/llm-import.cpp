@@ -9,34 +9,31 @@
 #include "llm/Import/BuildModel.h"
 #include "llm/Import/ModelFile.h"
 
-#include "mlir/IR/AsmState.h"
 #include "mlir/IR/MLIRContext.h"
 #include "llvm/Support/CommandLine.h"
-#include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/raw_ostream.h"
 
 namespace cl = llvm::cl;
 using namespace mlir::llm;
 
-static cl::OptionCategory category("llm-import options");
+static cl::OptionCategory category("Options");
 static cl::opt<std::string> source(cl::Positional, cl::Required,
-                                   cl::desc("<model.gguf | directory>"),
-                                   cl::cat(category));
+                                   cl::desc("<model.gguf | directory>"));
 static cl::opt<std::string> output("o", cl::init("-"), cl::value_desc("file"),
-                                   cl::desc("Where to write the module; "
-                                            "standard output by default"),
+                                   cl::desc("Where the module goes (default: "
+                                            "standard output)"),
                                    cl::cat(category));
-static cl::opt<ElementKind> weights(
-    "weights-as", cl::init(ElementKind::F32), cl::cat(category),
-    cl::desc("What linear layers hold and compute with:"),
-    cl::values(clEnumValN(ElementKind::F32, "f32", "the default"),
-               clEnumValN(ElementKind::BF16, "bf16", "half the memory")));
-static cl::opt<ElementKind> cache(
-    "cache-dtype", cl::init(ElementKind::F16), cl::cat(category),
-    cl::desc("What the KV cache holds:"),
-    cl::values(clEnumValN(ElementKind::F32, "f32", "exact"),
-               clEnumValN(ElementKind::F16, "f16", "the default"),
-               clEnumValN(ElementKind::BF16, "bf16", "the range of f32")));
+static cl::opt<ElementKind>
+    weights("weights-as", cl::init(ElementKind::F32), cl::cat(category),
+            cl::desc("What weight matrices hold when the model runs"),
+            cl::values(clEnumValN(ElementKind::F32, "f32", "(default)"),
+                       clEnumValN(ElementKind::BF16, "bf16", "")));
+static cl::opt<ElementKind>
+    cache("cache-dtype", cl::init(ElementKind::F16), cl::cat(category),
+          cl::desc("What the KV cache holds"),
+          cl::values(clEnumValN(ElementKind::F32, "f32", ""),
+                     clEnumValN(ElementKind::F16, "f16", "(default)"),
+                     clEnumValN(ElementKind::BF16, "bf16", "")));
 
 static llvm::Error run() {
   auto model = ModelFile::open(source);
@@ -53,10 +50,10 @@ static llvm::Error run() {
 }
 
 int main(int argc, char **argv) {
-  llvm::InitLLVM init(argc, argv);
   cl::HideUnrelatedOptions(category);
-  if (!cl::ParseCommandLineOptions(argc, argv, "Model file to llm dialect\n",
-                                   &llvm::errs()))
+  const char *overview = "A model (GGUF file or Hugging Face directory) as a "
+                         "module of the llm dialect; weights stay in the file";
+  if (!cl::ParseCommandLineOptions(argc, argv, overview, &llvm::errs()))
     return 2;
   llvm::ExitOnError exitOnError("llm-import: error: ");
   exitOnError(run());
