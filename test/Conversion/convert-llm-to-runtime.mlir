@@ -1,0 +1,95 @@
+// RUN: %llm-opt %s --convert-llm-to-runtime --split-input-file --verify-diagnostics | FileCheck %s
+
+!handle = !llm.kv_handle<2x1x4xf32>
+
+// Every function takes the call; handles and steps are i64.
+
+// CHECK-LABEL: func private @step
+// CHECK-SAME: %[[CALL:[a-z0-9]+]]: !llvm.ptr, %[[KV:[a-z0-9]+]]: i64, %[[IDS:[a-z0-9]+]]: tensor<?xi32>
+// CHECK-SAME: -> i64
+func.func private @step(%c: !handle, %ids: tensor<?xi32>, %cu: tensor<?xi32>) -> !llm.kv_step {
+  // CHECK: %[[VIEW:.*]] = bufferization.to_buffer %[[IDS]] read_only : tensor<?xi32> to memref<?xi32, strided<[?], offset: ?>>
+  // CHECK: call @llm_rt_begin_step(%[[CALL]], %{{.*}}, %[[KV]], %{{.*}}, %{{.*}}, %[[SLOT:[0-9]+]]) {llm.op = "llm.begin_step"}
+  // CHECK: %[[STEP:.*]] = llvm.load %[[SLOT]] : !llvm.ptr -> i64
+  %step = llm.begin_step %c, %ids, %cu : !handle, tensor<?xi32>, tensor<?xi32>
+  // CHECK: return %[[STEP]] : i64
+  return %step : !llm.kv_step
+}
+
+// The size of a result that only the runtime knows is asked for first.
+
+// CHECK-LABEL: func private @positions
+func.func private @positions(%step: !llm.kv_step) -> tensor<?xi32> {
+  // CHECK: call @llm_rt_step_size({{.*}}) {llm.op = "llm.positions"}
+  // CHECK: %[[BUFFER:.*]] = memref.alloc(%{{.*}}) : memref<?xi32>
+  // CHECK: call @llm_rt_positions(
+  // CHECK: bufferization.to_tensor %[[BUFFER]] restrict writable
+  %positions = llm.positions %step : tensor<?xi32>
+  return %positions : tensor<?xi32>
+}
+
+// Absent operands are 0 or null.
+
+// CHECK-LABEL: func private @attend
+// CHECK-SAME: %[[CALL:[a-z0-9]+]]: !llvm.ptr, %[[Q:[a-z0-9]+]]: tensor<?x3x4xf32>, %[[KV:[a-z0-9]+]]: i64, %[[STEP:[a-z0-9]+]]: i64
+func.func private @attend(%q: tensor<?x3x4xf32>, %c: !handle, %step: !llm.kv_step, %layer: index) -> tensor<?x3x4xf32> {
+  // CHECK: call @llm_rt_at_layer(%[[CALL]], %{{.*}}, %[[STEP]],
+  // CHECK: %[[AT:.*]] = llvm.load
+  %at = llm.at_layer %step[%layer]
+  // CHECK: %[[NULL:[0-9]+]] = llvm.mlir.zero
+  // CHECK: %[[PARAMS:.*]] = llvm.mlir.addressof @llm_attention_params
+  // CHECK: %[[EXTRAS:[0-9]+]] = llvm.mlir.zero
+  // CHECK: call @llm_rt_paged_attention(%[[CALL]], %{{.*}}, %[[KV]], %[[AT]], %{{.*}}, %{{.*}}, %[[NULL]], %[[PARAMS]], %[[EXTRAS]])
+  %o = llm.paged_attention %q, %c at %at : tensor<?x3x4xf32>, !handle -> tensor<?x3x4xf32>
+  return %o : tensor<?x3x4xf32>
+}
+
+// The call is passed on.
+
+// CHECK-LABEL: func private @caller
+// CHECK-SAME: %[[CALL:[a-z0-9]+]]: !llvm.ptr
+func.func private @caller(%step: !llm.kv_step) -> tensor<?xi32> {
+  // CHECK: call @positions(%[[CALL]], %{{.*}}) : (!llvm.ptr, i64)
+  %positions = call @positions(%step) : (!llm.kv_step) -> tensor<?xi32>
+  return %positions : tensor<?xi32>
+}
+
+// A version on a path that no one takes is the null handle.
+
+// CHECK-LABEL: func private @poison
+func.func private @poison() {
+  // CHECK: %[[NULL:.*]] = arith.constant 0 : i64
+  // CHECK: call @llm_rt_drop_kv(%{{.*}}, %{{.*}}, %[[NULL]])
+  %c = ub.poison : !handle
+  llm.drop_kv %c : !handle
+  return
+}
+
+// -----
+
+// What an attribute of append says and a bare type leaves open is checked.
+
+// CHECK-LABEL: func private @bare
+func.func private @bare(%c: !llm.kv_handle, %k: tensor<1x1x1x4xf32>) {
+  // CHECK: call @llm_rt_cast_kv({{.*}}) {llm.op = "llm.append_kv"}
+  // CHECK: call @llm_rt_append_kv(
+  llm.append_kv %c, %k, %k {block_size = 16 : i32} : !llm.kv_handle, tensor<1x1x1x4xf32>, tensor<1x1x1x4xf32>
+  return
+}
+
+// -----
+
+func.func private @value(%c: !llm.paged_kv_cache<2x1x4xf32>, %ids: tensor<?xi32>) -> tensor<?xi32> {
+  // expected-error @+1 {{works on a cache value; run --llm-materialize-cache first}}
+  %lengths = llm.seq_lens %c, %ids : !llm.paged_kv_cache<2x1x4xf32>, tensor<?xi32> -> tensor<?xi32>
+  return %lengths : tensor<?xi32>
+}
+
+// -----
+
+func.func private @rope(%x: tensor<?x3x4xf32>, %pos: tensor<?xi32>) -> tensor<?x3x4xf32> {
+  // expected-error @+1 {{must be decomposed first; run --llm-decompose-rope}}
+  %y = llm.rope %x, %pos {inv_freq = array<f32: 1.0, 0.01>, pairing = #llm.rope_pairing<half>}
+      : tensor<?x3x4xf32>, tensor<?xi32>
+  return %y : tensor<?x3x4xf32>
+}
