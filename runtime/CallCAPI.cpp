@@ -337,6 +337,10 @@ llm_code llm_rt_kv_stats(llm_call *call, int32_t site, uint64_t kv,
 
 llm_code llm_rt_snapshot_kv(llm_call *call, int32_t site, uint64_t kv,
                             uint64_t *copy) {
+  if (!kv) {
+    *copy = 0;
+    return LLM_OK;
+  }
   return onCache(call, site, kv, [&](Call &c, PagedKVCache &version) {
     *copy = c.versions.add(version.snapshot());
     return Status();

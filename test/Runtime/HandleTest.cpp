@@ -109,6 +109,15 @@ TEST_F(HandleTest, HostsCacheOutlivesItsDrop) {
   });
 }
 
+TEST_F(HandleTest, SnapshotOfNoVersionIsNoVersion) {
+  works(one, [](llm_call *call) {
+    uint64_t copy = 7;
+    EXPECT_EQ(llm_rt_snapshot_kv(call, 1, 0, &copy), LLM_OK);
+    EXPECT_EQ(copy, 0u);
+    return LLM_OK;
+  });
+}
+
 TEST_F(HandleTest, OnlyAHostsObjectIsReplaced) {
   fails(
       one,

@@ -514,6 +514,7 @@ LLM_API llm_code llm_rt_block_table(llm_call *, int32_t site, uint64_t kv,
 /// out: i64 [LLM_KV_NUM_STATS], in the order of llm_kv_stats.
 LLM_API llm_code llm_rt_kv_stats(llm_call *, int32_t site, uint64_t kv,
                                  const llm_tensor *out);
+/// Of handle 0, a version on a path that no one takes, handle 0.
 LLM_API llm_code llm_rt_snapshot_kv(llm_call *, int32_t site, uint64_t kv,
                                     uint64_t *copy);
 /// End of a version. Does nothing for handle 0 and for the host's own object,
