@@ -172,6 +172,45 @@ func.func @branching_loop(%c: !kv, %n: !flag, %k: !row, %v: !row)
   return %c, %last#0, %last#1 : !kv, !dense, !stats
 }
 
+// Two versions change places in each turn; one grows.
+func.func @swapping_loop(%a: !kv, %b: !kv, %n: !flag, %k: !row, %v: !row)
+    -> (!kv, !kv, !stats) {
+  %zero = arith.constant 0 : index
+  %one = arith.constant 1 : index
+  %number = tensor.extract %n[%zero] : !flag
+  %end = arith.index_cast %number : i32 to index
+  %r:2 = scf.for %i = %zero to %end step %one iter_args(%x = %a, %y = %b)
+      -> (!kv, !kv) {
+    %x1 = llm.append_kv %x, %k, %v : !kv, !row, !row -> !kv
+    scf.yield %y, %x1 : !kv, !kv
+  }
+  %stats = llm.kv_stats %r#0 : !kv -> !stats
+  return %r#0, %r#1, %stats : !kv, !kv, !stats
+}
+
+// The inner loop starts from the outer turn's version each time.
+func.func @nested_loops(%c: !kv, %n: !flag, %k: !row, %v: !row)
+    -> (!kv, !dense, !stats) {
+  %zero = arith.constant 0 : index
+  %one = arith.constant 1 : index
+  %two = arith.constant 2 : index
+  %number = tensor.extract %n[%zero] : !flag
+  %end = arith.index_cast %number : i32 to index
+  %empty = arith.constant dense<0.0> : !dense
+  %r:2 = scf.for %i = %zero to %end step %one
+      iter_args(%x = %c, %seen = %empty) -> (!kv, !dense) {
+    %side = scf.for %j = %zero to %two step %one iter_args(%y = %x) -> !kv {
+      %y1 = func.call @consume(%y, %v, %k) : (!kv, !row, !row) -> !kv
+      scf.yield %y1 : !kv
+    }
+    %x1 = func.call @consume(%x, %k, %v) : (!kv, !row, !row) -> !kv
+    %of_side = func.call @borrow(%side) : (!kv) -> !dense
+    scf.yield %x1, %of_side : !kv, !dense
+  }
+  %stats = llm.kv_stats %r#0 : !kv -> !stats
+  return %r#0, %r#1, %stats : !kv, !dense, !stats
+}
+
 //===--- Functions ---===//
 
 func.func private @consume(%c: !kv, %k: !row, %v: !row) -> !kv {
@@ -383,6 +422,33 @@ TEST_F(ValuesTest, LoopMayBranchOffAnOuterVersion) {
   EXPECT_TRUE(showsKeys(dense, keptAnd({1, 1})));
   EXPECT_TRUE(cache.holds(0, kept));
   EXPECT_EQ(versions(stats), 2); // the outer one and this turn's
+  EXPECT_EQ(snapshots(stats), 3);
+}
+
+TEST_F(ValuesTest, LoopMaySwapItsVersions) {
+  for (int32_t turns : {0, 1, 2, 5}) {
+    HostCache a(program, config), b(program, config);
+    a.append(0, kept);
+    b.append(0, {50, 51});
+    ASSERT_TRUE(program.runs("swapping_loop", {a, b},
+                             {number(turns), row(1, 0), row(1, 1)}, {stats}));
+    const std::vector<int64_t> ofA(turns - turns / 2, 1), ofB(turns / 2, 1);
+    std::vector<int64_t> other = {50, 51};
+    other.insert(other.end(), ofB.begin(), ofB.end());
+    EXPECT_TRUE((turns % 2 ? b : a).holds(0, keptAnd(ofA)));
+    EXPECT_TRUE((turns % 2 ? a : b).holds(0, other));
+  }
+}
+
+TEST_F(ValuesTest, InnerLoopMayBranchOffTheOuterTurn) {
+  ASSERT_TRUE(program.runs("nested_loops", {cache},
+                           {number(3), row(1, 0), row(1, 1)}, {dense, stats}));
+  EXPECT_TRUE(cache.holds(0, keptAnd({1, 1, 1})));
+  // Two tokens kept before the last turn, then V as K, twice.
+  EXPECT_TRUE(holdsTokens(dense, 5, keptAnd({1, 1}), config, 0, 0));
+  EXPECT_TRUE(holdsTokens(dense, 1, {1}, config, 0, 1, 5 * 8));
+  EXPECT_TRUE(holdsTokens(dense, 2, {1}, config, 0, 1, 6 * 8));
+  EXPECT_EQ(versions(stats), 1);
   EXPECT_EQ(snapshots(stats), 3);
 }
 
