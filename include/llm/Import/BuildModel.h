@@ -1,5 +1,4 @@
-//===- BuildModel.h - A model file as an MLIR module -------------*- C++
-//-*-===//
+//===- BuildModel.h - A model file as an MLIR module -----------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
