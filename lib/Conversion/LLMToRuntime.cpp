@@ -83,7 +83,7 @@ private:
     lowerGeneric(op);
   }
 
-  const RuntimeCallBuilder &call;
+  const RuntimeCallBuilder call;
   ConstantEmitter &constants;
   /// Results that are loaded from slots after the call.
   SmallVector<std::pair<OpResult, Value>> slots;
