@@ -87,8 +87,8 @@ struct Tensor : llm_tensor {
 /// What component `c` (0: K, 1: V) holds for a token.
 inline float valueOf(int64_t token, int64_t layer, int64_t c, int64_t head,
                      int64_t dim) {
-  uint64_t h = token * 0x9e3779b97f4a7c15 + layer * 0xc2b2ae3d27d4eb4f +
-               c * 0x165667b19e3779f9 + head * 0x27d4eb2f165667c5 + dim;
+  uint64_t h = token * 0x9e3779b97f4a7c15u + layer * 0xc2b2ae3d27d4eb4fu +
+               c * 0x165667b19e3779f9u + head * 0x27d4eb2f165667c5u + dim;
   h ^= h >> 29;
   h *= 0xbf58476d1ce4e5b9;
   return static_cast<float>(static_cast<int>(h >> 56) - 128);
