@@ -55,11 +55,12 @@ struct Ownership {
 private:
   void separateHostObjects(func::FuncOp function);
   void own(Value version, Block *block);
-  void endAt(Value version, Operation *last);
+  void endAt(Value version, Operation *last, ArrayRef<OpOperand *> uses);
   void endInBranches(Value version, Operation *branches);
-  void snapshotConsumers(Value version, Operation *within, Operation *keeper);
+  void snapshotConsumers(ArrayRef<OpOperand *> uses, Operation *keeper);
   void snapshot(OpOperand &use, StringRef why, Location loc, const Twine &note);
   void dropAfter(Value version, Operation *op);
+  void dropAtStart(Value version, Block *block);
   void drop(Value version, OpBuilder &b);
 };
 

@@ -28,9 +28,12 @@ static bool hasCacheInSignature(func::FuncOp function) {
 
 /// Calls are known, and only private functions are called.
 static LogicalResult checkUses(ModuleOp module, func::FuncOp function) {
-  auto uses = SymbolTable::getSymbolUses(function, module);
-  if (!uses || !hasCacheInSignature(function))
+  if (!hasCacheInSignature(function))
     return success();
+  auto uses = SymbolTable::getSymbolUses(function, module);
+  if (!uses)
+    return function.emitOpError("takes or returns a cache, and an unregistered "
+                                "op may refer to it");
   for (SymbolTable::SymbolUse use : *uses) {
     if (!isa<func::CallOp>(use.getUser()))
       return use.getUser()->emitOpError()
@@ -125,6 +128,10 @@ FailureOr<SmallVector<Tie>> materialize::getTiedResults(func::FuncOp function) {
              << "result " << number << " is a cache tied to no argument; a "
              << "public function returns " << arguments.size()
              << " caches at most, one for each cache argument";
+    if (function.getArgAttr(argument, LLMDialect::kBorrowedAttr))
+      return function.emitOpError()
+             << "result " << number << " is tied to argument " << argument
+             << ", which is borrowed";
     if (function.getArgumentTypes()[argument] != type)
       return function.emitOpError()
              << "result " << number << " of type " << type
@@ -140,39 +147,43 @@ FailureOr<SmallVector<Tie>> materialize::getTiedResults(func::FuncOp function) {
   return ties;
 }
 
-/// Parameters whose object `version` may be, through ops, branches and loops.
-/// Calls may return any object that they are given to keep.
-static void collectObjects(Value version, llvm::DenseSet<Value> &seen,
-                           llvm::SetVector<BlockArgument> &parameters) {
-  if (!seen.insert(version).second)
-    return;
-  auto visit = [&](Value value) { collectObjects(value, seen, parameters); };
+/// Versions whose object `version` may be: of ops, branches and loops. A call
+/// may return any object that it is given to keep.
+static SmallVector<Value> getSameObjects(Value version) {
   if (auto argument = dyn_cast<BlockArgument>(version)) {
-    Operation *parent = argument.getOwner()->getParentOp();
-    if (isa<func::FuncOp>(parent))
-      return void(parameters.insert(argument));
-    auto loop = cast<scf::ForOp>(parent);
-    visit(loop.getTiedLoopInit(argument)->get());
-    visit(loop.getTiedLoopYieldedValue(argument)->get());
-    return;
+    auto loop = dyn_cast<scf::ForOp>(argument.getOwner()->getParentOp());
+    if (!loop)
+      return {};
+    return {loop.getTiedLoopInit(argument)->get(),
+            loop.getTiedLoopYieldedValue(argument)->get()};
   }
   Operation *def = version.getDefiningOp();
   unsigned number = cast<OpResult>(version).getResultNumber();
-  if (auto cacheOp = dyn_cast<KVCacheInterface>(def)) {
-    if (cacheOp.isConsuming())
-      visit(cacheOp.getCacheOperand().get());
-  } else if (auto loop = dyn_cast<scf::ForOp>(def)) {
-    visit(loop.getInitArgs()[number]);
-    visit(loop.getYieldedValues()[number]);
-  } else if (isa<func::CallOp>(def)) {
+  if (auto loop = dyn_cast<scf::ForOp>(def))
+    return {loop.getInitArgs()[number], loop.getYieldedValues()[number]};
+  SmallVector<Value> objects;
+  if (isa<KVCacheInterface, func::CallOp>(def))
     for (OpOperand &operand : def->getOpOperands())
       if (isCache(operand.get()) && classify(operand) == Use::Consume)
-        visit(operand.get());
-  } else {
-    for (Region &region : def->getRegions())
-      if (!region.empty())
-        visit(region.front().getTerminator()->getOperand(number));
+        objects.push_back(operand.get());
+  for (Region &region : def->getRegions())
+    if (!region.empty())
+      objects.push_back(region.front().getTerminator()->getOperand(number));
+  return objects;
+}
+
+/// May the version be the object of another parameter than `host`?
+static bool isForeign(Value version, BlockArgument host) {
+  llvm::SetVector<Value> seen;
+  seen.insert(version);
+  for (size_t i = 0; i < seen.size(); ++i) {
+    auto parameter = dyn_cast<BlockArgument>(seen[i]);
+    if (parameter && parameter != host &&
+        parameter.getOwner() == host.getOwner())
+      return true;
+    seen.insert_range(getSameObjects(seen[i]));
   }
+  return false;
 }
 
 SmallVector<Tie> materialize::getForeignResults(func::FuncOp function) {
@@ -182,12 +193,8 @@ SmallVector<Tie> materialize::getForeignResults(func::FuncOp function) {
   assert(succeeded(ties) && "checked with the parameters");
   Operation *end = function.getBody().front().getTerminator();
   llvm::erase_if(*ties, [&](Tie tie) {
-    llvm::DenseSet<Value> seen;
-    llvm::SetVector<BlockArgument> objects;
-    collectObjects(end->getOperand(tie.first), seen, objects);
-    return llvm::all_of(objects, [&](BlockArgument object) {
-      return object.getArgNumber() == tie.second;
-    });
+    return !isForeign(end->getOperand(tie.first),
+                      function.getArgument(tie.second));
   });
   return std::move(*ties);
 }
@@ -252,7 +259,8 @@ LogicalResult materialize::convertToHandles(ModuleOp module) {
       auto ties = getTiedResults(function);
       if (failed(ties))
         return failure();
-      entries.push_back({function, std::move(*ties)});
+      if (!ties->empty())
+        entries.push_back({function, std::move(*ties)});
     }
   SmallVector<KVCacheInterface> consumers;
   module.walk([&](KVCacheInterface op) {

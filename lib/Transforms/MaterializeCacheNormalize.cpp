@@ -12,6 +12,8 @@
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/UB/IR/UBOps.h"
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+#include "llvm/ADT/SetVector.h"
 
 using namespace mlir;
 using namespace mlir::llm;
@@ -36,10 +38,19 @@ static void branchInsteadOfSelect(arith::SelectOp select) {
   select.erase();
 }
 
+static bool hasCache(TypeRange types) {
+  return llvm::any_of(types, [](Type type) { return isCache(type); });
+}
+
+static bool hasCacheArgument(Block &block) {
+  return hasCache(block.getArgumentTypes());
+}
+
 static bool touchesCache(Operation *op) {
-  auto isCacheType = [](Type type) { return isCache(type); };
-  return llvm::any_of(op->getOperandTypes(), isCacheType) ||
-         llvm::any_of(op->getResultTypes(), isCacheType);
+  return hasCache(op->getOperandTypes()) || hasCache(op->getResultTypes()) ||
+         llvm::any_of(op->getRegions(), [](Region &region) {
+           return llvm::any_of(region, hasCacheArgument);
+         });
 }
 
 bool materialize::hasCacheInside(Region &region) {
@@ -51,10 +62,23 @@ bool materialize::hasCacheInside(Region &region) {
       .wasInterrupted();
 }
 
+/// One block, which ends with an EndT: nothing else says where caches go.
+template <typename EndT>
+static LogicalResult checkBody(Operation *op) {
+  Region &body = op->getRegion(0);
+  if (!body.hasOneBlock())
+    return op->emitOpError("cache crosses unstructured control flow; run "
+                           "--lift-cf-to-scf first");
+  Operation *end = body.front().getTerminator();
+  if (isa<EndT>(end))
+    return success();
+  return end->emitOpError() << "ends a region that holds a cache; only '"
+                            << EndT::getOperationName() << "' may";
+}
+
 static LogicalResult inlineRegion(scf::ExecuteRegionOp op) {
-  if (!op.getRegion().hasOneBlock())
-    return op.emitOpError("cache crosses unstructured control flow; run "
-                          "--lift-cf-to-scf first");
+  if (failed(checkBody<scf::YieldOp>(op)))
+    return failure();
   IRRewriter rewriter(op.getContext());
   Block &body = op.getRegion().front();
   Operation *yield = body.getTerminator();
@@ -99,24 +123,28 @@ static LogicalResult checkOp(Operation *op) {
       return op->emitOpError()
              << "takes a cache as operand " << operand.getOperandNumber()
              << ", and is not known to read or to consume one";
-  bool definesCache =
-      llvm::any_of(op->getResults(), [](Value v) { return isCache(v); });
-  if (definesCache && !mayDefineCache(op))
+  if (hasCache(op->getResultTypes()) && !mayDefineCache(op))
     return op->emitOpError("makes a cache in a way that is not known");
   if (isa<func::FuncOp, scf::IfOp, scf::ForOp, scf::IndexSwitchOp>(op))
     return success();
   for (Region &region : op->getRegions())
-    if (hasCacheInside(region))
+    if (hasCacheInside(region) || llvm::any_of(region, hasCacheArgument))
       return op->emitOpError(
           "uses a cache in its region; only scf.if, scf.index_switch and "
           "scf.for may");
   return success();
 }
 
+/// More than parameters that nothing uses?
+static bool hasVersions(func::FuncOp function) {
+  Region &body = function.getBody();
+  return hasCache(function.getResultTypes()) || hasCacheInside(body) ||
+         llvm::any_of(llvm::drop_begin(body), hasCacheArgument);
+}
+
 static LogicalResult checkStructure(func::FuncOp function) {
-  if (!function.getBody().hasOneBlock() && hasCacheInside(function.getBody()))
-    return function.emitOpError("cache crosses unstructured control flow; run "
-                                "--lift-cf-to-scf first");
+  if (hasVersions(function) && failed(checkBody<func::ReturnOp>(function)))
+    return failure();
   WalkResult result = function.walk<WalkOrder::PreOrder>([](Operation *op) {
     return failed(checkOp(op)) ? WalkResult::interrupt()
                                : WalkResult::advance();
@@ -208,38 +236,66 @@ LogicalResult materialize::normalize(func::FuncOp function) {
 // Reads
 //===----------------------------------------------------------------------===//
 
-/// Are all operands of `read` there before `op`, in the same block?
-static bool canMoveBefore(Operation *read, Operation *op) {
-  return llvm::all_of(read->getOperands(), [&](Value operand) {
-    Operation *def = operand.getDefiningOp();
-    return !def || def->getBlock() != op->getBlock() ||
-           def->isBeforeInBlock(op);
-  });
+/// A read, or an op that only computes.
+static bool canMove(Operation *op) {
+  auto cacheOp = dyn_cast<KVCacheInterface>(op);
+  return isMemoryEffectFree(op) && op->getNumRegions() == 0 &&
+         !(cacheOp && cacheOp.isConsuming());
 }
 
-/// The first op of the read's block that ends, itself or in its regions, the
-/// version, and that the read may precede.
-static Operation *findConsumer(KVCacheInterface read) {
+/// `read` and what it needs from behind `consumer`, an op of its block; nothing
+/// if some of it cannot move.
+static SmallVector<Operation *> collectMoved(Operation *read,
+                                             Operation *consumer) {
+  llvm::SetVector<Operation *> moved;
+  moved.insert(read);
+  for (size_t i = 0; i < moved.size(); ++i)
+    for (Value operand : moved[i]->getOperands()) {
+      Operation *def = operand.getDefiningOp();
+      if (!def || def->getBlock() != consumer->getBlock() ||
+          def->isBeforeInBlock(consumer))
+        continue;
+      if (!canMove(def))
+        return {};
+      moved.insert(def);
+    }
+  SmallVector<Operation *> ordered = moved.takeVector();
+  llvm::sort(ordered, [](Operation *a, Operation *b) {
+    return a != b && a->isBeforeInBlock(b);
+  });
+  return ordered;
+}
+
+/// Moves `read` in front of the ops that, themselves or in their regions, end
+/// the version: of the first that it may precede.
+static void schedule(Operation *read, ArrayRef<Operation *> consumers) {
+  SmallVector<Operation *> moved;
   Operation *first = read;
-  for (OpOperand &use : read.getCacheOperand().get().getUses()) {
-    if (classify(use) != Use::Consume)
+  for (Operation *consumer : consumers) {
+    Operation *op = read->getBlock()->findAncestorOpInBlock(*consumer);
+    if (!op || !op->isBeforeInBlock(first))
       continue;
-    Operation *op = read->getBlock()->findAncestorOpInBlock(*use.getOwner());
-    if (op && op->isBeforeInBlock(first) && canMoveBefore(read, op))
-      first = op;
+    SmallVector<Operation *> needed = collectMoved(read, op);
+    if (needed.empty())
+      continue;
+    first = op;
+    moved = std::move(needed);
   }
-  return first;
+  for (Operation *op : moved)
+    op->moveBefore(first);
 }
 
 void materialize::scheduleReads(func::FuncOp function) {
-  SmallVector<KVCacheInterface> reads;
-  function.walk([&](KVCacheInterface op) {
-    // Reads of a handle see what was written before them.
-    if (!op.isConsuming() && !op.isHandleForm())
-      reads.push_back(op);
-  });
-  for (KVCacheInterface read : reads)
-    if (Operation *consumer = findConsumer(read);
-        consumer != read.getOperation())
-      read->moveBefore(consumer);
+  for (Value version : collectCaches(function)) {
+    SmallVector<Operation *> reads, consumers;
+    for (OpOperand &use : version.getUses()) {
+      if (classify(use) == Use::Consume)
+        consumers.push_back(use.getOwner());
+      else if (isa<KVCacheInterface>(use.getOwner()))
+        reads.push_back(use.getOwner());
+    }
+    if (!consumers.empty())
+      for (Operation *read : reads)
+        schedule(read, consumers);
+  }
 }

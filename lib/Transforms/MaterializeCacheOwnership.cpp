@@ -17,6 +17,7 @@
 #include "MaterializeCache.h"
 
 #include "mlir/Dialect/SCF/IR/SCF.h"
+#include "llvm/ADT/MapVector.h"
 
 using namespace mlir;
 using namespace mlir::llm;
@@ -89,11 +90,11 @@ void Ownership::snapshot(OpOperand &use, StringRef why, Location loc,
   ++numSnapshots;
 }
 
-void Ownership::snapshotConsumers(Value version, Operation *within,
+void Ownership::snapshotConsumers(ArrayRef<OpOperand *> uses,
                                   Operation *keeper) {
-  for (OpOperand &use : llvm::make_early_inc_range(version.getUses()))
-    if (within->isAncestor(use.getOwner()) && classify(use) == Use::Consume)
-      snapshot(use, "is still needed", keeper->getLoc(),
+  for (OpOperand *use : uses)
+    if (classify(*use) == Use::Consume)
+      snapshot(*use, "is still needed", keeper->getLoc(),
                "the version is needed here");
 }
 
@@ -137,61 +138,63 @@ void Ownership::endInBranches(Value version, Operation *branches) {
   }
 }
 
-/// `last` is the last op of the version's block that uses it.
-void Ownership::endAt(Value version, Operation *last) {
+/// `last` is the last op of the version's block that uses it, in `uses`.
+void Ownership::endAt(Value version, Operation *last,
+                      ArrayRef<OpOperand *> uses) {
   SmallVector<OpOperand *> consumers;
-  bool isRead = false, isUsedInside = false, isConsumedInside = false;
-  for (OpOperand &use : version.getUses()) {
-    if (!last->isAncestor(use.getOwner()))
-      continue;
-    bool consumes = classify(use) == Use::Consume;
-    if (use.getOwner() == last && consumes)
-      consumers.push_back(&use);
-    isRead |= use.getOwner() == last && !consumes;
-    isUsedInside |= use.getOwner() != last;
-    isConsumedInside |= use.getOwner() != last && consumes;
+  bool isReadOrInside = false, isConsumedInside = false;
+  for (OpOperand *use : uses) {
+    bool consumes = classify(*use) == Use::Consume;
+    bool isInside = use->getOwner() != last;
+    if (consumes && !isInside)
+      consumers.push_back(use);
+    isReadOrInside |= !consumes || isInside;
+    isConsumedInside |= consumes && isInside;
   }
   if (isConsumedInside && isa<scf::IfOp, scf::IndexSwitchOp>(last))
     return endInBranches(version, last);
-  if (!consumers.empty() && !isRead && !isUsedInside) {
+  if (!consumers.empty() && !isReadOrInside)
     // One use takes the version, the others get a snapshot of it.
-    for (OpOperand *use : ArrayRef(consumers).drop_back())
-      snapshot(*use, "is still needed", last->getLoc(),
-               "the version is needed here");
-    return;
-  }
-  snapshotConsumers(version, last, last);
+    return snapshotConsumers(ArrayRef(consumers).drop_back(), last);
+  snapshotConsumers(uses, last);
   dropAfter(version, last);
 }
 
+void Ownership::dropAtStart(Value version, Block *block) {
+  OpBuilder b(block, block->begin());
+  if (Operation *def = version.getDefiningOp(); def && def->getBlock() == block)
+    b.setInsertionPointAfter(def);
+  drop(version, b);
+}
+
 void Ownership::own(Value version, Block *block) {
-  SmallVector<Operation *> users;
-  for (Operation *user : version.getUsers())
-    if (Operation *ancestor = block->findAncestorOpInBlock(*user))
-      users.push_back(ancestor);
-  llvm::sort(users, [](Operation *a, Operation *b) {
-    return a != b && a->isBeforeInBlock(b);
+  llvm::MapVector<Operation *, SmallVector<OpOperand *>> usesByUser;
+  for (OpOperand &use : version.getUses())
+    if (Operation *user = block->findAncestorOpInBlock(*use.getOwner()))
+      usesByUser[user].push_back(&use);
+  if (usesByUser.empty())
+    return dropAtStart(version, block);
+  auto users = usesByUser.takeVector();
+  llvm::sort(users, [](auto &a, auto &b) {
+    return a.first != b.first && a.first->isBeforeInBlock(b.first);
   });
-  users.erase(llvm::unique(users), users.end());
-  if (users.empty()) {
-    OpBuilder b(block, block->begin());
-    if (Operation *def = version.getDefiningOp();
-        def && def->getBlock() == block)
-      b.setInsertionPointAfter(def);
-    return drop(version, b);
-  }
-  for (Operation *user : ArrayRef(users).drop_back())
-    snapshotConsumers(version, user, users.back());
-  endAt(version, users.back());
+  auto &[last, lastUses] = users.back();
+  for (auto &[user, uses] : ArrayRef(users).drop_back())
+    snapshotConsumers(uses, last);
+  endAt(version, last, lastUses);
 }
 
 void Ownership::run(func::FuncOp function) {
   separateHostObjects(function);
   for (Value version : collectCaches(function)) {
     auto parameter = dyn_cast<BlockArgument>(version);
-    if (parameter && isBorrowed(parameter))
-      snapshotConsumers(version, function, function);
-    else
+    if (!parameter || !isBorrowed(parameter)) {
       own(version, version.getParentBlock());
+      continue;
+    }
+    SmallVector<OpOperand *> uses;
+    for (OpOperand &use : version.getUses())
+      uses.push_back(&use);
+    snapshotConsumers(uses, function);
   }
 }

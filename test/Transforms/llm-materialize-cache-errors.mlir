@@ -1,4 +1,4 @@
-// RUN: %llm-opt %s --llm-materialize-cache=strict --split-input-file --verify-diagnostics
+// RUN: %llm-opt %s --llm-materialize-cache=strict --allow-unregistered-dialect --split-input-file --verify-diagnostics
 
 //===----------------------------------------------------------------------===//
 // Strict: no snapshot is inserted
@@ -123,6 +123,18 @@ func.func @captured_by_a_parallel_loop(%c: !kv, %t: !t, %n: index) -> !kv {
 // -----
 
 !kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @argument_of_an_unknown_region() {
+  // expected-error @+1 {{uses a cache in its region; only scf.if, scf.index_switch and scf.for may}}
+  "unknown.loop"() ({
+  ^bb0(%v: !kv):
+    "unknown.yield"() : () -> ()
+  }) : () -> ()
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
 // expected-error @+1 {{cache crosses unstructured control flow; run --lift-cf-to-scf first}}
 func.func @unstructured(%c: !kv, %ids: tensor<4xi32>, %p: i1) -> !kv {
   cf.cond_br %p, ^yes, ^no(%c : !kv)
@@ -147,6 +159,33 @@ func.func @unstructured_region(%c: !kv, %ids: tensor<4xi32>, %p: i1) -> !kv {
     scf.yield %x : !kv
   }
   return %r : !kv
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+// expected-error @+1 {{cache crosses unstructured control flow; run --lift-cf-to-scf first}}
+func.func private @unreachable_block() {
+  return
+^bb1(%v: !kv):
+  return
+}
+
+// -----
+
+func.func @never_returns(%c: !llm.paged_kv_cache) -> !llm.paged_kv_cache {
+  // expected-error @+1 {{'ub.unreachable' op ends a region that holds a cache; only 'func.return' may}}
+  ub.unreachable
+}
+
+// -----
+
+func.func @never_yields(%c: !llm.paged_kv_cache) -> !llm.paged_kv_cache {
+  %r = scf.execute_region -> !llm.paged_kv_cache {
+    // expected-error @+1 {{'ub.unreachable' op ends a region that holds a cache; only 'scf.yield' may}}
+    ub.unreachable
+  }
+  return %r : !llm.paged_kv_cache
 }
 
 // -----
@@ -194,6 +233,16 @@ func.func @takes_a_reference() {
 
 // -----
 
+// expected-error @+1 {{takes or returns a cache, and an unregistered op may refer to it}}
+func.func private @referred_to(%c: !llm.paged_kv_cache) {
+  return
+}
+"unknown.table"() ({
+  "unknown.entry"() {callee = @referred_to} : () -> ()
+}) : () -> ()
+
+// -----
+
 !kv = !llm.paged_kv_cache<1x1x64xf16>
 func.func @indirect(%f: (!kv) -> !kv, %c: !kv) -> !kv {
   // expected-error @+1 {{takes a cache as operand 1, and is not known to read or to consume one}}
@@ -216,6 +265,13 @@ func.func @tied_to_nothing(%blocks: index) -> !static {
 func.func @tied_to_another_type(%c: !llm.paged_kv_cache) -> !llm.paged_kv_cache<1x1x64xf16> {
   %known = llm.cast_kv %c : !llm.paged_kv_cache -> !llm.paged_kv_cache<1x1x64xf16>
   return %known : !llm.paged_kv_cache<1x1x64xf16>
+}
+
+// -----
+
+// expected-error @+1 {{result 0 is tied to argument 0, which is borrowed}}
+func.func @tied_to_a_borrowed_argument(%c: !llm.paged_kv_cache {llm.borrowed}) -> !llm.paged_kv_cache {
+  return %c : !llm.paged_kv_cache
 }
 
 // -----

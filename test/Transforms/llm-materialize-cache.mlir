@@ -84,6 +84,23 @@ func.func @late_reads(%c: !kv, %ids: !ids) -> (!kv, tensor<4x8x1x64xf16>) {
   return %next, %k : !kv, tensor<4x8x1x64xf16>
 }
 
+// What the read needs comes along.
+
+// CHECK-LABEL: func @late_read_with_a_computed_operand
+// CHECK-SAME: (%[[CACHE:[^:]*]]:
+// CHECK: tensor.extract_slice
+// CHECK-NEXT: tensor.cast
+// CHECK-NEXT: llm.seq_lens %[[CACHE]]
+// CHECK-NEXT: llm.release_kv %[[CACHE]]
+// CHECK-NEXT: return
+func.func @late_read_with_a_computed_operand(%c: !kv, %ids: !ids) -> (!kv, tensor<?xi32>) {
+  %next = llm.release_kv %c, %ids : !kv, !ids -> !kv
+  %two = tensor.extract_slice %ids[0] [2] [1] : !ids to tensor<2xi32>
+  %some = tensor.cast %two : tensor<2xi32> to tensor<?xi32>
+  %lengths = llm.seq_lens %c, %some : !kv, tensor<?xi32> -> tensor<?xi32>
+  return %next, %lengths : !kv, tensor<?xi32>
+}
+
 // CHECK-LABEL: func @read_after_a_branch
 // CHECK: llm.seq_lens
 // CHECK-NEXT: scf.if

@@ -73,8 +73,8 @@ def MaterializeCache : Pass<"llm-materialize-cache", "::mlir::ModuleOp"> {
        `scf.execute_region` is inlined. What the pass does not know (a cache
        through unstructured control flow, `scf.while`, an unknown op) is an
        error at the op.
-    2. *Schedule reads* of an old version before its consumer where their
-       operands allow.
+    2. *Schedule reads* of an old version, with what computes their operands,
+       before its consumer, unless they need what comes of it.
     3. *Snapshot* what remains: a second consuming use on a path, a read that
        may follow, a consumer in a loop that the value is defined outside of.
        Each is a remark; with `strict`, an error with a note at the stale use.
