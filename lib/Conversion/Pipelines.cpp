@@ -70,7 +70,6 @@ static void addLLVMLowering(OpPassManager &manager) {
   manager.addPass(createConvertOpenMPToLLVMPass());
   manager.addPass(createConvertToLLVMPass());
   manager.addPass(createReconcileUnrealizedCastsPass());
-  addCleanup(manager);
 }
 
 void mlir::llm::buildLLMToCPUPipeline(OpPassManager &manager,

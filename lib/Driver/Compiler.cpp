@@ -10,6 +10,7 @@
 #include "llm/Transforms/Passes.h"
 
 #include "mlir/ExecutionEngine/OptUtils.h"
+#include "mlir/IR/Verifier.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Target/LLVMIR/Dialect/All.h"
 #include "mlir/Target/LLVMIR/Export.h"
@@ -45,7 +46,8 @@ createTargetBuilder() {
 static ::llvm::Error lower(ModuleOp module) {
   PassManager manager(module.getContext());
   buildLLMToCPUPipeline(manager, LLMToCPUOptions());
-  if (failed(manager.run(module)))
+  manager.enableVerifier(false); // after each pass; once at the end is enough
+  if (failed(manager.run(module)) || failed(verify(module)))
     return makeError("the model could not be lowered");
   return ::llvm::Error::success();
 }
