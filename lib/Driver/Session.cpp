@@ -16,7 +16,7 @@
 #include "mlir/IR/MLIRContext.h"
 #include "llvm/ADT/Sequence.h"
 
-#include <dlfcn.h>
+#include <omp.h>
 
 using namespace mlir;
 using namespace mlir::llm;
@@ -68,18 +68,10 @@ mlir::llm::importAndCompile(const ModelFile &file, const ImportOptions &options,
 // Creation
 //===----------------------------------------------------------------------===//
 
-/// The loops of compiled code run on OpenMP's threads, whose number the
-/// runtime's context does not set. Found as the JIT finds it.
-static void setOpenMPThreads(int32_t threads) {
-  using Function = void (*)(int);
-  void *function = dlsym(RTLD_DEFAULT, "omp_set_num_threads");
-  if (function && threads > 0)
-    reinterpret_cast<Function>(function)(threads);
-}
-
 Error Session::createModel(const ModelFile &file, int32_t threads,
                            ::llvm::raw_ostream *progress) {
-  setOpenMPThreads(threads);
+  if (threads > 0) // of compiled loops, beside the runtime's
+    omp_set_num_threads(threads);
   llm_context *newContext = nullptr;
   if (Error error = callRuntime([&](llm_error *error) {
         return llm_context_create(threads, &newContext, error);
