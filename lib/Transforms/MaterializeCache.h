@@ -26,14 +26,25 @@ Use classify(OpOperand &use);
 /// Is this a parameter that the caller keeps?
 bool isBorrowed(BlockArgument parameter);
 
-/// Does an op inside take or make a cache?
+/// Does an op take or make a cache; does one inside?
+bool touchesCache(Operation *op);
 bool hasCacheInside(Region &region);
 
 /// Every cache value of a function, in program order.
 SmallVector<Value> collectCaches(func::FuncOp function);
 
-/// Step 1. Rewrites `arith.select` and `scf.execute_region` on caches; fails at
-/// what the other steps do not understand and at provable misuse of steps.
+/// The body of an op that holds a cache is one block, which ends with an `end`:
+/// nothing else says where caches go.
+LogicalResult checkBody(Operation *op, StringRef end);
+
+/// Fails at what the steps do not understand.
+LogicalResult checkStructure(func::FuncOp function);
+
+/// Fails at provable misuse of steps.
+LogicalResult checkSteps(func::FuncOp function);
+
+/// Step 1. Rewrites `arith.select`, `scf.execute_region` and `scf.forall` on
+/// caches, then checks.
 LogicalResult normalize(func::FuncOp function);
 
 /// Step 2. Moves reads of a version in front of the ops that consume it.

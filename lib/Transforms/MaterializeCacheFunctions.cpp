@@ -147,20 +147,30 @@ FailureOr<SmallVector<Tie>> materialize::getTiedResults(func::FuncOp function) {
   return ties;
 }
 
-/// Versions whose object `version` may be: of ops, branches and loops. A call
-/// may return any object that it is given to keep.
-static SmallVector<Value> getSameObjects(Value version) {
-  if (auto argument = dyn_cast<BlockArgument>(version)) {
-    auto loop = dyn_cast<scf::ForOp>(argument.getOwner()->getParentOp());
-    if (!loop)
-      return {};
+/// Versions whose object the parameter of a region may be.
+static SmallVector<Value> getSameObjects(BlockArgument argument) {
+  Operation *parent = argument.getOwner()->getParentOp();
+  if (auto loop = dyn_cast<scf::ForOp>(parent))
     return {loop.getTiedLoopInit(argument)->get(),
             loop.getTiedLoopYieldedValue(argument)->get()};
-  }
-  Operation *def = version.getDefiningOp();
-  unsigned number = cast<OpResult>(version).getResultNumber();
+  auto loop = dyn_cast<scf::WhileOp>(parent);
+  if (!loop)
+    return {};
+  unsigned number = argument.getArgNumber();
+  if (argument.getOwner() == loop.getAfterBody())
+    return {loop.getConditionOp().getArgs()[number]};
+  return {loop.getInits()[number], loop.getYieldedValues()[number]};
+}
+
+/// Versions whose object the result of an op may be. A call may return any
+/// object that it is given to keep.
+static SmallVector<Value> getSameObjects(OpResult result) {
+  Operation *def = result.getOwner();
+  unsigned number = result.getResultNumber();
   if (auto loop = dyn_cast<scf::ForOp>(def))
     return {loop.getInitArgs()[number], loop.getYieldedValues()[number]};
+  if (auto loop = dyn_cast<scf::WhileOp>(def))
+    return {loop.getConditionOp().getArgs()[number]};
   SmallVector<Value> objects;
   if (isa<KVCacheInterface, func::CallOp>(def))
     for (OpOperand &operand : def->getOpOperands())
@@ -170,6 +180,12 @@ static SmallVector<Value> getSameObjects(Value version) {
     if (!region.empty())
       objects.push_back(region.front().getTerminator()->getOperand(number));
   return objects;
+}
+
+static SmallVector<Value> getSameObjects(Value version) {
+  if (auto argument = dyn_cast<BlockArgument>(version))
+    return getSameObjects(argument);
+  return getSameObjects(cast<OpResult>(version));
 }
 
 /// May the version be the object of another parameter than `host`?

@@ -1,4 +1,4 @@
-//===- MaterializeCacheNormalize.cpp - Steps 1 and 2 ---===//
+//===- MaterializeCacheNormalize.cpp - Step 1: one form of each choice ---===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -10,9 +10,8 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
-#include "mlir/Dialect/UB/IR/UBOps.h"
-#include "mlir/Dialect/Utils/StaticValueUtils.h"
-#include "mlir/Interfaces/SideEffectInterfaces.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Transforms/RegionUtils.h"
 #include "llvm/ADT/SetVector.h"
 
 using namespace mlir;
@@ -20,64 +19,11 @@ using namespace mlir::llm;
 using namespace mlir::llm::materialize;
 
 //===----------------------------------------------------------------------===//
-// Rewrites
+// Regions
 //===----------------------------------------------------------------------===//
 
-/// Only one of the two versions is consumed: a branch says which.
-static void branchInsteadOfSelect(arith::SelectOp select) {
-  OpBuilder b(select);
-  auto yield = [](Value version) {
-    return [version](OpBuilder &nested, Location loc) {
-      scf::YieldOp::create(nested, loc, version);
-    };
-  };
-  auto branch = scf::IfOp::create(b, select.getLoc(), select.getCondition(),
-                                  yield(select.getTrueValue()),
-                                  yield(select.getFalseValue()));
-  select.replaceAllUsesWith(branch.getResult(0));
-  select.erase();
-}
-
-static bool hasCache(TypeRange types) {
-  return llvm::any_of(types, [](Type type) { return isCache(type); });
-}
-
-static bool hasCacheArgument(Block &block) {
-  return hasCache(block.getArgumentTypes());
-}
-
-static bool touchesCache(Operation *op) {
-  return hasCache(op->getOperandTypes()) || hasCache(op->getResultTypes()) ||
-         llvm::any_of(op->getRegions(), [](Region &region) {
-           return llvm::any_of(region, hasCacheArgument);
-         });
-}
-
-bool materialize::hasCacheInside(Region &region) {
-  return region
-      .walk([](Operation *op) {
-        return touchesCache(op) ? WalkResult::interrupt()
-                                : WalkResult::advance();
-      })
-      .wasInterrupted();
-}
-
-/// One block, which ends with an EndT: nothing else says where caches go.
-template <typename EndT>
-static LogicalResult checkBody(Operation *op) {
-  Region &body = op->getRegion(0);
-  if (!body.hasOneBlock())
-    return op->emitOpError("cache crosses unstructured control flow; run "
-                           "--lift-cf-to-scf first");
-  Operation *end = body.front().getTerminator();
-  if (isa<EndT>(end))
-    return success();
-  return end->emitOpError() << "ends a region that holds a cache; only '"
-                            << EndT::getOperationName() << "' may";
-}
-
 static LogicalResult inlineRegion(scf::ExecuteRegionOp op) {
-  if (failed(checkBody<scf::YieldOp>(op)))
+  if (failed(checkBody(op, scf::YieldOp::getOperationName())))
     return failure();
   IRRewriter rewriter(op.getContext());
   Block &body = op.getRegion().front();
@@ -88,214 +34,163 @@ static LogicalResult inlineRegion(scf::ExecuteRegionOp op) {
   return success();
 }
 
-static LogicalResult rewrite(func::FuncOp function) {
-  SmallVector<arith::SelectOp> selects;
-  SmallVector<scf::ExecuteRegionOp> regions;
-  function.walk([&](Operation *op) {
-    if (auto select = dyn_cast<arith::SelectOp>(op))
-      if (isCache(select.getResult()))
-        selects.push_back(select);
-    if (auto region = dyn_cast<scf::ExecuteRegionOp>(op))
-      if (touchesCache(op) || hasCacheInside(region.getRegion()))
-        regions.push_back(region);
-  });
-  for (arith::SelectOp select : selects)
-    branchInsteadOfSelect(select);
-  for (scf::ExecuteRegionOp region : regions)
-    if (failed(inlineRegion(region)))
-      return failure();
-  return success();
-}
-
-//===----------------------------------------------------------------------===//
-// What the other steps understand
-//===----------------------------------------------------------------------===//
-
-/// Ops that may make a cache: others could hide an alias.
-static bool mayDefineCache(Operation *op) {
-  return isa<KVCacheInterface, CreateKVCacheOp, scf::IfOp, scf::ForOp,
-             scf::IndexSwitchOp, func::CallOp, ub::PoisonOp>(op);
-}
-
-static LogicalResult checkOp(Operation *op) {
-  for (OpOperand &operand : op->getOpOperands())
-    if (isCache(operand.get()) && classify(operand) == Use::Unknown)
-      return op->emitOpError()
-             << "takes a cache as operand " << operand.getOperandNumber()
-             << ", and is not known to read or to consume one";
-  if (hasCache(op->getResultTypes()) && !mayDefineCache(op))
-    return op->emitOpError("makes a cache in a way that is not known");
-  if (isa<func::FuncOp, scf::IfOp, scf::ForOp, scf::IndexSwitchOp>(op))
+/// Iterations may run at once, but a cache is used by one at a time.
+static LogicalResult checkShared(scf::ForallOp loop) {
+  llvm::SetVector<Value> captured;
+  getUsedValuesDefinedAbove(loop.getRegion(), captured);
+  auto shared = llvm::find_if(captured, [](Value v) { return isCache(v); });
+  if (shared == captured.end())
     return success();
-  for (Region &region : op->getRegions())
-    if (hasCacheInside(region) || llvm::any_of(region, hasCacheArgument))
-      return op->emitOpError(
-          "uses a cache in its region; only scf.if, scf.index_switch and "
-          "scf.for may");
-  return success();
-}
-
-/// More than parameters that nothing uses?
-static bool hasVersions(func::FuncOp function) {
-  Region &body = function.getBody();
-  return hasCache(function.getResultTypes()) || hasCacheInside(body) ||
-         llvm::any_of(llvm::drop_begin(body), hasCacheArgument);
-}
-
-static LogicalResult checkStructure(func::FuncOp function) {
-  if (hasVersions(function) && failed(checkBody<func::ReturnOp>(function)))
-    return failure();
-  WalkResult result = function.walk<WalkOrder::PreOrder>([](Operation *op) {
-    return failed(checkOp(op)) ? WalkResult::interrupt()
-                               : WalkResult::advance();
-  });
-  return failure(result.wasInterrupted());
-}
-
-//===----------------------------------------------------------------------===//
-// Provable misuse of steps
-//===----------------------------------------------------------------------===//
-
-static std::optional<int64_t> getConstantLayer(Value step) {
-  auto at = step ? step.getDefiningOp<AtLayerOp>() : AtLayerOp();
-  return at ? getConstantIntValue(at.getLayer()) : std::nullopt;
-}
-
-static BeginStepOp getBegin(Value step) {
-  while (auto at = step.getDefiningOp<AtLayerOp>())
-    step = at.getStep();
-  return step.getDefiningOp<BeginStepOp>();
-}
-
-static LogicalResult checkLayer(KVCacheInterface op) {
-  std::optional<int64_t> layer = getConstantLayer(op.getStepOperand());
-  auto type = cast<PagedKVCacheType>(op.getCacheOperand().get().getType());
-  if (!layer)
-    return success();
-  bool isKnown = !ShapedType::isDynamic(type.getLayers());
-  if (*layer >= 0 && (!isKnown || *layer < type.getLayers()))
-    return success();
-  if (!isKnown)
-    return op.emitOpError() << "expected a layer of at least 0, got " << *layer;
-  return op.emitOpError() << "expected a layer in [0, " << type.getLayers()
-                          << "), got " << *layer;
-}
-
-/// Follows the version back to where the step began. Reaching a version's
-/// origin first proves that the step is another's.
-static LogicalResult checkLineage(KVCacheInterface op) {
-  BeginStepOp begin =
-      op.getStepOperand() ? getBegin(op.getStepOperand()) : BeginStepOp();
-  if (!begin)
-    return success();
-  std::optional<int64_t> layer = getConstantLayer(op.getStepOperand());
-  Value version = op.getCacheOperand().get();
-  while (auto previous = version.getDefiningOp<KVCacheInterface>()) {
-    if (previous == begin)
-      return success();
-    bool appendsTwice = isa<AppendKVOp>(op) && isa<AppendKVOp>(previous) &&
-                        layer && previous.getStepOperand() &&
-                        getBegin(previous.getStepOperand()) == begin &&
-                        getConstantLayer(previous.getStepOperand()) == layer;
-    if (appendsTwice) {
-      auto error = op.emitOpError()
-                   << "appends twice at layer " << *layer << " in one step";
-      error.attachNote(previous.getLoc()) << "it was appended to here";
-      return error;
-    }
-    version = previous.getCacheOperand().get();
-  }
-  bool isOrigin = version.getDefiningOp<CreateKVCacheOp>() ||
-                  (isa<BlockArgument>(version) &&
-                   isa<func::FuncOp>(version.getParentBlock()->getParentOp()));
-  if (!isOrigin)
-    return success();
-  auto error = op.emitOpError("works under a step of another cache version");
-  error.attachNote(begin.getLoc()) << "the step begins here";
+  auto error = loop.emitOpError("shares a cache between its iterations, which "
+                                "may run at once; use scf.for");
+  error.attachNote(shared->getLoc()) << "the cache is defined here";
   return error;
 }
 
-static LogicalResult checkSteps(func::FuncOp function) {
-  WalkResult result = function.walk([](KVCacheInterface op) {
-    if (op.isHandleForm())
-      return WalkResult::advance();
-    return failed(checkLayer(op)) || failed(checkLineage(op))
-               ? WalkResult::interrupt()
-               : WalkResult::advance();
+/// What each iteration writes goes into the result of the one before.
+static scf::ValueVector insertInOrder(IRRewriter &rewriter,
+                                      scf::InParallelOp end, ValueRange outs) {
+  scf::ValueVector results(outs);
+  for (Operation &op : llvm::make_early_inc_range(end.getYieldingOps())) {
+    auto insert = cast<tensor::ParallelInsertSliceOp>(op);
+    Value &result = results[llvm::find(outs, insert.getDest()) - outs.begin()];
+    result = tensor::InsertSliceOp::create(
+        rewriter, insert.getLoc(), insert.getSource(), result,
+        insert.getMixedOffsets(), insert.getMixedSizes(),
+        insert.getMixedStrides());
+  }
+  return results;
+}
+
+/// A loop whose iterations have caches of their own: calls that can fail need
+/// an order.
+static LogicalResult runInOrder(scf::ForallOp loop) {
+  if (failed(checkShared(loop)))
+    return failure();
+  IRRewriter rewriter(loop);
+  auto body = [&](OpBuilder &b, Location, ValueRange indices,
+                  ValueRange outs) -> scf::ValueVector {
+    SmallVector<Value> arguments(indices);
+    llvm::append_range(arguments, outs);
+    scf::InParallelOp end = loop.getTerminator();
+    rewriter.inlineBlockBefore(loop.getBody(), b.getInsertionBlock(),
+                               b.getInsertionPoint(), arguments);
+    rewriter.setInsertionPoint(end);
+    scf::ValueVector results = insertInOrder(rewriter, end, outs);
+    rewriter.eraseOp(end);
+    return results;
+  };
+  scf::LoopNest nest =
+      scf::buildLoopNest(rewriter, loop.getLoc(), loop.getLowerBound(rewriter),
+                         loop.getUpperBound(rewriter), loop.getStep(rewriter),
+                         loop.getOutputs(), body);
+  rewriter.replaceOp(loop, nest.results);
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Selects
+//===----------------------------------------------------------------------===//
+
+/// As many conditions of one nest as its 2^n leaves are worth.
+static constexpr size_t kMaxMergedSelects = 4;
+
+/// Choices that share a version. Apart, each would need a version of its own;
+/// as one nest of branches they need a snapshot where both choose the same.
+using Choices = SmallVector<arith::SelectOp>;
+
+static bool canJoin(const Choices &choices, arith::SelectOp select) {
+  if (choices.size() == kMaxMergedSelects ||
+      choices.back()->getBlock() != select->getBlock())
+    return false;
+  auto shares = [&](arith::SelectOp other) {
+    return llvm::is_contained({select.getTrueValue(), select.getFalseValue()},
+                              other.getTrueValue()) ||
+           llvm::is_contained({select.getTrueValue(), select.getFalseValue()},
+                              other.getFalseValue());
+  };
+  auto isNeededBefore = [&](arith::SelectOp other) {
+    return llvm::any_of(other->getUsers(), [&](Operation *user) {
+      Operation *op = select->getBlock()->findAncestorOpInBlock(*user);
+      return op && !select->isBeforeInBlock(op);
+    });
+  };
+  return llvm::any_of(choices, shares) &&
+         llvm::none_of(choices, isNeededBefore);
+}
+
+/// The versions chosen on one path, or a branch on the next condition.
+static SmallVector<Value> choose(OpBuilder &b, const Choices &choices,
+                                 const SmallVector<bool> &path) {
+  SmallVector<Value> chosen;
+  for (size_t i = 0; i < path.size(); ++i) {
+    arith::SelectOp select = choices[i];
+    chosen.push_back(path[i] ? select.getTrueValue() : select.getFalseValue());
+  }
+  if (path.size() == choices.size())
+    return chosen;
+  arith::SelectOp next = choices[path.size()];
+  auto along = [&](bool isTrue) {
+    SmallVector<bool> longer = path;
+    longer.push_back(isTrue);
+    return longer;
+  };
+  for (size_t i = 0; i < path.size(); ++i)
+    if (arith::SelectOp select = choices[i];
+        select.getCondition() == next.getCondition())
+      return choose(b, choices, along(path[i]));
+  auto yield = [&](bool isTrue) {
+    return [&, isTrue](OpBuilder &nested, Location loc) {
+      scf::YieldOp::create(nested, loc, choose(nested, choices, along(isTrue)));
+    };
+  };
+  auto branch = scf::IfOp::create(b, next.getLoc(), next.getCondition(),
+                                  yield(true), yield(false));
+  return SmallVector<Value>(branch.getResults());
+}
+
+/// Only one of the two versions is consumed: a branch says which.
+static void branchInsteadOfSelects(const Choices &choices) {
+  OpBuilder b(choices.back());
+  SmallVector<Value> chosen = choose(b, choices, {});
+  for (size_t i = 0; i < choices.size(); ++i) {
+    arith::SelectOp select = choices[i];
+    select.replaceAllUsesWith(chosen[i]);
+    select.erase();
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// Functions
+//===----------------------------------------------------------------------===//
+
+static LogicalResult rewrite(func::FuncOp function) {
+  SmallVector<Choices> selects;
+  SmallVector<Operation *> regions;
+  function.walk([&](Operation *op) {
+    auto select = dyn_cast<arith::SelectOp>(op);
+    if (select && isCache(select.getResult())) {
+      if (selects.empty() || !canJoin(selects.back(), select))
+        selects.emplace_back();
+      selects.back().push_back(select);
+    }
+    if (isa<scf::ExecuteRegionOp, scf::ForallOp>(op) &&
+        (touchesCache(op) || hasCacheInside(op->getRegion(0))))
+      regions.push_back(op);
   });
-  return failure(result.wasInterrupted());
+  for (const Choices &choices : selects)
+    branchInsteadOfSelects(choices);
+  for (Operation *op : regions) {
+    auto loop = dyn_cast<scf::ForallOp>(op);
+    if (failed(loop ? runInOrder(loop)
+                    : inlineRegion(cast<scf::ExecuteRegionOp>(op))))
+      return failure();
+  }
+  return success();
 }
 
 LogicalResult materialize::normalize(func::FuncOp function) {
   return failure(failed(rewrite(function)) ||
                  failed(checkStructure(function)) ||
                  failed(checkSteps(function)));
-}
-
-//===----------------------------------------------------------------------===//
-// Reads
-//===----------------------------------------------------------------------===//
-
-/// A read, or an op that only computes.
-static bool canMove(Operation *op) {
-  auto cacheOp = dyn_cast<KVCacheInterface>(op);
-  return isMemoryEffectFree(op) && op->getNumRegions() == 0 &&
-         !(cacheOp && cacheOp.isConsuming());
-}
-
-/// `read` and what it needs from behind `consumer`, an op of its block; nothing
-/// if some of it cannot move.
-static SmallVector<Operation *> collectMoved(Operation *read,
-                                             Operation *consumer) {
-  llvm::SetVector<Operation *> moved;
-  moved.insert(read);
-  for (size_t i = 0; i < moved.size(); ++i)
-    for (Value operand : moved[i]->getOperands()) {
-      Operation *def = operand.getDefiningOp();
-      if (!def || def->getBlock() != consumer->getBlock() ||
-          def->isBeforeInBlock(consumer))
-        continue;
-      if (!canMove(def))
-        return {};
-      moved.insert(def);
-    }
-  SmallVector<Operation *> ordered = moved.takeVector();
-  llvm::sort(ordered, [](Operation *a, Operation *b) {
-    return a != b && a->isBeforeInBlock(b);
-  });
-  return ordered;
-}
-
-/// Moves `read` in front of the ops that, themselves or in their regions, end
-/// the version: of the first that it may precede.
-static void schedule(Operation *read, ArrayRef<Operation *> consumers) {
-  SmallVector<Operation *> moved;
-  Operation *first = read;
-  for (Operation *consumer : consumers) {
-    Operation *op = read->getBlock()->findAncestorOpInBlock(*consumer);
-    if (!op || !op->isBeforeInBlock(first))
-      continue;
-    SmallVector<Operation *> needed = collectMoved(read, op);
-    if (needed.empty())
-      continue;
-    first = op;
-    moved = std::move(needed);
-  }
-  for (Operation *op : moved)
-    op->moveBefore(first);
-}
-
-void materialize::scheduleReads(func::FuncOp function) {
-  for (Value version : collectCaches(function)) {
-    SmallVector<Operation *> reads, consumers;
-    for (OpOperand &use : version.getUses()) {
-      if (classify(use) == Use::Consume)
-        consumers.push_back(use.getOwner());
-      else if (isa<KVCacheInterface>(use.getOwner()))
-        reads.push_back(use.getOwner());
-    }
-    if (!consumers.empty())
-      for (Operation *read : reads)
-        schedule(read, consumers);
-  }
 }

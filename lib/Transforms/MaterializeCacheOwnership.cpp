@@ -35,7 +35,8 @@ Use materialize::classify(OpOperand &use) {
       return Use::Unknown;
     return cacheOp.isConsuming() ? Use::Consume : Use::Read;
   }
-  if (isa<DropKVOp, scf::YieldOp, scf::ForOp, func::ReturnOp>(op))
+  if (isa<DropKVOp, scf::YieldOp, scf::ForOp, scf::WhileOp, scf::ConditionOp,
+          func::ReturnOp>(op))
     return Use::Consume;
   auto call = dyn_cast<func::CallOp>(op);
   func::FuncOp callee = call ? getCallee(call) : func::FuncOp();

@@ -366,3 +366,199 @@ func.func @made_in_a_loop(%blocks: index, %t: !t, %n: index) {
   }
   return
 }
+
+//===----------------------------------------------------------------------===//
+// Loops with a condition
+//===----------------------------------------------------------------------===//
+
+// CHECK-LABEL: func @while_loop
+// CHECK-SAME: (%[[CACHE:[^:]*]]:
+// CHECK-NEXT: %[[R:.*]] = scf.while (%[[V:.*]] = %[[CACHE]])
+// CHECK-NEXT: %[[GO:.*]] = func.call @more(%[[V]])
+// CHECK-NEXT: scf.condition(%[[GO]]) %[[V]]
+// CHECK-NEXT: } do {
+// CHECK-NEXT: ^bb0(%[[W:.*]]: !llm.kv_handle
+// CHECK-NEXT: llm.append_kv %[[W]]
+// CHECK-NEXT: scf.yield %[[W]]
+// CHECK-NEXT: }
+// CHECK-NEXT: llm.replace_kv %[[CACHE]], %[[R]]
+func.func private @more(!kv {llm.borrowed}) -> i1
+func.func @while_loop(%c: !kv, %t: !t) -> !kv {
+  %r = scf.while (%v = %c) : (!kv) -> !kv {
+    %go = func.call @more(%v) : (!kv) -> i1
+    scf.condition(%go) %v : !kv
+  } do {
+  ^bb0(%w: !kv):
+    %next = llm.append_kv %w, %t, %t : !kv, !t, !t -> !kv
+    scf.yield %next : !kv
+  }
+  return %r : !kv
+}
+
+// Each side drops what the other does not get.
+
+// CHECK-LABEL: func private @while_drops
+// CHECK: scf.while (%[[A:.*]] = %{{.*}}, %[[B:.*]] = %{{.*}})
+// CHECK-NEXT: llm.drop_kv %[[B]]
+// CHECK-NEXT: llm.append_kv %[[A]]
+// CHECK-NEXT: scf.condition(%{{.*}}) %[[A]]
+// CHECK-NEXT: } do {
+// CHECK-NEXT: ^bb0(%[[W:.*]]: !llm.kv_handle
+// CHECK-NEXT: %[[NEW:.*]] = llm.create_kv_cache
+// CHECK-NEXT: scf.yield %[[W]], %[[NEW]]
+func.func private @while_drops(%c: !static, %d: !static, %t: !t, %p: i1, %n: index) -> !static {
+  %r = scf.while (%a = %c, %b = %d) : (!static, !static) -> !static {
+    %next = llm.append_kv %a, %t, %t : !static, !t, !t -> !static
+    scf.condition(%p) %next : !static
+  } do {
+  ^bb0(%w: !static):
+    %new = llm.create_kv_cache blocks(%n) : !static
+    scf.yield %w, %new : !static, !static
+  }
+  return %r : !static
+}
+
+// CHECK-LABEL: func @while_consumes_an_outer_version
+// CHECK-SAME: (%[[CACHE:[^:]*]]:
+// CHECK: scf.while
+// CHECK: do
+// CHECK-NEXT: %[[COPY:.*]] = llm.snapshot_kv %[[CACHE]]
+// CHECK-NEXT: llm.append_kv %[[COPY]]
+// CHECK-NEXT: llm.drop_kv %[[COPY]]
+// CHECK-NEXT: scf.yield
+// CHECK-NEXT: }
+// CHECK-NEXT: return
+func.func @while_consumes_an_outer_version(%c: !kv, %t: !t, %p: i1) -> !kv {
+  scf.while : () -> () {
+    scf.condition(%p)
+  } do {
+    // expected-remark @+1 {{takes a snapshot of its cache, which is still needed}}
+    %next = llm.append_kv %c, %t, %t : !kv, !t, !t -> !kv
+    scf.yield
+  }
+  // expected-note @+1 {{the version is needed here}}
+  return %c : !kv
+}
+
+// What the condition reads, it reads before the body appends.
+
+// CHECK-LABEL: func @while_reads
+// CHECK: scf.while
+// CHECK-NEXT: llm.paged_attention
+// CHECK-NOT: llm.snapshot_kv
+// CHECK: return
+func.func @while_reads(%c: !kv, %t: !t, %p: i1) -> (!kv, !t) {
+  %r:2 = scf.while (%v = %c, %q = %t) : (!kv, !t) -> (!kv, !t) {
+    %o = llm.paged_attention %q, %v : !t, !kv -> !t
+    scf.condition(%p) %v, %o : !kv, !t
+  } do {
+  ^bb0(%w: !kv, %q: !t):
+    %next = llm.append_kv %w, %t, %t : !kv, !t, !t -> !kv
+    scf.yield %next, %q : !kv, !t
+  }
+  return %r#0, %r#1 : !kv, !t
+}
+
+//===----------------------------------------------------------------------===//
+// Loops without an order
+//===----------------------------------------------------------------------===//
+
+// Iterations with caches of their own run one after the other.
+
+// CHECK-LABEL: func @forall
+// CHECK-SAME: (%[[N:.*]]: index, %[[OUT:.*]]: tensor<?x1x64xf32>
+// CHECK: scf.for %[[I:.*]] = {{.*}} iter_args(%[[SO_FAR:.*]] = %[[OUT]])
+// CHECK-NEXT: %[[C:.*]] = llm.create_kv_cache
+// CHECK-NEXT: llm.append_kv %[[C]]
+// CHECK-NEXT: %[[O:.*]] = llm.paged_attention %{{.*}}, %[[C]]
+// CHECK-NEXT: llm.drop_kv %[[C]]
+// CHECK-NEXT: %[[ROW:.*]] = tensor.extract_slice %[[O]]
+// CHECK-NEXT: %[[NEXT:.*]] = tensor.insert_slice %[[ROW]] into %[[SO_FAR]][%[[I]], 0, 0]
+// CHECK-NEXT: scf.yield %[[NEXT]]
+func.func @forall(%n: index, %out: tensor<?x1x64xf32>, %t: !t) -> tensor<?x1x64xf32> {
+  %r = scf.forall (%i) in (%n) shared_outs(%o = %out) -> tensor<?x1x64xf32> {
+    %c = llm.create_kv_cache blocks(%n) : !static
+    %next = llm.append_kv %c, %t, %t : !static, !t, !t -> !static
+    %seen = llm.paged_attention %t, %next : !t, !static -> !t
+    %row = tensor.extract_slice %seen[0, 0, 0, 0] [1, 1, 1, 64] [1, 1, 1, 1] : !t to tensor<1x1x64xf32>
+    scf.forall.in_parallel {
+      tensor.parallel_insert_slice %row into %o[%i, 0, 0] [1, 1, 64] [1, 1, 1] : tensor<1x1x64xf32> into tensor<?x1x64xf32>
+    }
+  }
+  return %r : tensor<?x1x64xf32>
+}
+
+// CHECK-LABEL: func @nested_foralls
+// CHECK-NOT: scf.forall
+// CHECK-COUNT-3: scf.for
+// CHECK: llm.drop_kv
+func.func @nested_foralls(%n: index) {
+  scf.forall (%i, %j) in (%n, %n) {
+    scf.forall (%k) in (%n) {
+      %c = llm.create_kv_cache blocks(%n) : !static
+    }
+  }
+  return
+}
+
+//===----------------------------------------------------------------------===//
+// Choices of more than one version
+//===----------------------------------------------------------------------===//
+
+// Only where both choose the same is there a snapshot.
+
+// CHECK-LABEL: func private @choose_two
+// CHECK-SAME: (%[[A:[^:]*]]: !llm.kv_handle<1x1x64xf16>, %[[B:[^:]*]]: !llm.kv_handle<1x1x64xf16>, %[[P:[^:]*]]: i1, %[[Q:[^:]*]]: i1)
+// CHECK-NEXT: %{{.*}} = scf.if %[[P]]
+// CHECK-NEXT: %{{.*}} = scf.if %[[Q]]
+// CHECK-NEXT: llm.drop_kv %[[B]]
+// CHECK-NEXT: llm.snapshot_kv %[[A]]
+// CHECK-NEXT: scf.yield
+// CHECK-NEXT: else
+// CHECK-NEXT: scf.yield %[[A]], %[[B]]
+// CHECK: else
+// CHECK-NEXT: %{{.*}} = scf.if %[[Q]]
+// CHECK-NEXT: scf.yield %[[B]], %[[A]]
+// CHECK-NEXT: else
+// CHECK-NEXT: llm.drop_kv %[[A]]
+// CHECK-NEXT: llm.snapshot_kv %[[B]]
+// CHECK-NEXT: scf.yield
+func.func private @choose_two(%a: !kv, %b: !kv, %p: i1, %q: i1) -> (!kv, !kv) {
+  %x = arith.select %p, %a, %b : !kv
+  // expected-remark @+2 {{takes a snapshot of its cache, which is still needed}}
+  // expected-note @+1 {{the version is needed here}}
+  %y = arith.select %q, %a, %b : !kv
+  return %x, %y : !kv, !kv
+}
+
+// One condition, one branch.
+
+// CHECK-LABEL: func private @exchange
+// CHECK-SAME: (%[[A:[^:]*]]: !llm.kv_handle<1x1x64xf16>, %[[B:[^:]*]]: !llm.kv_handle<1x1x64xf16>,
+// CHECK-NEXT: scf.if
+// CHECK-NEXT: scf.yield %[[A]], %[[B]]
+// CHECK-NEXT: else
+// CHECK-NEXT: scf.yield %[[B]], %[[A]]
+// CHECK-NEXT: }
+// CHECK-NEXT: return
+func.func private @exchange(%a: !kv, %b: !kv, %p: i1) -> (!kv, !kv) {
+  %x = arith.select %p, %a, %b : !kv
+  %y = arith.select %p, %b, %a : !kv
+  return %x, %y : !kv, !kv
+}
+
+// A choice that is needed before the next one stays alone.
+
+// CHECK-LABEL: func private @choose_again
+// CHECK: scf.if
+// CHECK: llm.append_kv
+// CHECK: scf.if
+// CHECK: return
+func.func private @choose_again(%a: !kv, %b: !kv, %t: !t, %p: i1) -> !kv {
+  // expected-remark @+1 {{takes a snapshot of its cache, which is still needed}}
+  %x = arith.select %p, %a, %b : !kv
+  %next = llm.append_kv %x, %t, %t : !kv, !t, !t -> !kv
+  // expected-note @+1 {{the version is needed here}}
+  %y = arith.select %p, %a, %next : !kv
+  return %y : !kv
+}

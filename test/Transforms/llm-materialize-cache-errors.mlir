@@ -80,28 +80,12 @@ func.func @in_a_tensor(%c: !kv) -> !kv {
 // -----
 
 !kv = !llm.paged_kv_cache<1x1x64xf16>
-func.func @while_loop(%c: !kv, %p: i1) -> !kv {
-  // expected-error @+1 {{'scf.while' op takes a cache as operand 0, and is not known to read or to consume one}}
-  %r = scf.while (%v = %c) : (!kv) -> !kv {
-    scf.condition(%p) %v : !kv
-  } do {
-  ^bb0(%v: !kv):
-    scf.yield %v : !kv
-  }
-  return %r : !kv
-}
-
-// -----
-
-!kv = !llm.paged_kv_cache<1x1x64xf16>
 !t = tensor<4x1x1x64xf32>
-func.func @captured_by_a_while_loop(%c: !kv, %t: !t, %p: i1) -> !kv {
-  // expected-error @+1 {{uses a cache in its region; only scf.if, scf.index_switch and scf.for may}}
-  scf.while : () -> () {
+// expected-note @+1 {{the cache is defined here}}
+func.func @captured_by_a_forall(%c: !kv, %t: !t, %n: index) -> !kv {
+  // expected-error @+1 {{'scf.forall' op shares a cache between its iterations, which may run at once; use scf.for}}
+  scf.forall (%i) in (%n) {
     %o = llm.paged_attention %t, %c : !t, !kv -> !t
-    scf.condition(%p)
-  } do {
-    scf.yield
   }
   return %c : !kv
 }
@@ -113,7 +97,7 @@ func.func @captured_by_a_while_loop(%c: !kv, %t: !t, %p: i1) -> !kv {
 func.func @captured_by_a_parallel_loop(%c: !kv, %t: !t, %n: index) -> !kv {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
-  // expected-error @+1 {{uses a cache in its region; only scf.if, scf.index_switch and scf.for may}}
+  // expected-error @+1 {{uses a cache in its region; only scf.if, scf.index_switch, scf.for, scf.while, scf.forall and scf.execute_region may}}
   scf.parallel (%i) = (%c0) to (%n) step (%c1) {
     %o = llm.paged_attention %t, %c : !t, !kv -> !t
   }
@@ -124,7 +108,7 @@ func.func @captured_by_a_parallel_loop(%c: !kv, %t: !t, %n: index) -> !kv {
 
 !kv = !llm.paged_kv_cache<1x1x64xf16>
 func.func @argument_of_an_unknown_region() {
-  // expected-error @+1 {{uses a cache in its region; only scf.if, scf.index_switch and scf.for may}}
+  // expected-error @+1 {{uses a cache in its region; only scf.if, scf.index_switch, scf.for, scf.while, scf.forall and scf.execute_region may}}
   "unknown.loop"() ({
   ^bb0(%v: !kv):
     "unknown.yield"() : () -> ()
