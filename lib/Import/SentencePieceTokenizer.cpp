@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "CharacterMap.h"
 #include "ImportError.h"
 #include "JSONFile.h"
 #include "JSONReader.h"
@@ -82,14 +83,28 @@ SentencePieceTokenizer::open(StringRef directory) {
   return tokenizer;
 }
 
+/// What is wrong with the model, if anything is. The library throws what its
+/// trie refuses.
+static std::optional<std::string>
+load(sentencepiece::SentencePieceProcessor &model, StringRef bytes) {
+  try {
+    auto status = model.LoadFromSerializedProto(bytes);
+    if (status.ok())
+      return std::nullopt;
+    return status.message();
+  } catch (const std::exception &exception) {
+    return exception.what();
+  }
+}
+
 Error SentencePieceTokenizer::readModel(StringRef path) {
   Expected<MappedFile> file = MappedFile::open(path);
   if (!file)
     return file.takeError();
-  auto status = model.LoadFromSerializedProto(file->bytes());
-  if (!status.ok())
-    return importError(path, "invalid SentencePiece model: {0}",
-                       status.message());
+  if (Error error = checkCharacterMaps(path, file->bytes()))
+    return error;
+  if (std::optional<std::string> problem = load(model, file->bytes()))
+    return importError(path, "invalid SentencePiece model: {0}", *problem);
   if (model.bos_id() >= 0)
     bosId = model.bos_id();
   std::vector<std::string> pieces;

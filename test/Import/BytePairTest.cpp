@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "BytePairMerges.h"
+#include "TestFiles.h"
 #include "TestGGUF.h"
 #include "llm/Import/ChatTemplate.h"
 #include "llm/Import/Tokenizer.h"

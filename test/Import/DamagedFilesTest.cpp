@@ -11,6 +11,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "TestFiles.h"
 #include "TestGGUF.h"
 #include "llm/Import/ModelFile.h"
 #include "llm/Import/Tokenizer.h"

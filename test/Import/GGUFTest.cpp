@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "TestFiles.h"
 #include "TestGGUF.h"
 #include "llm/Import/ModelFile.h"
 

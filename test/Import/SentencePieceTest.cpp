@@ -137,3 +137,63 @@ TEST_F(TokenizerFilesTest, RefusesDamagedModels) {
   EXPECT_THAT(messageOf(Tokenizer::open(directory.string())),
               HasSubstr("tokenizer.model: invalid SentencePiece model: "));
 }
+
+namespace {
+
+/// A model that is nothing but a piece and how text is rewritten.
+class SmallModelTest : public FileTest {
+protected:
+  static std::string varint(size_t value) {
+    std::string low(1, char(value & 0x7f));
+    if (value < 0x80)
+      return low;
+    return char(low[0] | 0x80) + varint(value >> 7);
+  }
+  static std::string field(unsigned number, const std::string &content) {
+    return varint(number << 3 | 2) + varint(content.size()) + content;
+  }
+  static std::string piece(const std::string &text, char type) {
+    return field(1, field(1, text) + char(3 << 3) + type);
+  }
+
+  /// A double array of one block whose root and first leaf are given.
+  static std::string map(uint32_t root, uint32_t leaf) {
+    std::string units = raw(root) + raw(leaf) + std::string(254 * 4, '\0');
+    return raw<uint32_t>(units.size()) + units + std::string("a\0", 2);
+  }
+
+  std::string load(const std::string &pieces, const std::string &map) {
+    std::string unknown = piece("<unk>", 2);
+    write("tokenizer.model", unknown + pieces + field(3, field(2, map)));
+    return messageOf(Tokenizer::open(directory.string()));
+  }
+};
+
+constexpr uint32_t isValue = 1u << 31;
+
+} // namespace
+
+TEST_F(SmallModelTest, TakesAMapThatStaysInside) {
+  EXPECT_EQ(load(piece("a", 1), ""), "");
+  EXPECT_EQ(load(piece("a", 1), map(1 << 10, isValue)), "");
+}
+
+TEST_F(SmallModelTest, RefusesWhatTheLibraryThrows) {
+  EXPECT_THAT(load(piece("a", 1) + piece(std::string("\0b", 2), 1), ""),
+              HasSubstr("tokenizer.model: invalid SentencePiece model: "));
+}
+
+TEST_F(SmallModelTest, RefusesMapsThatLeadOutside) {
+  const std::string inside = map(1 << 10, isValue);
+  const uint32_t leaf = 1 << 8 | 1 << 10;
+  for (const std::string &outside :
+       {map(256 << 10, isValue), map(1 << 10, 256 << 10),
+        map(isValue | 1 << 10, isValue), map(leaf, isValue | 2),
+        map(1 << 10 | 1 << 9, isValue), inside.substr(0, inside.size() - 1),
+        inside.substr(0, 3), raw<uint32_t>(0) + std::string(1, '\0'),
+        raw<uint32_t>(1024) + std::string(1000, '\0'),
+        raw<uint32_t>(1000) + inside.substr(4)})
+    EXPECT_THAT(load(piece("a", 1), outside),
+                EndsWith("tokenizer.model: invalid SentencePiece model: the "
+                         "character map of the normalizer is damaged"));
+}

@@ -9,13 +9,14 @@
 #ifndef LLM_TEST_IMPORT_TESTFILES_H
 #define LLM_TEST_IMPORT_TESTFILES_H
 
+#include "RawBytes.h"
+
 #include "llvm/Support/Error.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -85,14 +86,6 @@ inline std::vector<int32_t> parseIds(const std::string &text) {
 template <typename T>
 std::string messageOf(::llvm::Expected<T> result) {
   return result ? "" : ::llvm::toString(result.takeError());
-}
-
-/// The bytes of a number in a file.
-template <typename T>
-std::string raw(T value) {
-  std::string bytes(sizeof(T), '\0');
-  std::memcpy(bytes.data(), &value, sizeof(T));
-  return bytes;
 }
 
 } // namespace mlir::llm::test

@@ -9,9 +9,11 @@
 #ifndef LLM_TEST_IMPORT_TESTGGUF_H
 #define LLM_TEST_IMPORT_TESTGGUF_H
 
-#include "TestFiles.h"
+#include "RawBytes.h"
 
+#include <cstdint>
 #include <map>
+#include <vector>
 
 namespace mlir::llm::test {
 
