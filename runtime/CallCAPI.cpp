@@ -371,9 +371,11 @@ llm_code llm_rt_drop_kv(llm_call *call, int32_t site, uint64_t kv) {
 llm_code llm_rt_replace_kv(llm_call *call, int32_t site, uint64_t host,
                            uint64_t kv) {
   return onCache(call, site, kv, [&](Call &c, PagedKVCache &version) -> Status {
-    PagedKVCache *replaced;
-    LLM_TRY(c.find(host, replaced));
-    LLM_TRY(checkOwner(c, host, true));
+    if (!c.versions.findHost(host)) {
+      PagedKVCache *other;
+      LLM_TRY(c.find(host, other));
+      return checkOwner(c, host, true);
+    }
     if (host == kv)
       return Status();
     LLM_TRY(checkOwner(c, kv, false));

@@ -39,6 +39,11 @@ void HostCache::revert() noexcept {
     version = std::move(replaced);
 }
 
+void HostCache::discard() noexcept {
+  version.reset();
+  replaced.reset();
+}
+
 PoolLock::~PoolLock() {
   if (pool_)
     pool_->unlock();

@@ -36,6 +36,8 @@ struct HostCache {
   /// gone before any of its hosts aborts.
   void revert() noexcept;
   void abort() noexcept { version->abortTransaction(); }
+  /// Of an object that the call itself has made.
+  void discard() noexcept;
 };
 
 /// The right to use what is on a pool, for a scope.

@@ -18,10 +18,13 @@ namespace {
 
 /// Everything that a call was given.
 struct Arguments {
-  std::span<llm_kv_cache *const> caches;
+  std::span<llm_kv_cache *> caches; ///< of the host
+  std::span<llm_kv_cache *> fresh;  ///< null until the call has made them
   std::span<const llm_tensor> inputs;
   std::span<const llm_tensor> outputs;
 };
+
+using FreshCaches = std::vector<std::unique_ptr<llm_kv_cache>>;
 
 } // namespace
 
@@ -129,10 +132,19 @@ static Status checkTensors(const llm_entry_desc &entry,
 // Caches
 //===----------------------------------------------------------------------===//
 
+static Status checkFresh(const llm_entry_desc &entry,
+                         std::span<llm_kv_cache *const> fresh) {
+  for (size_t i = 0; i < fresh.size(); ++i)
+    if (fresh[i])
+      return Status::error(LLM_INVALID_ARGUMENT, 0, 1,
+                           "expected null for cache %zu, which entry %s makes",
+                           size_t(entry.num_kv) - fresh.size() + i, entry.name);
+  return Status();
+}
+
 static Status checkCaches(const llm_program &program,
                           const llm_entry_desc &entry,
                           std::span<llm_kv_cache *const> caches) {
-  LLM_TRY(checkCount("caches", entry.num_kv, caches.size()));
   for (size_t i = 0; i < caches.size(); ++i) {
     if (!caches[i])
       return nullArgument("a cache");
@@ -169,10 +181,38 @@ static Status lockPools(std::span<llm_kv_cache *const> caches,
 // The transaction
 //===----------------------------------------------------------------------===//
 
+/// Objects without a version: the entry gives each one.
+static FreshCaches makeFresh(size_t count, int32_t numThreads) {
+  FreshCaches fresh;
+  for (size_t i = 0; i < count; ++i) {
+    fresh.push_back(std::make_unique<llm_kv_cache>());
+    fresh.back()->host = std::make_shared<HostCache>();
+    fresh.back()->host->numThreads = numThreads;
+  }
+  return fresh;
+}
+
+static Status endSteps(const Call &call, const Arguments &arguments,
+                       const FreshCaches &fresh) {
+  for (llm_kv_cache *cache : arguments.caches)
+    LLM_TRY(cache->host->version->endStep());
+  for (size_t i = 0; i < fresh.size(); ++i) {
+    PagedKVCache *version = fresh[i]->host->version.get();
+    if (!version)
+      return Status::error(LLM_WRONG_STATE, 1, 0,
+                           "expected entry %s to make cache %zu, got none",
+                           call.entry->name, arguments.caches.size() + i);
+    LLM_TRY(version->endStep());
+  }
+  return Status();
+}
+
 /// Runs the entry; on success every step is complete.
 static Status runEntry(const llm_model &model, Call &call,
-                       const Arguments &arguments) {
+                       const Arguments &arguments, const FreshCaches &fresh) {
   for (llm_kv_cache *cache : arguments.caches)
+    call.handles.push_back(call.versions.addHost(cache->host.get()));
+  for (const auto &cache : fresh)
     call.handles.push_back(call.versions.addHost(cache->host.get()));
   call.inputs = arguments.inputs.data();
   call.outputs = arguments.outputs.data();
@@ -185,35 +225,42 @@ static Status runEntry(const llm_model &model, Call &call,
                : Status::error(code, LLM_OK, code,
                                "entry %s returned code %d, expected %d",
                                call.entry->name, code, LLM_OK);
-  for (llm_kv_cache *cache : arguments.caches)
-    LLM_TRY(cache->host->version->endStep());
-  return Status();
+  return endSteps(call, arguments, fresh);
 }
 
 static void endTransaction(llm_model &model, Call &call, bool commit,
-                           std::span<llm_kv_cache *const> caches) noexcept {
+                           const Arguments &arguments,
+                           FreshCaches &fresh) noexcept {
+  const std::span<llm_kv_cache *const> caches = arguments.caches;
   if (commit) {
     for (llm_kv_cache *cache : caches)
       cache->host->commit();
+    for (size_t i = 0; i < fresh.size(); ++i) {
+      fresh[i]->host->commit();
+      arguments.fresh[i] = fresh[i].release();
+    }
     model.leakedVersions += call.versions.clear();
     return;
   }
   for (llm_kv_cache *cache : caches)
     cache->host->revert();
   call.versions.clear();
+  for (const auto &cache : fresh)
+    cache->host->discard();
   for (llm_kv_cache *cache : caches)
     cache->host->abort();
 }
 
 static Status transact(llm_model &model, Call &call,
                        const Arguments &arguments) {
+  FreshCaches fresh = makeFresh(arguments.fresh.size(), model.numThreads);
   std::vector<PoolLock> locks;
   LLM_TRY(lockPools(arguments.caches, locks));
   for (llm_kv_cache *cache : arguments.caches)
     cache->host->begin();
-  const Status status =
-      withoutExceptions([&] { return runEntry(model, call, arguments); });
-  endTransaction(model, call, status.ok(), arguments.caches);
+  const Status status = withoutExceptions(
+      [&] { return runEntry(model, call, arguments, fresh); });
+  endTransaction(model, call, status.ok(), arguments, fresh);
   return status;
 }
 
@@ -248,7 +295,7 @@ static void recycle(Call &call) {
 }
 
 llm_code llm_model_invoke(llm_model *model, const char *entry,
-                          llm_kv_cache *const *caches, int32_t num_caches,
+                          llm_kv_cache **caches, int32_t num_caches,
                           const llm_tensor *inputs, int32_t num_inputs,
                           const llm_tensor *outputs, int32_t num_outputs,
                           llm_error *error) {
@@ -261,7 +308,11 @@ llm_code llm_model_invoke(llm_model *model, const char *entry,
     LLM_TRY(checkArray("caches", caches, num_caches));
     LLM_TRY(checkArray("inputs", inputs, num_inputs));
     LLM_TRY(checkArray("outputs", outputs, num_outputs));
-    const Arguments arguments = {{caches, size_t(num_caches)},
+    LLM_TRY(checkCount("caches", found->num_kv, num_caches));
+    const auto numFresh = static_cast<size_t>(found->num_fresh);
+    const std::span<llm_kv_cache *> objects(caches, size_t(num_caches));
+    const Arguments arguments = {objects.first(objects.size() - numFresh),
+                                 objects.last(numFresh),
                                  {inputs, size_t(num_inputs)},
                                  {outputs, size_t(num_outputs)}};
     std::unique_ptr<Call> call = model->takeCall();
@@ -269,6 +320,7 @@ llm_code llm_model_invoke(llm_model *model, const char *entry,
     call->entry = found;
     LLM_TRY(checkTensors(*found, arguments, call->symbols));
     LLM_TRY(checkCaches(*model->program, *found, arguments.caches));
+    LLM_TRY(checkFresh(*found, arguments.fresh));
     setNumThreads(model->numThreads);
     const Status result = transact(*model, *call, arguments);
     site = call->site;

@@ -155,7 +155,9 @@ static CData describeEntry(LLVM::LLVMFuncOp function, DictionaryAttr entry) {
        CData::pointerTo(CData::array(std::move(groupNumbers))),
        CData::i32(int32_t(inputs.size())), CData::i32(int32_t(outputs.size())),
        CData::i32(int32_t(groups.size())),
-       CData::i32(int32_t(entry.getAs<IntegerAttr>("symbols").getInt()))});
+       CData::i32(int32_t(entry.getAs<IntegerAttr>("symbols").getInt())),
+       CData::i32(int32_t(entry.getAs<IntegerAttr>("fresh").getInt())),
+       CData::i32(0)});
 }
 
 //===----------------------------------------------------------------------===//

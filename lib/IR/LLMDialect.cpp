@@ -80,7 +80,7 @@ LogicalResult LLMDialect::verifyRegionArgAttribute(Operation *op,
   if (name == kConfigAttr)
     return verifyKind<KVCacheConfigAttr>(op, attribute,
                                          "a #llm.kv_cache_config");
-  if (name == kBorrowedAttr)
+  if (name == kBorrowedAttr || name == kFreshAttr)
     return verifyKind<UnitAttr>(op, attribute, "a unit attribute");
   if (name != kWeightAttr)
     return op->emitOpError() << "unknown argument attribute '" << name << "'";
@@ -96,11 +96,16 @@ LogicalResult LLMDialect::verifyRegionResultAttribute(
     return verifyKind<StringAttr>(op, attribute, "a string");
   if (name == kDimsAttr)
     return verifyKind<ArrayAttr>(op, attribute, "an array of strings");
+  auto function = cast<FunctionOpInterface>(op);
+  if (name == kFreshAttr && function.getResultAttr(result, kTiedAttr))
+    return op->emitOpError() << "result " << result << " is '" << kFreshAttr
+                             << "' and '" << kTiedAttr << "'";
+  if (name == kFreshAttr)
+    return verifyKind<UnitAttr>(op, attribute, "a unit attribute");
   if (name != kTiedAttr)
     return op->emitOpError() << "unknown result attribute '" << name << "'";
   if (failed(verifyKind<IntegerAttr>(op, attribute, "an argument number")))
     return failure();
-  auto function = cast<FunctionOpInterface>(op);
   int64_t tied = cast<IntegerAttr>(attribute.getValue()).getInt();
   if (tied < 0 || tied >= function.getNumArguments())
     return op->emitOpError() << "expected '" << kTiedAttr << "' to be below "

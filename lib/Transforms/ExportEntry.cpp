@@ -220,6 +220,13 @@ private:
           KVCacheConfigAttr::get(b.getContext(), 0, 0, 0, KVStrategy::Paged);
     Attribute group = b.getArrayAttr(
         {b.getStringAttr(name), TypeAttr::get(type.getCache()), config});
+    bool isFresh = function.getArgAttr(argument.getArgNumber(),
+                                       LLMDialect::kFreshAttr) != nullptr;
+    if (numFresh && !isFresh)
+      return function.emitOpError()
+             << "expected fresh caches to be the last, got argument "
+             << argument.getArgNumber() << " behind one";
+    numFresh += isFresh;
     argument.replaceAllUsesWith(
         createArgument(ArgumentKind::Cache, caches.size(), type));
     caches.push_back(ProgramTables::add(tables.groups, group));
@@ -273,6 +280,7 @@ private:
     entry.set("inputs", b.getArrayAttr(inputs));
     entry.set("outputs", b.getArrayAttr(outputs));
     entry.set("caches", b.getDenseI32ArrayAttr(caches));
+    entry.set("fresh", b.getI32IntegerAttr(numFresh));
     entry.set("symbols", b.getI32IntegerAttr(describer.getNumSymbols()));
     function->setAttr("llm.entry", entry.getDictionary(b.getContext()));
   }
@@ -284,6 +292,7 @@ private:
   Location loc;
   SmallVector<Attribute> inputs, outputs;
   SmallVector<int32_t> caches;
+  int32_t numFresh = 0; ///< of the caches, the last ones
 };
 
 struct ExportEntry : llm::impl::ExportEntryBase<ExportEntry> {

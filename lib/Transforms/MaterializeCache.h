@@ -76,6 +76,7 @@ private:
 };
 
 /// A public function's returned cache and the argument it is written back to.
+/// Fresh results are tied to arguments behind the last: step 5 adds them.
 using Tie = std::pair<unsigned, unsigned>;
 FailureOr<SmallVector<Tie>> getTiedResults(func::FuncOp function);
 

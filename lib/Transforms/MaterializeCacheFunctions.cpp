@@ -113,7 +113,7 @@ FailureOr<SmallVector<Tie>> materialize::getTiedResults(func::FuncOp function) {
     if (isCache(type))
       arguments.push_back(number);
   SmallVector<Tie> ties;
-  unsigned next = 0;
+  unsigned next = 0, nextFresh = function.getNumArguments();
   for (auto [number, type] : llvm::enumerate(function.getResultTypes())) {
     if (!isCache(type))
       continue;
@@ -123,11 +123,11 @@ FailureOr<SmallVector<Tie>> materialize::getTiedResults(func::FuncOp function) {
                         : next < arguments.size() ? arguments[next]
                                                   : ~0u;
     ++next;
-    if (argument == ~0u)
-      return function.emitOpError()
-             << "result " << number << " is a cache tied to no argument; a "
-             << "public function returns " << arguments.size()
-             << " caches at most, one for each cache argument";
+    if (argument == ~0u ||
+        function.getResultAttr(number, LLMDialect::kFreshAttr)) {
+      ties.push_back({unsigned(number), nextFresh++});
+      continue;
+    }
     if (function.getArgAttr(argument, LLMDialect::kBorrowedAttr))
       return function.emitOpError()
              << "result " << number << " is tied to argument " << argument
@@ -188,14 +188,14 @@ static SmallVector<Value> getSameObjects(Value version) {
   return getSameObjects(cast<OpResult>(version));
 }
 
-/// May the version be the object of another parameter than `host`?
-static bool isForeign(Value version, BlockArgument host) {
+/// May the version be the object of another parameter than number `host`?
+static bool isForeign(Value version, Block &entry, unsigned host) {
   llvm::SetVector<Value> seen;
   seen.insert(version);
   for (size_t i = 0; i < seen.size(); ++i) {
     auto parameter = dyn_cast<BlockArgument>(seen[i]);
-    if (parameter && parameter != host &&
-        parameter.getOwner() == host.getOwner())
+    if (parameter && parameter.getOwner() == &entry &&
+        parameter.getArgNumber() != host)
       return true;
     seen.insert_range(getSameObjects(seen[i]));
   }
@@ -207,10 +207,10 @@ SmallVector<Tie> materialize::getForeignResults(func::FuncOp function) {
     return {};
   auto ties = getTiedResults(function);
   assert(succeeded(ties) && "checked with the parameters");
-  Operation *end = function.getBody().front().getTerminator();
+  Block &entry = function.getBody().front();
   llvm::erase_if(*ties, [&](Tie tie) {
-    return !isForeign(end->getOperand(tie.first),
-                      function.getArgument(tie.second));
+    return !isForeign(entry.getTerminator()->getOperand(tie.first), entry,
+                      tie.second);
   });
   return std::move(*ties);
 }
@@ -219,12 +219,26 @@ SmallVector<Tie> materialize::getForeignResults(func::FuncOp function) {
 // Handles
 //===----------------------------------------------------------------------===//
 
+/// The object that the host gets for a fresh result.
+static void addFreshArgument(func::FuncOp function, Tie tie) {
+  auto [result, argument] = tie;
+  NamedAttrList attributes;
+  attributes.set(LLMDialect::kFreshAttr, UnitAttr::get(function.getContext()));
+  if (Attribute name = function.getResultAttr(result, LLMDialect::kNameAttr))
+    attributes.set(LLMDialect::kNameAttr, name);
+  (void)function.insertArgument(argument, function.getResultTypes()[result],
+                                attributes.getDictionary(function.getContext()),
+                                function.getLoc());
+}
+
 /// What a public function returned, its host's objects now hold.
 static void writeBack(func::FuncOp function, ArrayRef<Tie> ties) {
   Operation *end = function.getBody().front().getTerminator();
   OpBuilder b(end);
   ::llvm::BitVector erased(end->getNumOperands());
   for (auto [result, argument] : ties) {
+    if (argument == function.getNumArguments())
+      addFreshArgument(function, {result, argument});
     Value host = function.getArgument(argument);
     Value version = end->getOperand(result);
     if (host != version)

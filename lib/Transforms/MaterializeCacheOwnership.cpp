@@ -103,11 +103,17 @@ void Ownership::snapshotConsumers(ArrayRef<OpOperand *> uses,
 /// another is to become.
 void Ownership::separateHostObjects(func::FuncOp function) {
   Operation *end = function.getBody().front().getTerminator();
-  for (auto [result, argument] : getForeignResults(function))
+  for (auto [result, argument] : getForeignResults(function)) {
+    std::string note = "result " + std::to_string(result);
+    note += argument < function.getNumArguments()
+                ? " is tied to argument " + std::to_string(argument)
+                : " is a new object";
+    Value version = end->getOperand(result);
     snapshot(end->getOpOperand(result), "may be another argument's object",
-             function.getLoc(),
-             "result " + Twine(result) + " is tied to argument " +
-                 Twine(argument));
+             function.getLoc(), note);
+    OpBuilder b(end);
+    drop(version, b);
+  }
 }
 
 void Ownership::drop(Value version, OpBuilder &b) {
@@ -186,7 +192,6 @@ void Ownership::own(Value version, Block *block) {
 }
 
 void Ownership::run(func::FuncOp function) {
-  separateHostObjects(function);
   for (Value version : collectCaches(function)) {
     auto parameter = dyn_cast<BlockArgument>(version);
     if (!parameter || !isBorrowed(parameter)) {
@@ -198,4 +203,5 @@ void Ownership::run(func::FuncOp function) {
       uses.push_back(&use);
     snapshotConsumers(uses, function);
   }
+  separateHostObjects(function);
 }

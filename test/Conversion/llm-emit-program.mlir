@@ -19,7 +19,7 @@ module @tiny attributes {
   // CHECK-LABEL: llvm.func internal @entry(
   // CHECK-NOT: llm.entry
   llvm.func @entry(%call: !llvm.ptr) -> i32 attributes {llm.entry = {
-      caches = array<i32: 0>, inputs = [], outputs = [], symbols = 0 : i32}} {
+      caches = array<i32: 0>, fresh = 0 : i32, inputs = [], outputs = [], symbols = 0 : i32}} {
     %unnumbered = llvm.mlir.constant(-1 : i32) : i32
     %kv = llvm.mlir.constant(0 : i64) : i64
     // CHECK: %[[FIRST:.*]] = llvm.mlir.constant(0 : i32) : i32

@@ -101,8 +101,18 @@ func.func private @result_dims_kind() -> (tensor<?xf32> {llm.dims = 3})
 
 // -----
 
-// expected-error @+1 {{unknown result attribute 'llm.fresh'}}
-func.func private @unknown_of_result() -> (!llm.paged_kv_cache {llm.fresh})
+// expected-error @+1 {{unknown result attribute 'llm.other'}}
+func.func private @unknown_of_result() -> (!llm.paged_kv_cache {llm.other})
+
+// -----
+
+// expected-error @+1 {{expected 'llm.fresh' to be a unit attribute, got 1 : i64}}
+func.func private @fresh_kind() -> (!llm.paged_kv_cache {llm.fresh = 1})
+
+// -----
+
+// expected-error @+1 {{result 0 is 'llm.fresh' and 'llm.tied'}}
+func.func private @fresh_and_tied(!llm.paged_kv_cache) -> (!llm.paged_kv_cache {llm.fresh, llm.tied = 0})
 
 // -----
 

@@ -80,10 +80,11 @@ llm_code CompiledProgram::invoke(const char *entry,
                                  std::vector<llm_tensor> inputs,
                                  std::vector<llm_tensor> outputs) {
   error = LLM_ERROR_INIT;
-  return llm_model_invoke(model, entry, caches.data(),
-                          static_cast<int32_t>(caches.size()), inputs.data(),
-                          static_cast<int32_t>(inputs.size()), outputs.data(),
-                          static_cast<int32_t>(outputs.size()), &error);
+  lastCaches = std::move(caches);
+  return llm_model_invoke(
+      model, entry, lastCaches.data(), static_cast<int32_t>(lastCaches.size()),
+      inputs.data(), static_cast<int32_t>(inputs.size()), outputs.data(),
+      static_cast<int32_t>(outputs.size()), &error);
 }
 
 testing::AssertionResult

@@ -55,6 +55,8 @@ public:
   int32_t lineOf(const std::string &marker) const;
 
   llm_error error = LLM_ERROR_INIT;
+  /// As the last call left them: those that it made are the caller's.
+  std::vector<llm_kv_cache *> lastCaches;
 
 private:
   struct Code;
@@ -74,6 +76,9 @@ public:
     EXPECT_EQ(llm_kv_create(program.context(), &config, &cache, &error), LLM_OK)
         << error.message;
   }
+  /// Takes an object that a call has made.
+  explicit HostCache(llm_kv_cache *made)
+      : config(configOfCache(made)), cache(made) {}
   ~HostCache() {
     llm_error error = LLM_ERROR_INIT;
     EXPECT_EQ(llm_kv_check(cache, &error), LLM_OK) << error.message;
@@ -128,6 +133,11 @@ public:
   int64_t versions = 1;
 
 private:
+  static llm_kv_config configOfCache(llm_kv_cache *cache) {
+    llm_kv_config config = {};
+    EXPECT_EQ(llm_kv_get_config(cache, &config, nullptr), LLM_OK);
+    return config;
+  }
   ::testing::AssertionResult
   holdsAt(int32_t id, const std::vector<int64_t> &tokens, int32_t layer) const;
 

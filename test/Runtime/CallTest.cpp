@@ -162,6 +162,43 @@ TEST_F(CallTest, TheSameCacheTwiceIsInvalid) {
   llm_kv_destroy(copy);
 }
 
+TEST_F(CallTest, AnEntryMakesTheCachesItPromises) {
+  p.entry.num_kv = 2;
+  p.entry.num_fresh = 1;
+  const auto invoke = [&](Program::Body body, llm_kv_cache *&made) {
+    llm_kv_cache *caches[] = {p.cache, made};
+    const llm_code code = p.invoke(std::move(body), caches, 2);
+    made = caches[1];
+    return code;
+  };
+  llm_kv_cache *made = nullptr;
+  EXPECT_EQ(invoke([](llm_call *) { return LLM_OK; }, made), LLM_WRONG_STATE);
+  EXPECT_STREQ(p.error.message,
+               "expected entry main to make cache 1, got none");
+  EXPECT_EQ(made, nullptr);
+  // Of two versions, the last one stays.
+  EXPECT_EQ(invoke(
+                [](llm_call *call) -> llm_code {
+                  uint64_t copy;
+                  for (int i = 0; i < 2; ++i) {
+                    if (llm_code code =
+                            llm_rt_snapshot_kv(call, 0, call->kv[0], &copy))
+                      return code;
+                    if (llm_code code =
+                            llm_rt_replace_kv(call, 0, call->kv[1], copy))
+                      return code;
+                  }
+                  return LLM_OK;
+                },
+                made),
+            LLM_OK);
+  ASSERT_NE(made, nullptr);
+  llm_kv_stats stats;
+  EXPECT_EQ(llm_kv_get_stats(made, &stats, nullptr), LLM_OK);
+  EXPECT_EQ(stats.versions, 2);
+  llm_kv_destroy(made);
+}
+
 TEST_F(CallTest, ASecondCallGetsBusy) {
   EXPECT_EQ(p.invoke([&](llm_call *) {
     llm_kv_stats stats;

@@ -44,7 +44,7 @@ public:
     group.name = "cache";
     group.dtype = -1;
     group.block_size = config.block_size;
-    entry = {"main", run, &input, &output, groups, 1, 1, 1, 1};
+    entry = {"main", run, &input, &output, groups, 1, 1, 1, 1, 0, 0};
     program.struct_size = sizeof(program);
     program.abi_version = LLM_ABI_VERSION;
     program.name = "by hand";
@@ -73,7 +73,9 @@ public:
   }
 
   /// Runs a body as the entry, with two tokens.
-  llm_code invoke(Body chosen) {
+  llm_code invoke(Body chosen) { return invoke(std::move(chosen), &cache, 1); }
+
+  llm_code invoke(Body chosen, llm_kv_cache **caches, int32_t numCaches) {
     if (!model) {
       EXPECT_EQ(create(), LLM_OK);
     }
@@ -81,8 +83,8 @@ public:
     error = LLM_ERROR_INIT;
     const Tensor tokens(std::vector<int32_t>{5, 6});
     const Tensor logits(LLM_F32, {2, 3});
-    return llm_model_invoke(model, nullptr, &cache, 1, &tokens, 1, &logits, 1,
-                            &error);
+    return llm_model_invoke(model, nullptr, caches, numCaches, &tokens, 1,
+                            &logits, 1, &error);
   }
 
   llm_kv_config config;

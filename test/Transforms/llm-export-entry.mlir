@@ -2,7 +2,7 @@
 
 // CHECK: module attributes {llm.groups = {{\[\[}}"cache", !llm.paged_kv_cache<2x1x4xf32>, #llm.kv_cache_config<max_seq_len = 64>]],
 // CHECK-SAME: llm.weights = {{\[\[}}#llm.weight<["w"]>, tensor<4xf32>]]
-// CHECK-LABEL: func @entry() attributes {llm.entry = {caches = array<i32: 0>, inputs = [
+// CHECK-LABEL: func @entry() attributes {llm.entry = {caches = array<i32: 0>, fresh = 0 : i32, inputs = [
 // CHECK-SAME: adds = array<i32: 0>, below = 9 : i64, below_symbol = -1 : i32, name = "tokens", symbols = array<i32: 0>
 // CHECK-SAME: adds = array<i32: 1>, below = -1 : i64, below_symbol = 0 : i32, name = "cu", symbols = array<i32: 1>
 // CHECK-SAME: symbols = 2 : i32
@@ -25,6 +25,21 @@ func.func @entry(%tokens: tensor<?xi32> {llm.name = "tokens", llm.dims = ["T"], 
   // CHECK-NOT: llm.check_size
   // CHECK: return{{$}}
   return %tokens, %w : tensor<?xi32>, tensor<4xf32>
+}
+
+// -----
+
+// CHECK-LABEL: func @fresh_cache() attributes {llm.entry = {caches = array<i32: 0, 0>, fresh = 1 : i32,
+func.func @fresh_cache(%c: !llm.kv_handle<2x1x4xf32> {llm.name = "c"},
+                       %new: !llm.kv_handle<2x1x4xf32> {llm.name = "c", llm.fresh}) {
+  return
+}
+
+// -----
+
+// expected-error @+1 {{expected fresh caches to be the last, got argument 1 behind one}}
+func.func @fresh_cache_first(%new: !llm.kv_handle<2x1x4xf32> {llm.fresh}, %c: !llm.kv_handle<2x1x4xf32>) {
+  return
 }
 
 // -----

@@ -236,15 +236,6 @@ func.func @indirect(%f: (!kv) -> !kv, %c: !kv) -> !kv {
 
 // -----
 
-!static = !llm.paged_kv_cache<1x1x64xf16, block_size = 16, max_seq_len = 512, max_sequences = 4>
-// expected-error @+1 {{result 0 is a cache tied to no argument; a public function returns 0 caches at most, one for each cache argument}}
-func.func @tied_to_nothing(%blocks: index) -> !static {
-  %c = llm.create_kv_cache blocks(%blocks) : !static
-  return %c : !static
-}
-
-// -----
-
 // expected-error @+1 {{result 0 of type '!llm.paged_kv_cache<1x1x64xf16>' cannot be written back to argument 0 of type '!llm.paged_kv_cache'}}
 func.func @tied_to_another_type(%c: !llm.paged_kv_cache) -> !llm.paged_kv_cache<1x1x64xf16> {
   %known = llm.cast_kv %c : !llm.paged_kv_cache -> !llm.paged_kv_cache<1x1x64xf16>

@@ -240,6 +240,60 @@ func.func @fresh_version(%c: !static, %blocks: index) -> !static {
   return %fresh : !static
 }
 
+// What is tied to nothing is the host's new object, an argument behind the last.
+
+// CHECK-LABEL: func @fresh(
+// CHECK-SAME: %{{.*}}: index, %[[NEW:.*]]: !llm.kv_handle<{{.*}}> {llm.fresh, llm.name = "new"}) {
+// CHECK-NEXT: %[[CACHE:.*]] = llm.create_kv_cache
+// CHECK-NEXT: llm.replace_kv %[[NEW]], %[[CACHE]]
+// CHECK-NEXT: return
+func.func @fresh(%blocks: index) -> (!static {llm.name = "new"}) {
+  %c = llm.create_kv_cache blocks(%blocks) : !static
+  return %c : !static
+}
+
+// CHECK-LABEL: func @fresh_beside_a_tied_one
+// CHECK-SAME: (%[[C:[^:]*]]: !llm.kv_handle<1x1x64xf16>, %{{[^:]*}}: tensor<{{[^>]*}}>, %[[NEW:.*]]: !llm.kv_handle<1x1x64xf16> {llm.fresh})
+// CHECK-NEXT: %[[COPY:.*]] = llm.snapshot_kv %[[C]]
+// CHECK-NEXT: llm.append_kv %[[COPY]]
+// CHECK-NEXT: llm.replace_kv %[[NEW]], %[[COPY]]
+// CHECK-NEXT: return
+func.func @fresh_beside_a_tied_one(%c: !kv, %t: !t) -> (!kv, !kv) {
+  // expected-remark @+1 {{takes a snapshot of its cache, which is still needed}}
+  %next = llm.append_kv %c, %t, %t : !kv, !t, !t -> !kv
+  // expected-note @+1 {{the version is needed here}}
+  return %c, %next : !kv, !kv
+}
+
+// A new object is never an old one.
+
+// CHECK-LABEL: func @fresh_copy_of_a_borrowed_one
+// CHECK-SAME: (%[[C:[^:]*]]: !llm.kv_handle<1x1x64xf16> {llm.borrowed}, %[[NEW:.*]]: !llm.kv_handle<1x1x64xf16> {llm.fresh})
+// CHECK-NEXT: %[[COPY:.*]] = llm.snapshot_kv %[[C]]
+// CHECK-NEXT: llm.replace_kv %[[NEW]], %[[COPY]]
+// CHECK-NEXT: return
+// expected-note @+1 {{the version is needed here}}
+func.func @fresh_copy_of_a_borrowed_one(%c: !kv) -> (!kv {llm.fresh}) {
+  // expected-remark @+1 {{takes a snapshot of its cache, which is still needed}}
+  return %c : !kv
+}
+
+// CHECK-LABEL: func @fresh_or_tied
+// CHECK: %[[R:.*]]:2 = scf.if
+// CHECK: %[[COPY:.*]] = llm.snapshot_kv %[[R]]#1
+// CHECK-NEXT: llm.drop_kv %[[R]]#1
+// CHECK-NEXT: llm.replace_kv %{{.*}}, %[[R]]#0
+// CHECK-NEXT: llm.replace_kv %{{.*}}, %[[COPY]]
+// CHECK-NEXT: return
+// expected-note @+1 {{result 1 is a new object}}
+func.func @fresh_or_tied(%c: !static, %p: i1, %blocks: index) -> (!static, !static) {
+  %new = llm.create_kv_cache blocks(%blocks) : !static
+  %x = arith.select %p, %c, %new : !static
+  %y = arith.select %p, %new, %c : !static
+  // expected-remark @+1 {{takes a snapshot of its cache, which may be another argument's object}}
+  return %x, %y : !static, !static
+}
+
 // No object may become another before that one is written.
 
 // CHECK-LABEL: func @swapped

@@ -55,6 +55,7 @@ def LLM_Dialect : Dialect {
   let extraClassDeclaration = [{
     /// Argument and result attributes that the dialect verifies.
     static constexpr ::llvm::StringLiteral kTiedAttr = "llm.tied";
+    static constexpr ::llvm::StringLiteral kFreshAttr = "llm.fresh";
     static constexpr ::llvm::StringLiteral kBorrowedAttr = "llm.borrowed";
     static constexpr ::llvm::StringLiteral kNameAttr = "llm.name";
     static constexpr ::llvm::StringLiteral kDimsAttr = "llm.dims";

@@ -353,8 +353,8 @@ def LLM_ForkKVOp : LLM_ConsumingOp<"fork_kv", "llm_rt_fork_kv"> {
   let summary = "Let sequences share a parent's first tokens";
   let description = [{
     Sequence `children[i]`, empty before (`wrong state` else), holds the first
-    `lengths[i]` tokens of `parents[i]`. Nothing is copied until somebody
-    writes into a shared block.
+    `lengths[i]` tokens of `parents[i]`; more than it has is `invalid argument`.
+    Nothing is copied until somebody writes into a shared block.
 
     Example:
 
@@ -383,7 +383,7 @@ def LLM_TrimKVOp : LLM_ConsumingOp<"trim_kv", "llm_rt_trim_kv"> {
   let summary = "Cut sequences back";
   let description = [{
     Sequence `seq_ids[i]` keeps its first `lengths[i]` tokens; more than it has
-    is `wrong state`.
+    is `invalid argument`.
 
     Example:
 

@@ -201,6 +201,8 @@ typedef struct llm_entry_desc {
   const llm_value_desc *outputs;
   const int32_t *kv_groups; ///< group index of each cache argument
   int32_t num_inputs, num_outputs, num_kv, num_symbols;
+  int32_t num_fresh; ///< of num_kv, the last ones: caches that the entry makes
+  int32_t reserved;  ///< zero
 } llm_entry_desc;
 
 /// Everything a host can know of a compiled model.
@@ -278,11 +280,13 @@ LLM_API int64_t llm_model_weight_bytes(const llm_model *model);
 /// Runs an entry (null: the only one) as one transaction over its caches:
 /// on an error every cache is as it was before. Checks dtypes, shapes, symbols
 /// and value ranges of inputs and outputs against the program first. The same
-/// cache given twice is LLM_INVALID_ARGUMENT.
+/// cache given twice is LLM_INVALID_ARGUMENT. Where the entry makes caches
+/// (num_fresh), `caches` holds nulls, which on LLM_OK become objects that the
+/// caller destroys.
 LLM_API llm_code llm_model_invoke(llm_model *model, const char *entry,
-                                  llm_kv_cache *const *caches,
-                                  int32_t num_caches, const llm_tensor *inputs,
-                                  int32_t num_inputs, const llm_tensor *outputs,
+                                  llm_kv_cache **caches, int32_t num_caches,
+                                  const llm_tensor *inputs, int32_t num_inputs,
+                                  const llm_tensor *outputs,
                                   int32_t num_outputs, llm_error *error);
 
 //===----------------------------------------------------------------------===//

@@ -69,10 +69,12 @@ def MaterializeCache : Pass<"llm-materialize-cache", "::mlir::ModuleOp"> {
     Gives every cache value one owner: a version is consumed or dropped exactly
     once on every path.
 
-    1. *Normalise*: `arith.select` on caches becomes `scf.if`,
-       `scf.execute_region` is inlined. What the pass does not know (a cache
-       through unstructured control flow, `scf.while`, an unknown op) is an
-       error at the op.
+    1. *Normalise*: `arith.select` on caches becomes `scf.if` (neighbours that
+       choose from the same versions one nest of them),
+       `scf.execute_region` is inlined, and the iterations of an `scf.forall`
+       that have caches of their own run in order. What the pass does not know
+       (a cache through unstructured control flow, one that the iterations of a
+       parallel loop would share, an unknown op) is an error at the op.
     2. *Schedule reads* of an old version, with what computes their operands,
        before its consumer, unless they need what comes of it.
     3. *Snapshot* what remains: a second consuming use on a path, a read that
@@ -86,7 +88,9 @@ def MaterializeCache : Pass<"llm-materialize-cache", "::mlir::ModuleOp"> {
     *borrowed* (a fixpoint over the call graph). A public function's i-th
     returned cache is *tied* to its i-th cache argument, or as `llm.tied` on the
     result says: `llm.replace_kv` writes it back to the host's object. An
-    argument tied to no result is borrowed: the host sees no change.
+    argument tied to no result is borrowed: the host sees no change. A result
+    tied to nothing, or marked `llm.fresh`, is a new object of the host: it
+    becomes a last argument, `llm.fresh` as well, that `llm.replace_kv` fills.
 
     ```mlir
     func.func @f(%c: !kv, %k: tensor<1x1x1x64xf16>) -> !kv {
