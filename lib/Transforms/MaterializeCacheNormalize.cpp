@@ -11,6 +11,7 @@
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Dialect/UB/IR/UBOps.h"
 #include "mlir/Transforms/RegionUtils.h"
 #include "llvm/ADT/SetVector.h"
 
@@ -164,9 +165,19 @@ static void branchInsteadOfSelects(const Choices &choices) {
 // Functions
 //===----------------------------------------------------------------------===//
 
+/// Each user has a null version of its own: none is ever needed twice.
+static void splitPoison(ub::PoisonOp poison) {
+  for (OpOperand &use : llvm::make_early_inc_range(poison->getUses())) {
+    OpBuilder b(use.getOwner());
+    use.set(b.clone(*poison)->getResult(0));
+  }
+  poison.erase();
+}
+
 static LogicalResult rewrite(func::FuncOp function) {
   SmallVector<Choices> selects;
   SmallVector<Operation *> regions;
+  SmallVector<ub::PoisonOp> poisons;
   function.walk([&](Operation *op) {
     auto select = dyn_cast<arith::SelectOp>(op);
     if (select && isCache(select.getResult())) {
@@ -174,12 +185,17 @@ static LogicalResult rewrite(func::FuncOp function) {
         selects.emplace_back();
       selects.back().push_back(select);
     }
+    auto poison = dyn_cast<ub::PoisonOp>(op);
+    if (poison && isCache(poison.getResult()))
+      poisons.push_back(poison);
     if (isa<scf::ExecuteRegionOp, scf::ForallOp>(op) &&
         (touchesCache(op) || hasCacheInside(op->getRegion(0))))
       regions.push_back(op);
   });
   for (const Choices &choices : selects)
     branchInsteadOfSelects(choices);
+  for (ub::PoisonOp poison : poisons)
+    splitPoison(poison);
   for (Operation *op : regions) {
     auto loop = dyn_cast<scf::ForallOp>(op);
     if (failed(loop ? runInOrder(loop)
