@@ -29,7 +29,7 @@ func.func private @more(!kv {llm.borrowed}) -> i1
 // CHECK-NEXT: %[[R:.*]] = scf.while (%[[NOW:.*]] = %[[C]])
 // CHECK-NEXT: %[[GO:.*]] = func.call @more(%[[NOW]])
 // CHECK-NEXT: scf.condition(%[[GO]]) %[[NOW]]
-// CHECK: ^bb0(%[[NOW:.*]]:
+// CHECK: ^bb0(%[[NOW:[^:]*]]:
 // CHECK-NEXT: llm.append_kv %[[NOW]]
 // CHECK-NEXT: scf.yield %[[NOW]]
 // CHECK: llm.replace_kv %[[C]], %[[R]]
