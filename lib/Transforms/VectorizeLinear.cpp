@@ -50,6 +50,7 @@ using namespace mlir::llm;
 
 static constexpr StringLiteral kLinear = "llm.linear";
 static constexpr int64_t kRows = 8;
+static constexpr int64_t kPanelRows = 32;
 
 //===----------------------------------------------------------------------===//
 // Patterns over vectors
@@ -135,6 +136,24 @@ struct ReadElement : OpRewritePattern<vector::ExtractOp> {
 // The pass
 //===----------------------------------------------------------------------===//
 
+/// Whether `op` is what llm-pack-weights makes; the body is not looked at.
+static bool isPanelProduct(linalg::GenericOp op) {
+  using utils::IteratorType;
+  AffineExpr m, p, k, n;
+  bindDims(op.getContext(), m, p, k, n);
+  const AffineExpr x[] = {m, k}, panel[] = {p, k, n}, result[] = {m, p, n};
+  auto maps = AffineMap::inferFromExprList(
+      ArrayRef<ArrayRef<AffineExpr>>{x, panel, result}, op.getContext());
+  const IteratorType iterators[] = {
+      IteratorType::parallel, IteratorType::parallel, IteratorType::reduction,
+      IteratorType::parallel};
+  if (!op.hasPureTensorSemantics() || op.getIndexingMapsArray() != maps ||
+      op.getIteratorTypesArray() != ArrayRef(iterators))
+    return false;
+  auto panels = cast<ShapedType>(op.getDpsInputs()[1].getType());
+  return panels.hasStaticShape() && panels.getDimSize(2) == kPanelRows;
+}
+
 namespace {
 struct VectorizeLinear : llm::impl::VectorizeLinearBase<VectorizeLinear> {
   void runOnOperation() override {
@@ -142,15 +161,26 @@ struct VectorizeLinear : llm::impl::VectorizeLinearBase<VectorizeLinear> {
     if (products.empty())
       return;
     for (linalg::GenericOp product : products)
-      if (failed(tile(product))) {
-        product.emitOpError("could not be tiled over panels");
+      if (!isPanelProduct(product)) {
+        product.emitOpError() << "expected '" << kLinear
+                              << "' only on a product of [M, K] and static "
+                              << "panels [P, K, " << kPanelRows << "]";
         return signalPassFailure();
       }
+    for (linalg::GenericOp product : products)
+      if (failed(tile(product)))
+        return signalPassFailure();
     if (failed(simplify()) || failed(vectorize()) || failed(lowerVectors()))
       signalPassFailure();
   }
 
 private:
+  /// What failed to be tiled may be gone already.
+  static LogicalResult refuse(Location loc) {
+    return emitError(loc) << "the product marked '" << kLinear
+                          << "' could not be vectorized";
+  }
+
   SmallVector<linalg::GenericOp> findProducts() {
     SmallVector<linalg::GenericOp> products;
     getOperation().walk([&](linalg::GenericOp op) {
@@ -179,23 +209,24 @@ private:
   LogicalResult tile(linalg::GenericOp product) {
     using LoopType = scf::SCFTilingOptions::LoopType;
     IRRewriter rewriter(&getContext());
+    Location loc = product.getLoc();
     auto panels = tileBy(rewriter, product, {0, 1, 0, 0}, LoopType::ForallOp);
     if (failed(panels))
-      return failure();
+      return refuse(loc);
     auto rows = tileBy(rewriter, panels->tiledOps.front(), {kRows, 0, 0, 0},
                        LoopType::ForOp);
     if (failed(rows))
-      return failure();
+      return refuse(loc);
     // Peeling leaves full tiles in one loop and a last partial one in another.
     auto loop = cast<scf::ForOp>(rows->loops.front().getOperation());
     scf::ForOp remainder;
     SmallVector<linalg::GenericOp> tiles;
     rewriter.setInsertionPoint(loop);
     if (failed(scf::peelForLoopAndSimplifyBounds(rewriter, loop, remainder)))
-      return failure();
+      return refuse(loc);
     auto partial = *remainder.getOps<linalg::GenericOp>().begin();
     auto singles = tileBy(rewriter, partial, {1, 0, 0, 0}, LoopType::ForOp);
-    return failure(failed(singles));
+    return failed(singles) ? refuse(loc) : success();
   }
 
   /// Makes the tiles' sizes static, so that what follows sees 8 or 1 rows; then
@@ -205,12 +236,13 @@ private:
       return failure();
     IRRewriter rewriter(&getContext());
     for (linalg::GenericOp product : findProducts()) {
+      Location loc = product.getLoc();
       auto line = tileBy(rewriter, product, {0, 0, 1, 0},
                          scf::SCFTilingOptions::LoopType::ForOp);
       if (failed(line) ||
           failed(dropUnitDims(rewriter,
                               cast<linalg::GenericOp>(line->tiledOps.front()))))
-        return product.emitOpError("could not be tiled over k"), failure();
+        return refuse(loc);
     }
     return canonicalize();
   }
@@ -236,7 +268,7 @@ private:
       FailureOr<linalg::VectorizationResult> vectors =
           linalg::vectorize(rewriter, product);
       if (failed(vectors))
-        return product.emitOpError("could not be vectorized"), failure();
+        return refuse(product.getLoc());
       rewriter.replaceOp(product, vectors->replacements);
     }
     return success();
