@@ -401,9 +401,7 @@ LogicalResult OpLowering::lower(Operation *op) {
         else
           return lowerOp(concrete), success();
       })
-      .Default([](Operation *op) {
-        return op->emitOpError("has no lowering to the runtime");
-      });
+      .DefaultUnreachable("not an op of the dialect");
 }
 
 //===----------------------------------------------------------------------===//

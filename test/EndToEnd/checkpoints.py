@@ -203,7 +203,11 @@ def byte_symbols() -> list[str]:
 
 
 def add_vocabulary(
-    writer: gguf.GGUFWriter, size: int, model: str, pre_tokenizer: str
+    writer: gguf.GGUFWriter,
+    size: int,
+    model: str,
+    pre_tokenizer: str,
+    unused_bytes: bytes,
 ) -> None:
     """Byte-level BPE: three special tokens, the bytes, merges of two letters."""
     merges = [(a, b) for a in "theranoisd" for b in "theranoisd"]
@@ -212,6 +216,8 @@ def add_vocabulary(
     tokens = special + byte_symbols() + [a + b for a, b in merges]
     kinds = [gguf.TokenType.CONTROL] * len(special)
     kinds += [gguf.TokenType.NORMAL] * (size - len(special))
+    for byte in unused_bytes:
+        kinds[len(special) + byte] = gguf.TokenType.UNUSED
     writer.add_tokenizer_model(model)
     writer.add_tokenizer_pre(pre_tokenizer)
     writer.add_token_list(tokens)
@@ -247,11 +253,12 @@ def write_gguf(
     architecture: str = "llama",
     tokenizer: str = "gpt2",
     pre_tokenizer: str = "gpt-2",
+    unused_bytes: bytes = b"",
 ) -> Path:
     """`format_of` chooses by the GGUF name; vectors stay in f32."""
     writer = gguf.GGUFWriter(path, architecture)
     add_config(writer, shape)
-    add_vocabulary(writer, shape.vocab, tokenizer, pre_tokenizer)
+    add_vocabulary(writer, shape.vocab, tokenizer, pre_tokenizer, unused_bytes)
     for source, values in weights.items():
         name = gguf_name(source)
         if source.endswith(("q_proj.weight", "k_proj.weight")):

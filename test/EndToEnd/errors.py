@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gguf import GGMLQuantizationType as Format
@@ -14,7 +15,7 @@ from tools import EXACT, Outcome, call, run, scratch
 SHAPE = Shape(hidden=96, heads=3, kv_heads=1, head_dim=32, ffn=64)
 
 
-def write_gguf(**changes: str) -> Path:
+def write_gguf(**changes: Any) -> Path:
     weights = checkpoints.make_weights(SHAPE, seed=1)
     path = scratch() / "tiny.gguf"
     return checkpoints.write_gguf(
@@ -55,6 +56,7 @@ def usage() -> None:
         ("-m", model): ["-p", "--ids", "--prompts"],
         ("-m", model, "-p", "a", "--ids", "1"): ["-p", "--ids", "exclude"],
         ("-m", model, "-p", "a", "--no-such-option"): ["no-such-option"],
+        ("-m", model, "-p"): ["requires a value", "see --help for the options"],
         ("-m", model, "-p", "a", "--top-p", "1.5"): ["--top-p", "1.5"],
         ("-m", model, "-p", "a", "--block-size", "0"): ["--block-size", "0"],
         ("-m", model, "-p", "a", "--cache-dtype", "q8"): ["cache-dtype", "q8"],
@@ -124,6 +126,21 @@ def tokenizer() -> None:
         check_mentions(done, list(changes.values()))
     done = call("LLM_RUN", "-m", write_hugging_face(), "-p", "a", status=1)
     check_mentions(done, ["tokenizer"])
+    done = call("LLM_RUN", "-m", write_hugging_face(), "--ids", "5", "-n", 1)
+    assert "ids in place of text: " in done.stderr
+
+
+@suite.check("error-tokens")
+def tokens() -> None:
+    """Bytes without a token are told, and a text of nothing else is refused."""
+    unused = "\u00e4\u3042".encode()
+    model, text = write_gguf(unused_bytes=unused), scratch() / "text"
+    done = call("LLM_RUN", "-m", model, "-p", "a\u00e4\u3042", "-n", 1)
+    words = "warning: 5 bytes of the text have no token and were dropped"
+    assert words in done.stderr
+    text.write_text("\u00e4")
+    done = call("LLM_RUN", "-m", model, "--score", text, "--split-documents", status=1)
+    check_mentions(done, [f"no tokens to score in {text}"])
 
 
 # Weights
@@ -166,10 +183,15 @@ def prompt() -> None:
     ids = ",".join(["5"] * 20)
     done = call("LLM_RUN", "-m", model, "--ids", ids, "--ctx", 16, status=1)
     check_mentions(done, ["20 tokens", "16"])
+    dump = scratch() / "logits"
+    arguments = ("-m", model, "--ids", ids, "--ctx", 16, "--dump-logits", dump)
+    done = call("LLM_RUN", *arguments, status=1)
+    check_mentions(done, ["the prompt has 20 tokens, the context holds 16"])
     done = call("LLM_RUN", "-m", model, "--ids", "5,331", "-n", 1, status=1)
     check_mentions(done, ["331"])
     done = call("LLM_RUN", "-m", model, "--ids", "5", "--ctx", 100000, status=1)
-    check_mentions(done, ["--ctx", "512", "100000"])
+    words = "expected --ctx of at most the model's 512, got 100000"
+    check_mentions(done, [words])
 
 
 def check_exhaustion(prompts: list[str], blocks: int, steps: int) -> list[int]:
@@ -188,7 +210,8 @@ def check_exhaustion(prompts: list[str], blocks: int, steps: int) -> list[int]:
             continue
         ended.append(index)
         assert ids == wanted[: len(ids)] and len(ids) < steps, index
-        assert re.search(rf"sequence {index}\b.*block", done.stderr), index
+        told = rf"sequence {index} ended after {len(ids)} tokens: .*block"
+        assert re.search(told, done.stderr), index
         assert re.search(r"begin_step.*\d", sequence["error"]), sequence["error"]
     assert done.report["cache"]["live_blocks"] == 0
     return ended

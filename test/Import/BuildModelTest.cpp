@@ -320,6 +320,18 @@ TEST_F(BuildModelTest, IgnoredTensorsAreNotUnknown) {
   EXPECT_TRUE(importModel(checkpoint)) << error;
 }
 
+/// What no text can say.
+TEST(WeightAttrTest, NeedsAName) {
+  MLIRContext context;
+  context.loadDialect<LLMDialect>();
+  std::string error;
+  ScopedDiagnosticHandler handler(
+      &context, [&](Diagnostic &diagnostic) { error = diagnostic.str(); });
+  auto refuse = [&] { return emitError(UnknownLoc::get(&context)); };
+  EXPECT_FALSE(WeightAttr::getChecked(refuse, &context, {}, 0, 0));
+  EXPECT_EQ(error, "expected at least one tensor name");
+}
+
 TEST_F(BuildModelTest, Stories260K) {
   fs::path source = sharedFiles() / "models/stories260K";
   if (!fs::exists(source))

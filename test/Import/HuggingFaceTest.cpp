@@ -276,6 +276,11 @@ TEST_F(HuggingFaceTest, RefusesOtherRopes) {
   EXPECT_THAT(failureWith("rope_parameters", std::move(reversed)),
               EndsWith("expected low_freq_factor below high_freq_factor, got "
                        "1.00 and 1.00"));
+  json::Object shrinking = llama3();
+  shrinking["factor"] = 0.0;
+  EXPECT_THAT(failureWith("rope_parameters", std::move(shrinking)),
+              EndsWith("expected a positive factor and original context, got "
+                       "0.00 and 8192.00"));
 }
 
 //===----------------------------------------------------------------------===//
@@ -352,6 +357,8 @@ TEST_F(HuggingFaceTest, RefusesImpossibleSizes) {
 }
 
 TEST_F(HuggingFaceTest, RefusesBadPaths) {
+  EXPECT_THAT(messageOf(ModelFile::open("/dev/null")),
+              EndsWith("/dev/null: expected a regular file"));
   EXPECT_THAT(messageOf(ModelFile::open((directory / "none").string())),
               EndsWith("none: no such file or directory"));
   EXPECT_THAT(messageOf(ModelFile::open(directory.string())),
