@@ -27,6 +27,20 @@ limit = "timeout 120" if config.llm_sanitize else "prlimit --as=8192000000 timeo
 config.substitutions.append(("%llm-opt", f"{limit} {tools}/llm-opt"))
 config.substitutions.append(("%llm-import", f"{limit} {tools}/llm-import"))
 config.substitutions.append(("%mlir-opt", f"{limit} {config.llvm_tools_dir}/mlir-opt"))
+libraries = [
+    os.path.join(config.llvm_tools_dir, "..", "lib", f"libmlir_{name}.so")
+    for name in ("c_runner_utils", "runner_utils")
+]
+config.substitutions.append(
+    (
+        "%mlir-runner",
+        f"timeout 120 {config.llvm_tools_dir}/mlir-runner -e main "
+        f"-entry-point-result=void --shared-libs={','.join(libraries)}",
+    )
+)
+config.substitutions.append(
+    ("%specification", os.path.join(config.llm_source, "lib", "Conversion", "Specification.mlir"))
+)
 if not config.llm_sanitize:  # stock mlir-opt loads no sanitized library
     config.available_features.add("plugin")
 config.substitutions.append(("%plugin", os.path.join(config.llm_binary, "lib", "LLMPlugin.so")))

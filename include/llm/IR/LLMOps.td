@@ -187,8 +187,8 @@ def LLM_AtLayerOp : LLM_RuntimeOp<"at_layer", "llm_rt_at_layer",
                                   [NoMemoryEffect]> {
   let summary = "The step at one layer";
   let description = [{
-    The same step, seen at a layer. A layer that the cache does not have is
-    `invalid argument` where it is used.
+    The same step, seen at a layer. A layer that the step's cache does not have
+    is `invalid argument`.
 
     Example:
 
@@ -353,8 +353,9 @@ def LLM_ForkKVOp : LLM_ConsumingOp<"fork_kv", "llm_rt_fork_kv"> {
   let summary = "Let sequences share a parent's first tokens";
   let description = [{
     Sequence `children[i]`, empty before (`wrong state` else), holds the first
-    `lengths[i]` tokens of `parents[i]`; more than it has is `invalid argument`.
-    Nothing is copied until somebody writes into a shared block.
+    `lengths[i]` tokens of `parents[i]`; more than it has is `invalid argument`,
+    more than some layer holds inside a step is `wrong state`. Nothing is copied
+    until somebody writes into a shared block.
 
     Example:
 

@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// In the order of the pipeline `llm-to-cpu`.
+// In the order of the pipeline `llm-to-cpu`, then that of `llm-to-spec`.
 //
 //===----------------------------------------------------------------------===//
 
@@ -207,6 +207,47 @@ def EmitProgram : Pass<"llm-emit-program", "::mlir::ModuleOp"> {
     Option<"triple", "triple", "std::string", "\"\"",
            "Target triple to record in the program; the host's when empty.">,
   ];
+}
+
+def ConvertLLMToLinalg : Pass<"convert-llm-to-linalg", "::mlir::ModuleOp"> {
+  let summary = "Lower cache values to plain tensors: the specification";
+  let description = [{
+    The other meaning of the dialect, which needs no runtime. What every op
+    means is written down in lib/Conversion/Specification.mlir; each op becomes
+    a call of the function that is named like it there, and the functions that
+    are called come along. Needs values; `llm.rope` must be decomposed.
+
+    A cache becomes its K and V, `[L, S, C, H, D]` in f32, per layer and
+    sequence what is held, per sequence the next position, per slot a position,
+    and seven numbers and tensors that say which steps have run. A dimension
+    that the type does not fix is dynamic. Steps become tensors too, and
+    preconditions `cf.assert` with the name of the runtime's status code.
+    Out of memory and out of blocks have no counterpart. A function whose
+    signature changes loses the attributes of its arguments and results.
+
+    ```mlir
+    func.func @lengths(%c: !llm.paged_kv_cache<2x1x4xf16, max_seq_len = 8,
+                                               max_sequences = 3>,
+                       %ids: tensor<?xi32>) -> tensor<?xi32> {
+      %n = llm.seq_lens %c, %ids : ...
+    ```
+    becomes
+    ```mlir
+    func.func @lengths(%k: tensor<2x3x8x1x4xf32>, %v: tensor<2x3x8x1x4xf32>,
+                       %cur: tensor<2x3xi32>, %next: tensor<3xi32>,
+                       %pos: tensor<2x3x8xi32>, %appended: tensor<2xi64>,
+                       %members: tensor<3xi64>, %running: i64, %dtype: i32,
+                       %block_size: i32, %window: i32,
+                       %ids: tensor<?xi32>) -> tensor<?xi32> {
+      %any = tensor.cast %cur : tensor<2x3xi32> to tensor<?x?xi32>
+      %n = call @llm_spec.seq_lens(%any, %ids) : ...
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::cf::ControlFlowDialect",
+    "::mlir::func::FuncDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::math::MathDialect", "::mlir::memref::MemRefDialect",
+    "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect"];
 }
 
 def CheckPipeline : Pass<"llm-check-pipeline", "::mlir::ModuleOp"> {

@@ -1,0 +1,32 @@
+// RUN: %mlir-opt %specification -o /dev/null
+// RUN: %llm-opt %s -split-input-file --convert-llm-to-linalg | FileCheck %s
+
+// Every op becomes a call of the function that is named like it in the
+// specification, which comes along with what it calls.
+
+!kv = !llm.paged_kv_cache<2x1x4xf16, block_size = 4, max_seq_len = 8, max_sequences = 3>
+
+// CHECK-LABEL: func @create
+// CHECK-SAME: -> (tensor<2x3x8x1x4xf32>, tensor<2x3x8x1x4xf32>, tensor<2x3xi32>, tensor<3xi32>, tensor<2x3x8xi32>, tensor<2xi64>, tensor<3xi64>, i64, i32, i32, i32)
+// CHECK: %[[MADE:.*]]:6 = call @llm_spec.create_kv_cache
+// CHECK: tensor.cast %[[MADE]]#0 : tensor<?x?x?x?x?xf32> to tensor<2x3x8x1x4xf32>
+// CHECK-NOT: func private @llm_spec.append_kv
+// CHECK: func.func private @llm_spec.create_kv_cache
+// CHECK-NOT: func private
+func.func @create(%blocks: index) -> !kv {
+  %c = llm.create_kv_cache blocks(%blocks) : !kv
+  return %c : !kv
+}
+
+// -----
+
+// What the type does not fix is dynamic.
+
+// CHECK-LABEL: func @bare
+// CHECK-SAME: (%[[K:.*]]: tensor<?x?x?x?x?xf32>, %{{.*}}: tensor<?x?x?x?x?xf32>, %[[CUR:.*]]: tensor<?x?xi32>, %{{.*}}: tensor<?xi32>, %{{.*}}: tensor<?x?x?xi32>, %{{.*}}: tensor<?xi64>, %{{.*}}: tensor<?xi64>, %{{.*}}: i64, %{{.*}}: i32, %{{.*}}: i32, %{{.*}}: i32, %[[IDS:.*]]: tensor<?xi32>)
+// CHECK: %[[LENGTHS:.*]] = call @llm_spec.seq_lens(%[[CUR]], %[[IDS]])
+// CHECK: return %[[LENGTHS]]
+func.func @bare(%c: !llm.paged_kv_cache {llm.name = "cache"}, %ids: tensor<?xi32>) -> tensor<?xi32> {
+  %n = llm.seq_lens %c, %ids : !llm.paged_kv_cache, tensor<?xi32> -> tensor<?xi32>
+  return %n : tensor<?xi32>
+}
