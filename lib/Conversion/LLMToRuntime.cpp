@@ -78,6 +78,7 @@ private:
   void lowerOp(LookupKVOp op);
   void lowerOp(CheckSizeOp op);
   void lowerOp(CallArgumentOp op);
+  void lowerOp(NullKVOp op);
   template <typename OpT>
   void lowerOp(OpT op) {
     lowerGeneric(op);
@@ -386,6 +387,15 @@ void OpLowering::lowerOp(CallArgumentOp op) {
         UnrealizedConversionCastOp::create(b, args.loc, op.getType(), result)
             .getResult(0);
   op.replaceAllUsesWith(result);
+  op.erase();
+}
+
+void OpLowering::lowerOp(NullKVOp op) {
+  Arguments args(op);
+  Value null = i64(args, int64_t(0));
+  op.replaceAllUsesWith(
+      UnrealizedConversionCastOp::create(args.b, args.loc, op.getType(), null)
+          .getResult(0));
   op.erase();
 }
 

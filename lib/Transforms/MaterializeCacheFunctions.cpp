@@ -9,6 +9,7 @@
 #include "MaterializeCache.h"
 
 #include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/UB/IR/UBOps.h"
 #include "mlir/IR/SymbolTable.h"
 #include "llvm/ADT/SetVector.h"
 
@@ -282,6 +283,18 @@ static void replaceTypes(ModuleOp module) {
                                         /*replaceTypes=*/true);
 }
 
+/// Poison may become any handle, to be dropped twice: null may not.
+static void nullInsteadOfPoison(ModuleOp module) {
+  module.walk([](ub::PoisonOp poison) {
+    if (!isa<KVHandleType>(poison.getType()))
+      return;
+    OpBuilder b(poison);
+    poison.replaceAllUsesWith(
+        NullKVOp::create(b, poison.getLoc(), poison.getType()).getResult());
+    poison.erase();
+  });
+}
+
 LogicalResult materialize::convertToHandles(ModuleOp module) {
   SmallVector<std::pair<func::FuncOp, SmallVector<Tie>>> entries;
   for (auto function : module.getOps<func::FuncOp>())
@@ -299,6 +312,7 @@ LogicalResult materialize::convertToHandles(ModuleOp module) {
       consumers.push_back(op);
   });
   replaceTypes(module);
+  nullInsteadOfPoison(module);
   for (KVCacheInterface op : consumers)
     dropCacheResult(op);
   for (auto &[function, ties] : entries)

@@ -56,6 +56,15 @@ func.func private @caller(%step: !llm.kv_step) -> tensor<?xi32> {
 
 // A version on a path that no one takes is the null handle.
 
+// CHECK-LABEL: func private @null
+func.func private @null() {
+  // CHECK: %[[NULL:.*]] = arith.constant 0 : i64
+  // CHECK: call @llm_rt_drop_kv(%{{.*}}, %{{.*}}, %[[NULL]])
+  %c = llm.null_kv : !handle
+  llm.drop_kv %c : !handle
+  return
+}
+
 // CHECK-LABEL: func private @poison
 func.func private @poison() {
   // CHECK: %[[NULL:.*]] = arith.constant 0 : i64

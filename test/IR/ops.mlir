@@ -234,6 +234,13 @@ func.func private @ends(%c: !kv, %host: !handle, %version: !handle) {
   return
 }
 
+// CHECK-LABEL: func private @none
+// CHECK: llm.null_kv : !llm.kv_handle<2x1x64xf16>
+func.func private @none() -> !handle {
+  %none = llm.null_kv : !handle
+  return %none : !handle
+}
+
 // CHECK-LABEL: func @call_arguments
 // CHECK: llm.call_argument input 0 : memref<?xi32, strided<[?], offset: ?>>
 // CHECK: llm.call_argument output 1 : memref<?x8xf32>

@@ -144,7 +144,7 @@ func.func @unused_result(%blocks: index, %p: i1) {
 // CHECK-NEXT: scf.yield %[[CACHE]]
 // CHECK: case 3
 // CHECK-NEXT: llm.drop_kv %[[CACHE]]
-// CHECK-NEXT: %[[NONE:.*]] = ub.poison : !llm.kv_handle
+// CHECK-NEXT: %[[NONE:.*]] = llm.null_kv : !llm.kv_handle
 // CHECK-NEXT: scf.yield %[[NONE]]
 // CHECK: default
 // CHECK-NEXT: scf.yield %[[CACHE]]

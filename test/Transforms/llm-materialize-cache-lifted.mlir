@@ -51,3 +51,30 @@ func.func @loop(%c: !kv, %t: !t) -> !kv {
 ^end:
   return %now : !kv
 }
+
+
+// Poison may become any value, a null version may not: what one branch drops,
+// nobody drops again.
+
+// RUN: %llm-opt %s --lift-cf-to-scf --llm-materialize-cache --canonicalize 2>/dev/null | FileCheck %s --check-prefix=NULL
+
+// NULL-LABEL: func private @drops_once
+// NULL-SAME: (%[[C:[^:]*]]:
+// NULL: %[[R:.*]] = scf.if
+// NULL: llm.drop_kv %[[C]]
+// NULL-NEXT: %[[NONE:.*]] = llm.null_kv
+// NULL-NEXT: scf.yield %[[NONE]]
+// NULL-NEXT: else
+// NULL-NEXT: scf.yield %[[C]]
+// NULL: llm.drop_kv %[[R]]
+// NULL-NEXT: return
+func.func private @drops_once(%c: !kv, %ids: tensor<4xi32>, %p: i1) {
+  %r = scf.if %p -> !kv {
+    %released = llm.release_kv %c, %ids : !kv, tensor<4xi32> -> !kv
+    %none = ub.poison : !kv
+    scf.yield %none : !kv
+  } else {
+    scf.yield %c : !kv
+  }
+  return
+}

@@ -233,7 +233,7 @@ func.func private @unused_parameter(%c: !kv) {
 }
 
 // CHECK-LABEL: func private @poison
-// CHECK: ub.poison : !llm.kv_handle<1x1x64xf16>
+// CHECK: llm.null_kv : !llm.kv_handle<1x1x64xf16>
 func.func private @poison() -> !kv {
   %none = ub.poison : !kv
   return %none : !kv

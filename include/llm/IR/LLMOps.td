@@ -612,6 +612,27 @@ def LLM_DropKVOp : LLM_RuntimeOp<"drop_kv", "llm_rt_drop_kv"> {
   let assemblyFormat = "$cache attr-dict `:` type($cache)";
 }
 
+def LLM_NullKVOp : LLM_Op<"null_kv", [Pure]> {
+  let summary = "No version";
+  let description = [{
+    What `llm-materialize-cache` makes of `ub.poison`: the version on a path
+    that no one takes. Its drop and its snapshot do nothing; all else is
+    `wrong state`. Other than poison, it is never taken for another handle.
+
+    Example:
+
+    ```mlir
+    !handle = !llm.kv_handle<2x1x64xf16>
+    func.func private @none() -> !handle {
+      %none = llm.null_kv : !handle
+      return %none : !handle
+    }
+    ```
+  }];
+  let results = (outs LLM_KVHandleType:$result);
+  let assemblyFormat = "attr-dict `:` qualified(type($result))";
+}
+
 def LLM_ReplaceKVOp : LLM_RuntimeOp<"replace_kv", "llm_rt_replace_kv"> {
   let summary = "The host's object becomes a version";
   let description = [{
