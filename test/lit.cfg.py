@@ -34,7 +34,8 @@ libraries = [
 config.substitutions.append(
     (
         "%mlir-runner",
-        f"timeout 120 {config.llvm_tools_dir}/mlir-runner -e main "
+        # A failed assertion prints to a buffer that abort does not flush.
+        f"stdbuf -oL timeout 120 {config.llvm_tools_dir}/mlir-runner "
         f"-entry-point-result=void --shared-libs={','.join(libraries)}",
     )
 )

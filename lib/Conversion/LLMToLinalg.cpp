@@ -37,26 +37,24 @@ using namespace mlir::llm::spec;
 // Types
 //===----------------------------------------------------------------------===//
 
-static void appendCacheParts(PagedKVCacheType type,
+/// Sizes are dynamic whatever the type says: the functions of the specification
+/// take any, and bufferization is quick where no cast is in the way.
+static void appendCacheParts(MLIRContext *context,
                              SmallVectorImpl<Type> &parts) {
-  MLIRContext *context = type.getContext();
-  int64_t layers = type.getLayers(), sequences = type.getMaxSequences(),
-          capacity = type.getMaxSeqLen();
   Type f32 = Float32Type::get(context);
   Type i32 = IntegerType::get(context, 32), i64 = IntegerType::get(context, 64);
-  auto tensor = [](ArrayRef<int64_t> shape, Type element) {
-    return RankedTensorType::get(shape, element);
+  auto tensor = [](int64_t rank, Type element) {
+    return RankedTensorType::get(
+        SmallVector<int64_t>(rank, ShapedType::kDynamic), element);
   };
-  Type content = tensor(
-      {layers, sequences, capacity, type.getKvHeads(), type.getHeadDim()}, f32);
-  parts.append(
-      {content, content, tensor({layers, sequences}, i32),
-       tensor({sequences}, i32), tensor({layers, sequences, capacity}, i32),
-       tensor({layers}, i64), tensor({sequences}, i64), i64, i32, i32, i32});
+  Type content = tensor(5, f32);
+  parts.append({content, content, tensor(2, i32), tensor(1, i32),
+                tensor(3, i32), tensor(1, i64), tensor(1, i64), i64, i32, i32,
+                i32});
 }
 
-static void appendStepParts(KVStepType type, SmallVectorImpl<Type> &parts) {
-  MLIRContext *context = type.getContext();
+static void appendStepParts(MLIRContext *context,
+                            SmallVectorImpl<Type> &parts) {
   Type ids = RankedTensorType::get({ShapedType::kDynamic},
                                    IntegerType::get(context, 32));
   Type index = IndexType::get(context);
@@ -67,11 +65,11 @@ void spec::addPartTypes(TypeConverter &converter) {
   converter.addConversion([](Type type) { return type; });
   converter.addConversion(
       [](PagedKVCacheType type, SmallVectorImpl<Type> &parts) {
-        appendCacheParts(type, parts);
+        appendCacheParts(type.getContext(), parts);
         return success();
       });
   converter.addConversion([](KVStepType type, SmallVectorImpl<Type> &parts) {
-    appendStepParts(type, parts);
+    appendStepParts(type.getContext(), parts);
     return success();
   });
 }

@@ -29,10 +29,9 @@ namespace {
 /// Builds the code of one op.
 class OpBuild {
 public:
-  OpBuild(const TypeConverter &converter, const Specification &specification,
+  OpBuild(const Specification &specification,
           ConversionPatternRewriter &rewriter, Operation *op)
-      : b(rewriter), loc(op->getLoc()), converter(converter),
-        specification(specification), op(op) {}
+      : b(rewriter), loc(op->getLoc()), specification(specification), op(op) {}
 
   ConversionPatternRewriter &b;
   const Location loc;
@@ -113,19 +112,10 @@ public:
 
   /// Replaces the op, whose results are these parts.
   void replace(ArrayRef<SmallVector<Value>> results) {
-    SmallVector<SmallVector<Value>> converted;
-    for (auto [result, parts] : llvm::zip_equal(op->getResults(), results)) {
-      SmallVector<Type> types;
-      (void)converter.convertType(result.getType(), types);
-      SmallVector<Value> &values = converted.emplace_back();
-      for (auto [part, type] : llvm::zip_equal(parts, types))
-        values.push_back(cast(part, type));
-    }
-    b.replaceOpWithMultiple(op, std::move(converted));
+    b.replaceOpWithMultiple(op, SmallVector<SmallVector<Value>>(results));
   }
 
 private:
-  const TypeConverter &converter;
   const Specification &specification;
   Operation *op;
 };
@@ -143,7 +133,7 @@ struct OpPattern : OpConversionPattern<OpT> {
   LogicalResult
   matchAndRewrite(OpT op, Adaptor adaptor,
                   ConversionPatternRewriter &rewriter) const override {
-    OpBuild b(*this->getTypeConverter(), specification, rewriter, op);
+    OpBuild b(specification, rewriter, op);
     build(op, adaptor, b);
     return success();
   }

@@ -146,7 +146,11 @@ void mlir::llm::buildLLMToSpecPipeline(OpPassManager &manager,
   arith::ArithExpandOpsPassOptions expand;
   expand.includeBf16 = true; // what the CPU has may flush subnormals
   manager.addPass(arith::createArithExpandOpsPass(expand));
-  addLLVMLowering(manager);
+  manager.addPass(createConvertMathToLibmPass());
+  manager.addPass(createConvertToLLVMPass());
+  manager.addPass(createReconcileUnrealizedCastsPass());
+  manager.addPass(createCSEPass()); // halves what calls take apart and put
+  manager.addPass(createCanonicalizerPass()); // together again
 }
 
 //===----------------------------------------------------------------------===//

@@ -1,4 +1,4 @@
-// RUN: %llm-opt %s --llm-to-spec | %mlir-runner | FileCheck %s
+// RUN: %llm-opt %s --llm-to-spec | %mlir-runner -e main | FileCheck %s
 
 // A step of two sequences at two layers, over f16: the values are worked out by
 // hand.

@@ -219,28 +219,26 @@ def ConvertLLMToLinalg : Pass<"convert-llm-to-linalg", "::mlir::ModuleOp"> {
 
     A cache becomes its K and V, `[L, S, C, H, D]` in f32, per layer and
     sequence what is held, per sequence the next position, per slot a position,
-    and seven numbers and tensors that say which steps have run. A dimension
-    that the type does not fix is dynamic. Steps become tensors too, and
-    preconditions `cf.assert` with the name of the runtime's status code.
-    Out of memory and out of blocks have no counterpart. A function whose
-    signature changes loses the attributes of its arguments and results.
+    and what says which steps have run: tensors of dynamic sizes, whatever the
+    type fixes. Steps become tensors too, and preconditions `cf.assert` with the
+    name of the runtime's status code. Out of memory and out of blocks have no
+    counterpart. A function whose signature changes loses the attributes of its
+    arguments and results.
 
     ```mlir
-    func.func @lengths(%c: !llm.paged_kv_cache<2x1x4xf16, max_seq_len = 8,
-                                               max_sequences = 3>,
-                       %ids: tensor<?xi32>) -> tensor<?xi32> {
+    func.func @lengths(%c: !llm.paged_kv_cache, %ids: tensor<?xi32>)
+        -> tensor<?xi32> {
       %n = llm.seq_lens %c, %ids : ...
     ```
     becomes
     ```mlir
-    func.func @lengths(%k: tensor<2x3x8x1x4xf32>, %v: tensor<2x3x8x1x4xf32>,
-                       %cur: tensor<2x3xi32>, %next: tensor<3xi32>,
-                       %pos: tensor<2x3x8xi32>, %appended: tensor<2xi64>,
-                       %members: tensor<3xi64>, %running: i64, %dtype: i32,
+    func.func @lengths(%K: tensor<?x?x?x?x?xf32>, %V: tensor<?x?x?x?x?xf32>,
+                       %cur: tensor<?x?xi32>, %next: tensor<?xi32>,
+                       %pos: tensor<?x?x?xi32>, %appended: tensor<?xi64>,
+                       %members: tensor<?xi64>, %running: i64, %dtype: i32,
                        %block_size: i32, %window: i32,
                        %ids: tensor<?xi32>) -> tensor<?xi32> {
-      %any = tensor.cast %cur : tensor<2x3xi32> to tensor<?x?xi32>
-      %n = call @llm_spec.seq_lens(%any, %ids) : ...
+      %n = call @llm_spec.seq_lens(%cur, %ids) : ...
     ```
   }];
   let dependentDialects = [
