@@ -15,6 +15,7 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/ControlFlow/IR/ControlFlowOps.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 
 using namespace mlir;
@@ -74,10 +75,7 @@ public:
 
   /// A tensor of f16 or bf16 as f32.
   Value widen(Value tensor) {
-    auto type = mlir::cast<RankedTensorType>(tensor.getType());
-    if (type.getElementType().isF32())
-      return tensor;
-    return arith::ExtFOp::create(b, loc, type.clone(b.getF32Type()), tensor);
+    return convertElements<arith::ExtFOp>(tensor, b.getF32Type());
   }
 
   /// A tensor of f32 as a result of the op: in its element type, and of its
@@ -88,13 +86,12 @@ public:
     for (int64_t i = 0; i < type.getRank(); ++i)
       if (!type.isDynamicDim(i) && from.isDynamicDim(i))
         call("check_size", {dim(tensor, i), index(type.getDimSize(i))});
-    return narrow(cast(tensor, type.clone(from.getElementType())), type);
+    return narrow(cast(tensor, type.clone(from.getElementType())),
+                  type.getElementType());
   }
 
-  Value narrow(Value tensor, RankedTensorType type) {
-    if (tensor.getType() == type)
-      return tensor;
-    return arith::TruncFOp::create(b, loc, type, tensor);
+  Value narrow(Value tensor, Type elementType) {
+    return convertElements<arith::TruncFOp>(tensor, elementType);
   }
 
   /// Fails with `invalid argument` unless the cache is what a type says of it.
@@ -116,6 +113,26 @@ public:
   }
 
 private:
+  template <typename ConversionT>
+  Value convertElements(Value tensor, Type elementType) {
+    auto type = mlir::cast<RankedTensorType>(tensor.getType());
+    if (type.getElementType() == elementType)
+      return tensor;
+    Value empty = tensor::EmptyOp::create(
+        b, loc, tensor::getMixedSizes(b, loc, tensor), elementType);
+    SmallVector<AffineMap> maps(2, b.getMultiDimIdentityMap(type.getRank()));
+    SmallVector<utils::IteratorType> iterators(type.getRank(),
+                                               utils::IteratorType::parallel);
+    auto convert = [](OpBuilder &nested, Location loc, ValueRange elements) {
+      Value converted =
+          ConversionT::create(nested, loc, elements[1].getType(), elements[0]);
+      linalg::YieldOp::create(nested, loc, converted);
+    };
+    return linalg::GenericOp::create(b, loc, empty.getType(), tensor, empty,
+                                     maps, iterators, convert)
+        .getResult(0);
+  }
+
   const Specification &specification;
   Operation *op;
 };
@@ -418,7 +435,7 @@ LLM_SPEC_PATTERN(PagedAttentionOp) {
     auto dense = type.clone(b.b.getF32Type());
     Value shaped =
         ragged ? b.cast(rows, dense) : expandBatch(b, rows, dense, query);
-    results.push_back({b.narrow(shaped, type)});
+    results.push_back({b.narrow(shaped, type.getElementType())});
   }
   b.replace(results);
 }

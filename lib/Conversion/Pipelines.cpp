@@ -11,7 +11,6 @@
 #include "mlir/Conversion/Passes.h"
 #include "mlir/Dialect/Affine/Transforms/Passes.h"
 #include "mlir/Dialect/Arith/Transforms/Passes.h"
-#include "mlir/Dialect/Bufferization/Pipelines/Passes.h"
 #include "mlir/Dialect/Bufferization/Transforms/Passes.h"
 #include "mlir/Dialect/Linalg/Passes.h"
 #include "mlir/Dialect/MemRef/Transforms/Passes.h"
@@ -120,23 +119,17 @@ void mlir::llm::buildLLMToCPUPipeline(OpPassManager &manager,
 // llm-to-spec
 //===----------------------------------------------------------------------===//
 
-void mlir::llm::buildLLMToSpecPipeline(OpPassManager &manager,
-                                       const LLMToSpecOptions &options) {
+void mlir::llm::buildLLMToSpecPipeline(OpPassManager &manager) {
   manager.addPass(createDecomposeRope());
   manager.addPass(createConvertLLMToLinalg());
   addCheck(manager, "convert-llm-to-linalg", {"llm"}, {"cache", "step"});
   addCleanup(manager);
-
-  manager.addNestedPass<func::FuncOp>(createConvertElementwiseToLinalgPass());
   bufferization::OneShotBufferizePassOptions bufferize;
   bufferize.bufferizeFunctionBoundaries = true;
   bufferize.allowReturnAllocsFromLoops = true;
   bufferize.functionBoundaryTypeConversion =
       bufferization::LayoutMapOption::IdentityLayoutMap;
   manager.addPass(bufferization::createOneShotBufferizePass(bufferize));
-  if (options.deallocate)
-    bufferization::buildBufferDeallocationPipeline(
-        manager, bufferization::BufferDeallocationPipelineOptions());
   addCheck(manager, "one-shot-bufferize", {"tensor"}, {"tensor"});
 
   manager.addNestedPass<func::FuncOp>(createConvertLinalgToLoopsPass());
@@ -161,7 +154,7 @@ void mlir::llm::registerLLMPipelines() {
   PassPipelineRegistration<LLMToCPUOptions>(
       "llm-to-cpu", "From a model over cache values to the LLVM dialect.",
       buildLLMToCPUPipeline);
-  PassPipelineRegistration<LLMToSpecOptions>(
+  PassPipelineRegistration<>(
       "llm-to-spec",
       "From a model over cache values to the LLVM dialect, by the "
       "specification.",

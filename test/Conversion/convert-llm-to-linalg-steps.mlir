@@ -10,6 +10,22 @@
 func.func private @printMemrefF32(tensor<*xf32>) attributes {llvm.emit_c_interface}
 func.func private @printMemrefI32(tensor<*xi32>) attributes {llvm.emit_c_interface}
 
+func.func private @print_f16(%x: tensor<2x4x1x2xf16>) {
+  %empty = tensor.empty() : tensor<2x4x1x2xf32>
+  %wide = linalg.generic {
+      indexing_maps = [affine_map<(a, b, c, d) -> (a, b, c, d)>,
+                       affine_map<(a, b, c, d) -> (a, b, c, d)>],
+      iterator_types = ["parallel", "parallel", "parallel", "parallel"]}
+      ins(%x : tensor<2x4x1x2xf16>) outs(%empty : tensor<2x4x1x2xf32>) {
+  ^bb0(%from: f16, %unused: f32):
+    %to = arith.extf %from : f16 to f32
+    linalg.yield %to : f32
+  } -> tensor<2x4x1x2xf32>
+  %any = tensor.cast %wide : tensor<2x4x1x2xf32> to tensor<*xf32>
+  call @printMemrefF32(%any) : (tensor<*xf32>) -> ()
+  return
+}
+
 func.func private @lengths(%c: !kv) {
   %ids = arith.constant dense<[2, 0]> : !ids
   %lengths = llm.seq_lens %c, %ids : !kv, !ids -> !ids
@@ -51,9 +67,7 @@ func.func @main() {
   // CHECK-NEXT: [0, 0]
   // CHECK-NEXT: [0, 0]
   %dk, %dv = llm.lookup_kv %c2 at %at0 : !kv -> tensor<2x4x1x2xf16>, tensor<2x4x1x2xf16>
-  %wide = arith.extf %dk : tensor<2x4x1x2xf16> to tensor<2x4x1x2xf32>
-  %any_wide = tensor.cast %wide : tensor<2x4x1x2xf32> to tensor<*xf32>
-  call @printMemrefF32(%any_wide) : (tensor<*xf32>) -> ()
+  call @print_f16(%dk) : (tensor<2x4x1x2xf16>) -> ()
 
   // Scores of the first sequence are 1.5, 3.5 and 5.5: its second token weighs
   // 1 / (1 + e^2) and e^2 / (1 + e^2).

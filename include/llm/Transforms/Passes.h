@@ -39,18 +39,9 @@ struct LLMToCPUOptions : public PassPipelineOptions<LLMToCPUOptions> {
 void buildLLMToCPUPipeline(OpPassManager &manager,
                            const LLMToCPUOptions &options);
 
-/// Options of the pipeline `llm-to-spec`.
-struct LLMToSpecOptions : public PassPipelineOptions<LLMToSpecOptions> {
-  Option<bool> deallocate{
-      *this, "deallocate",
-      ::llvm::cl::desc("Free buffers. Without, code is smaller and leaks."),
-      ::llvm::cl::init(false)};
-};
-
 /// The same input by way of the specification, for stock `mlir-runner` or an
-/// execution engine: no runtime of ours is needed.
-void buildLLMToSpecPipeline(OpPassManager &manager,
-                            const LLMToSpecOptions &options);
+/// execution engine: no runtime of ours is needed. Nothing frees the buffers.
+void buildLLMToSpecPipeline(OpPassManager &manager);
 
 void registerLLMPipelines();
 
