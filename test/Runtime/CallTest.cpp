@@ -199,6 +199,42 @@ TEST_F(CallTest, AnEntryMakesTheCachesItPromises) {
   llm_kv_destroy(made);
 }
 
+TEST_F(CallTest, ACacheThatAnEntryMakesComesAsNull) {
+  p.entry.num_kv = 2;
+  p.entry.num_fresh = 1;
+  llm_kv_cache *caches[] = {p.cache, p.cache};
+  EXPECT_EQ(p.invoke([](llm_call *) { return LLM_OK; }, caches, 2),
+            LLM_INVALID_ARGUMENT);
+  expectError(LLM_INVALID_ARGUMENT, 0, 1, -1);
+}
+
+TEST_F(CallTest, BatchesHaveFewerTokensThanAnI32Counts) {
+  fails(
+      [&](llm_call *call) {
+        Tensor k(LLM_F32, {2, 0, 2, 4});
+        k.sizes[1] = INT32_MAX;
+        return llm_rt_append_kv(call, 1, call->kv[0], 0, &k, &k);
+      },
+      LLM_INVALID_ARGUMENT, INT32_MAX, 2);
+}
+
+TEST_F(CallTest, TensorsAreNotNull) {
+  fails(
+      [&](llm_call *call) {
+        return llm_rt_append_kv(call, 1, call->kv[0], 0, nullptr, nullptr);
+      },
+      LLM_INVALID_ARGUMENT, 4, 0);
+}
+
+TEST_F(CallTest, ReservingTakesNoNegativeNumber) {
+  const int32_t id = 3;
+  const int64_t tokens = -1;
+  EXPECT_EQ(llm_kv_reserve_check(p.cache, &id, &tokens, 1, &p.error),
+            LLM_INVALID_ARGUMENT);
+  expectError(LLM_INVALID_ARGUMENT, 0, -1, -1);
+  EXPECT_EQ(p.error.sequence, 3);
+}
+
 TEST_F(CallTest, ASecondCallGetsBusy) {
   EXPECT_EQ(p.invoke([&](llm_call *) {
     llm_kv_stats stats;
@@ -289,6 +325,22 @@ TEST_F(CallTest, ReplacedHostIsAnotherVersionOrItself) {
   EXPECT_EQ(host().stats().versions, 1);
   EXPECT_EQ(p.model->leakedVersions, 0);
   EXPECT_OK(host().checkInvariants());
+}
+
+TEST_F(CallTest, OnlyAVersionOfTheCallReplacesAHosts) {
+  p.entry.num_kv = 2;
+  ASSERT_EQ(p.create(), LLM_OK);
+  llm_kv_cache *other = p.makeCache();
+  llm_kv_cache *caches[] = {p.cache, other};
+  EXPECT_EQ(p.invoke(
+                [](llm_call *call) {
+                  return llm_rt_replace_kv(call, 1, call->kv[0], call->kv[1]);
+                },
+                caches, 2),
+            LLM_WRONG_STATE);
+  EXPECT_STREQ(p.error.message, "expected a version of the call, got the "
+                                "handle of a host's cache");
+  llm_kv_destroy(other);
 }
 
 TEST_F(CallTest, CreatedCacheMayReplaceTheHosts) {

@@ -151,3 +151,14 @@ TEST_F(ModelTest, UnknownTypesAndLayoutsAreUnsupported) {
   EXPECT_EQ(create(), LLM_UNSUPPORTED);
   expectError(LLM_UNSUPPORTED, LLM_LAYOUT_PANEL32, 2);
 }
+
+TEST_F(ModelTest, WeightsAreVectorsOrMatrices) {
+  EXPECT_EQ(create(), LLM_OK);
+  EXPECT_EQ(bind("norm", {}), LLM_INVALID_ARGUMENT);
+  expectError(LLM_INVALID_ARGUMENT, 2, 0);
+  llm_model_destroy(model);
+  model = nullptr;
+  weights[1].rank = 3;
+  EXPECT_EQ(create(), LLM_UNSUPPORTED);
+  expectError(LLM_UNSUPPORTED, 2, 3);
+}
