@@ -64,7 +64,6 @@ public:
   llm_kv_stats stats() const;
 
   std::vector<PagedKVCache *> versions;
-  uint64_t lastStep = 0;
   /// A host's step is open: nothing else may change what is on this pool.
   bool stepOpen = false;
   /// An invariant was found broken: nothing works any more.

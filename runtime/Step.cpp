@@ -11,6 +11,7 @@
 #include "llm/Runtime/PagedKVCache.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cassert>
 #include <utility>
 
@@ -37,6 +38,12 @@ Status PagedKVCache::checkLayer(int32_t layer) const {
 // Begin
 //===----------------------------------------------------------------------===//
 
+/// Unique in the process: a step of another pool is told from one of this.
+static uint64_t takeStepId() {
+  static std::atomic<uint64_t> last = 0;
+  return last.fetch_add(1, std::memory_order_relaxed) + 1;
+}
+
 Status PagedKVCache::beginStep(std::span<const int32_t> ids,
                                std::span<const int32_t> cuSeqlens,
                                KVStep &step) {
@@ -53,10 +60,9 @@ Status PagedKVCache::beginStep(std::span<const int32_t> ids,
   step.starts.clear();
   for (int32_t id : ids)
     step.starts.push_back(sequences_[id].length);
-  step.id = pool_->lastStep + 1;
+  step.id = takeStepId();
   reserve(step, before - free);
   running_ = step;
-  pool_->lastStep = step.id;
   for (int32_t id : ids)
     sequences_[id].step = step.id;
   return Status();

@@ -191,7 +191,7 @@ private:
       return failure();
     TypeConverter converter;
     addPartTypes(converter);
-    prepareFunctions(module, converter);
+    prepareFunctions(module);
     if (failed(convertOps(module, converter, *specification)))
       return failure();
     separateBranches(module);
@@ -207,18 +207,15 @@ private:
     return failure(result.wasInterrupted());
   }
 
-  /// Attributes of arguments and results cannot follow what becomes many, and
-  /// no pattern reaches the arguments of dead blocks.
-  static void prepareFunctions(ModuleOp module,
-                               const TypeConverter &converter) {
+  /// Attributes of arguments and results are for the exported call, and no
+  /// pattern reaches the arguments of dead blocks.
+  static void prepareFunctions(ModuleOp module) {
     IRRewriter rewriter(module.getContext());
-    module.walk([&](func::FuncOp function) {
-      (void)eraseUnreachableBlocks(rewriter, function->getRegions());
-      if (converter.isSignatureLegal(function.getFunctionType()))
-        return;
+    for (auto function : module.getOps<func::FuncOp>()) {
       function.removeArgAttrsAttr();
       function.removeResAttrsAttr();
-    });
+      (void)eraseUnreachableBlocks(rewriter, function->getRegions());
+    }
   }
 
   LogicalResult convertOps(ModuleOp module, const TypeConverter &converter,

@@ -95,16 +95,26 @@ public:
   }
 
   /// Fails with `invalid argument` unless the cache is what a type says of it.
-  void checkParameter(StringRef name, Value actual, int64_t expected) {
+  void checkParameter(StringRef name, Value actual, int64_t expected,
+                      const Twine &text) {
     Value wanted = actual.getType().isIndex()
                        ? index(expected)
                        : i32(static_cast<int32_t>(expected));
     Value equal =
         arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, actual, wanted);
-    cf::AssertOp::create(b, loc, equal,
-                         (Twine("invalid argument: expected ") + name +
-                          " of the cache to be " + Twine(expected))
-                             .str());
+    cf::AssertOp::create(
+        b, loc, equal,
+        ("invalid argument: expected " + name + " of the cache to be " + text)
+            .str());
+  }
+  void checkParameter(StringRef name, Value actual, int64_t expected) {
+    checkParameter(name, actual, expected, Twine(expected));
+  }
+  void checkElementType(Value dtype, Type expected) {
+    StringRef name = isa<Float32Type>(expected)   ? "f32"
+                     : isa<Float16Type>(expected) ? "f16"
+                                                  : "bf16";
+    checkParameter("the element type", dtype, getElementCode(expected), name);
   }
 
   /// Replaces the op, whose results are these parts.
@@ -218,8 +228,7 @@ static void checkType(OpBuild &b, const Version &version, PagedKVCacheType from,
   if (to.getWindow() && to.getWindow() != from.getWindow())
     b.checkParameter("window", version.window, to.getWindow());
   if (!to.isBare() && from.isBare())
-    b.checkParameter("the element type", version.dtype,
-                     getElementCode(to.getElementType()));
+    b.checkElementType(version.dtype, to.getElementType());
 }
 
 LLM_SPEC_PATTERN(CastKVOp) {
@@ -453,6 +462,8 @@ LLM_SPEC_PATTERN(LookupKVOp) {
     ValueRange batch = b.call("even_batch", {rows, b.index(0)});
     step = makeOnlyLayer(b, version, batch[0], batch[1], batch[0]);
   }
+  if (cast<PagedKVCacheType>(op.getCache().getType()).isBare())
+    b.checkElementType(version.dtype, type.getElementType());
   auto [given, table] = getTable(b, blocks);
   ValueRange found =
       b.call("lookup_kv", {version.k, version.v, version.cur, version.next,

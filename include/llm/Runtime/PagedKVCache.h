@@ -40,7 +40,7 @@ class KVPool;
 /// cuSeqlens[i] .. cuSeqlens[i + 1] - 1 to sequence ids[i] at position
 /// starts[i].
 struct KVStep {
-  uint64_t id = 0; ///< unique in the pool; 0: no step
+  uint64_t id = 0; ///< unique in the process; 0: none
   std::vector<int32_t> ids;
   std::vector<int32_t> cuSeqlens;
   std::vector<int32_t> starts;

@@ -222,8 +222,8 @@ def ConvertLLMToLinalg : Pass<"convert-llm-to-linalg", "::mlir::ModuleOp"> {
     and what says which steps have run: tensors of dynamic sizes, whatever the
     type fixes. Steps become tensors too, and preconditions `cf.assert` with the
     name of the runtime's status code. Out of memory and out of blocks have no
-    counterpart. A function whose signature changes loses the attributes of its
-    arguments and results.
+    counterpart. Functions lose the attributes of arguments and results, which
+    are for the exported call.
 
     ```mlir
     func.func @lengths(%c: !llm.paged_kv_cache, %ids: tensor<?xi32>)
