@@ -138,15 +138,15 @@ func.func private @llm_spec.cut(
   %no_step = arith.constant 0 : i64
   %L = tensor.dim %cur, %c0 : !len
   %s = arith.index_cast %id : i32 to index
-  %cut = scf.for %l = %c0 to %L step %c1 iter_args(%c = %cur) -> (!len) {
+  %cur1 = scf.for %l = %c0 to %L step %c1 iter_args(%c = %cur) -> (!len) {
     %held = tensor.extract %c[%l, %s] : !len
     %kept = arith.minsi %held, %length : i32
-    %c1_ = tensor.insert %kept into %c[%l, %s] : !len
-    scf.yield %c1_ : !len
+    %more = tensor.insert %kept into %c[%l, %s] : !len
+    scf.yield %more : !len
   }
   %next1 = tensor.insert %length into %next[%s] : !ids
   %members1 = tensor.insert %no_step into %members[%s] : !steps
-  return %cut, %next1, %members1 : !len, !ids, !steps
+  return %cur1, %next1, %members1 : !len, !ids, !steps
 }
 
 func.func private @llm_spec.release_kv(
@@ -173,7 +173,6 @@ func.func private @llm_spec.trim_kv(
     -> (!len, !ids, !steps) {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
-  %zero = arith.constant 0 : i32
   %S = tensor.dim %next, %c0 : !ids
   %B = tensor.dim %ids, %c0 : !ids
   %given = tensor.dim %lengths, %c0 : !ids

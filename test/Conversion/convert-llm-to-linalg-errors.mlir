@@ -1,36 +1,57 @@
-// RUN: %llm-opt %s --convert-llm-to-linalg --split-input-file --verify-diagnostics
+// RUN: %llm-opt %s -split-input-file -verify-diagnostics -allow-unregistered-dialect --convert-llm-to-linalg
 
-func.func @handle(%c: !llm.kv_handle, %ids: tensor<?xi32>) -> tensor<?xi32> {
-  // expected-error @+1 {{works on a handle; the specification is over cache values, before --llm-materialize-cache}}
-  %lengths = llm.seq_lens %c, %ids : !llm.kv_handle, tensor<?xi32> -> tensor<?xi32>
-  return %lengths : tensor<?xi32>
-}
-
-// -----
-
-func.func @exported_call(%size: index) {
-  // expected-error @+1 {{belongs to the exported call, of which the specification knows nothing}}
-  llm.check_size %size, %size, "rows"
-  return
-}
-
-// -----
-
-func.func @statistics(%c: !llm.paged_kv_cache<1x1x4xf32, block_size = 4, max_seq_len = 16, max_sequences = 2>) -> tensor<12xi64> {
-  // expected-error @+1 {{has no specification: it reads what happened to the pool, not the value}}
-  %stats = llm.kv_stats %c : !llm.paged_kv_cache<1x1x4xf32, block_size = 4, max_seq_len = 16, max_sequences = 2> -> tensor<12xi64>
+func.func @stats(%c: !llm.paged_kv_cache) -> tensor<12xi64> {
+  // expected-error @below {{has no specification: it reads what happened to the pool, not the value}}
+  %stats = llm.kv_stats %c : !llm.paged_kv_cache -> tensor<12xi64>
   return %stats : tensor<12xi64>
 }
 
 // -----
 
-func.func @rope(%x: tensor<?x1x2xf32>, %positions: tensor<?xi32>) -> tensor<?x1x2xf32> {
-  // expected-error @+1 {{must be decomposed first; run --llm-decompose-rope}}
-  %y = llm.rope %x, %positions {inv_freq = array<f32: 1.0>, pairing = #llm.rope_pairing<half>} : tensor<?x1x2xf32>, tensor<?xi32>
-  return %y : tensor<?x1x2xf32>
+func.func private @handle(%h: !llm.kv_handle<2x1x64xf16>, %ids: tensor<?xi32>) -> tensor<?xi32> {
+  // expected-error @below {{works on a handle; the specification is over cache values, before --llm-materialize-cache}}
+  %lengths = llm.seq_lens %h, %ids : !llm.kv_handle<2x1x64xf16>, tensor<?xi32> -> tensor<?xi32>
+  return %lengths : tensor<?xi32>
 }
 
 // -----
 
-// expected-error @+1 {{has a name that begins with 'llm_spec.', as only the specification's may}}
-func.func private @llm_spec.name()
+func.func @argument() {
+  // expected-error @below {{belongs to the exported call, of which the specification knows nothing}}
+  %tokens = llm.call_argument input 0 : memref<?xi32, strided<[?], offset: ?>>
+  return
+}
+
+// -----
+
+func.func @size(%given: index, %computed: index) {
+  // expected-error @below {{belongs to the exported call, of which the specification knows nothing}}
+  llm.check_size %given, %computed, "output 0, dimension 1"
+  return
+}
+
+// -----
+
+func.func @rotate(%x: tensor<?x3x4xf32>, %pos: tensor<?xi32>) -> tensor<?x3x4xf32> {
+  // expected-error @below {{must be decomposed first; run --llm-decompose-rope}}
+  %y = llm.rope %x, %pos {inv_freq = array<f32: 1.0, 0.01>, pairing = #llm.rope_pairing<half>}
+      : tensor<?x3x4xf32>, tensor<?xi32>
+  return %y : tensor<?x3x4xf32>
+}
+
+// -----
+
+// expected-error @below {{has a name that begins with 'llm_spec.', as only the specification's may}}
+func.func private @llm_spec.seq_lens() {
+  return
+}
+
+// -----
+
+// An op that upstream does not know to convert is named.
+
+func.func private @unknown(%c: !llm.paged_kv_cache) {
+  // expected-error @below {{failed to legalize operation 'test.unknown'}}
+  "test.unknown"(%c) : (!llm.paged_kv_cache) -> ()
+  return
+}

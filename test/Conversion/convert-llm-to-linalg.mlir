@@ -28,3 +28,30 @@ func.func @bare(%c: !llm.paged_kv_cache {llm.name = "cache"}, %ids: tensor<?xi32
   %n = llm.seq_lens %c, %ids : !llm.paged_kv_cache, tensor<?xi32> -> tensor<?xi32>
   return %n : tensor<?xi32>
 }
+
+// -----
+
+// Attributes of arguments and results are for the exported call; a drop is gone.
+
+// CHECK-LABEL: func @attributes
+// CHECK-NOT: llm.
+// CHECK: return
+func.func @attributes(%tokens: tensor<?xi32> {llm.name = "tokens"},
+                      %c: !llm.paged_kv_cache<2x1x4xf16>)
+    -> (tensor<?xi32> {llm.dims = ["T"]}) {
+  llm.drop_kv %c : !llm.paged_kv_cache<2x1x4xf16>
+  return %tokens : tensor<?xi32>
+}
+
+// -----
+
+// Dead blocks are gone: nothing says what their arguments become.
+
+// CHECK-LABEL: func @dead
+// CHECK-NOT: llm.
+// CHECK: return
+func.func @dead(%c: !llm.paged_kv_cache) {
+  return
+^dead(%d: !llm.paged_kv_cache):
+  cf.br ^dead(%d : !llm.paged_kv_cache)
+}
