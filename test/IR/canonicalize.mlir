@@ -152,6 +152,7 @@ func.func @reads_of_a_handle(%h: !handle, %ids: tensor<4xi32>) -> (tensor<4xi32>
 // -----
 
 // Every op can fail: nothing runs where the source did not run it.
+// peers: tt-mlir#5902, tt-mlir#4107, tt-mlir#7238
 
 !kv = !llm.paged_kv_cache<1x1x64xf16>
 

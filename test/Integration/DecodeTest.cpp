@@ -105,6 +105,7 @@ TEST_F(DecodeTest, HundredStepsCopyNothingAtAnyPoolSize) {
   }
 }
 
+// peers: tt-xla#4197, hip-ep#753, onnxruntime#28352
 TEST_F(DecodeTest, TimeDoesNotGrowWithThePool) {
   HostCache small(program, config(1)), large(program, config(64));
   small.append(0, range(0, prompt));

@@ -224,6 +224,7 @@ TEST_F(ErrorsTest, StepFitsAfterARelease) {
   EXPECT_TRUE(cache.holds(3, range(4, 8)));
 }
 
+// peers: vllm#39734, llama.cpp#9201
 TEST_F(ErrorsTest, SequenceThatNeverFitsIsToldApart) {
   fails(LLM_NEVER_FITS, "step", {cache},
         {numbers({1}), numbers({0, 17}), rows(17), rows(17, 1)});
@@ -231,6 +232,7 @@ TEST_F(ErrorsTest, SequenceThatNeverFitsIsToldApart) {
   expectNumbers(5, 4);
 }
 
+// peers: hip-ep#650
 TEST_F(ErrorsTest, SecondOfTwoAppendsFailsWithoutATrace) {
   fails(LLM_NEVER_FITS, "append_twice", {cache}, {batch(5), batch(9)});
   expectPlace("llm.append_kv", "// too much");

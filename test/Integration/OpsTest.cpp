@@ -209,6 +209,7 @@ protected:
 
 } // namespace
 
+// peers: llmir/same-layer
 TEST_F(TwoLayersTest, RaggedStepsAppendAndAttendAtEachLayer) {
   const Batch prefill = {{2, 0}, {range(0, 6), range(50, 3)}};
   step(prefill, prefill);
@@ -387,6 +388,7 @@ TEST_F(OneLayerTest, StaticCacheHasRoomForEverySequence) {
   creates("create_static", 2 * 4);
 }
 
+// peers: openvino#38112
 TEST_F(OneLayerTest, CastKeepsTheContent) {
   HostCache cache(program, config);
   ASSERT_TRUE(program.runs("cast", {cache}, {rows(0), rows(1)}));

@@ -444,6 +444,19 @@ TEST_P(AttentionTest, PrefillOverManyTilesAndChunks) {
   }
 }
 
+/// A chunk ends at 512: the first rows of a task see keys before it alone, the
+/// last ones behind it.
+TEST_P(AttentionTest, RowsThatSeeNothingOfAChunk) {
+  for (int32_t threads : {1, 4}) {
+    setNumThreads(threads);
+    Case c;
+    c.headDim = 16;
+    c.window = 5;
+    c.sequences = {{490, 30}};
+    check(c);
+  }
+}
+
 TEST_P(AttentionTest, LongDecodeIsSplitOverThreads) {
   for (llm_dtype pages : types)
     for (int32_t window : {0, 1100}) {
@@ -508,6 +521,7 @@ TEST_P(AttentionTest, EmptyBatchAndSequenceWithoutQueries) {
 
 /// A query must not be reached by what it does not see, even if other rows of
 /// its tile see it: a NaN at one position, without and with a window.
+/// peers: shark-ai#833, vllm#35138, vllm#39146, tt-metal#45193
 TEST_P(AttentionTest, UnseenTokensCannotReachAQuery) {
   constexpr int32_t kPast = 40, kPoisoned = 52;
   for (int32_t kvHeads : {1, 4})
@@ -602,6 +616,7 @@ TEST_P(AttentionTest, SameBitsInAnyBatch) {
 }
 
 /// All rows of a prefill at once, and the same rows as later chunks of it.
+/// peers: shark-ai#2421
 TEST_P(AttentionTest, SameBitsForAnyCutOfTheQueries) {
   for (llm_dtype pages : types)
     for (int32_t window : {0, 33}) {
@@ -630,6 +645,7 @@ TEST_P(AttentionTest, SameBitsForAnyCutOfTheQueries) {
 //===----------------------------------------------------------------------===//
 
 /// K and V of a pool of 6 GB of address space; block `block` is 3 GB into it.
+/// peers: flashinfer#3130, vllm#47671
 TEST_P(AttentionTest, OffsetsBeyondTwoGigabytes) {
   constexpr int64_t kBytes = int64_t(6) << 30;
   void *pool = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
@@ -663,6 +679,8 @@ TEST_P(AttentionTest, OffsetsBeyondTwoGigabytes) {
   munmap(pool, kBytes);
 }
 
+/// Padding goes nowhere: page 0, where slot 0 is, stays as it was.
+/// peers: shark-ai#826
 TEST_P(AttentionTest, WriteKVConvertsOnceAndSkipsPadding) {
   for (llm_dtype pageType : types)
     for (llm_dtype type : types) {
@@ -682,7 +700,7 @@ TEST_P(AttentionTest, WriteKVConvertsOnceAndSkipsPadding) {
                        row * kHeads * kBlock,
                        row * kBlock,
                        row};
-      int64_t slots[] = {4, -1, 11, 0};
+      int64_t slots[] = {4, -1, 11, 6};
       llm_tensor kv = tensorOf(k.data(), type, {kTokens, kHeads, kDim},
                                {kHeads * kDim, kDim, 1});
       writeKV(pages, slots, kv, kv);

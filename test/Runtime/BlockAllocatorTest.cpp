@@ -97,6 +97,7 @@ struct Model {
 
 } // namespace
 
+// peers: sglang#11970, sglang#35270, vllm#46283
 TEST(BlockAllocator, AgreesWithASetUnderRandomUse) {
   constexpr int32_t total = 37;
   std::mt19937 random(1);

@@ -258,6 +258,7 @@ class CacheModel : public ::testing::TestWithParam<Shape> {};
 
 } // namespace
 
+// peers: llmir/element-size
 TEST_P(CacheModel, RandomOperationsAgree) {
   for (unsigned seed = 1; seed <= 3; ++seed) {
     SCOPED_TRACE(seed);

@@ -109,12 +109,15 @@ TEST(CacheStep, BatchIsValidated) {
   EXPECT_EQ(cache->stats().live_blocks, 0);
 }
 
+// peers: vllm#39734, llama.cpp#9201
 TEST(CacheStep, TooLongNeverFits) {
   auto cache = make(configOf(1, 4, 8, 2, 10));
   EXPECT_OK(appendAll(*cache, {{0}, {range(0, 9)}}));
   KVStep step;
   expectError(begin(*cache, {{1, 0}, {range(0, 1), range(0, 2)}}, step),
               LLM_NEVER_FITS, 10, 11, 0);
+  EXPECT_OK(appendAll(*cache, {{0}, {range(9, 1)}}));
+  EXPECT_TRUE(holds(*cache, 0, range(0, 10)));
   auto small = make(configOf(1, 4, 2, 2, 100));
   expectError(begin(*small, {{1}, {range(0, 9)}}, step), LLM_NEVER_FITS, 3, 2,
               1);
@@ -166,6 +169,7 @@ TEST(CacheStep, RowsWithoutTokensAreAllowed) {
 // Appending
 //===----------------------------------------------------------------------===//
 
+// peers: llmir/long-chunk
 TEST(CacheAppend, ChunkLongerThanABlock) {
   auto cache = make(configOf(3, 4, 8));
   EXPECT_OK(appendAll(*cache, {{1}, {range(0, 3)}}));
@@ -264,6 +268,20 @@ TEST(CacheStepEnd, NamesTheLayerThatWasLeftOut) {
   EXPECT_TRUE(holds(*cache, 0, {0, 1, 2, 3, 4, 20, 21}));
 }
 
+TEST(CacheStepEnd, EveryLayerCounts) {
+  for (int32_t missing : {0, 1, 2}) {
+    auto cache = make(configOf(3, 4, 8));
+    EXPECT_OK(appendAll(*cache, {{0}, {range(0, 5)}}));
+    const Batch batch = {{0}, {range(5, 2)}};
+    KVStep step;
+    ASSERT_OK(begin(*cache, batch, step));
+    for (int32_t layer : {0, 1, 2})
+      if (layer != missing)
+        EXPECT_OK(appendLayer(*cache, step, batch, layer));
+    expectError(cache->endStep(), LLM_WRONG_STATE, 7, 5, 0, missing);
+  }
+}
+
 TEST(CacheStepEnd, LayersThatWereNeverAppendedDoNotCount) {
   auto cache = make(configOf(2, 4, 8));
   const Batch batch = {{0}, {range(0, 5)}};
@@ -303,6 +321,7 @@ TEST(CacheStepEnd, LengthGrowsWithTheFirstLayer) {
 // Sharing
 //===----------------------------------------------------------------------===//
 
+// peers: llmir/fork, shark-ai#2276
 TEST(CacheSharing, ForkThenAppendLeavesTheSiblingAlone) {
   auto cache = make(configOf(2, 4, 16));
   EXPECT_OK(appendAll(*cache, {{0}, {range(0, 6)}}));
@@ -547,6 +566,7 @@ TEST(CacheReads, ARowWithoutKeysIsZero) {
     EXPECT_EQ(lse.get(i), -INFINITY);
 }
 
+// peers: shark-ai#2235, tt-mlir#8479
 TEST(CacheReads, QueriesSeeTheirOwnSequenceFromTheirOwnPosition) {
   // With q = 0 all visible keys weigh the same: out is the mean of V.
   auto cache = make(configOf(2, 4, 16));

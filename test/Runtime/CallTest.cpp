@@ -143,6 +143,17 @@ TEST_F(CallTest, CachesMustBeOfTheirGroupsType) {
   fails(LLM_F16, LLM_F32);
 }
 
+TEST_F(CallTest, CachesMustBeOfTheirGroupsElementType) {
+  for (llm_dtype held : {LLM_F32, LLM_F16, LLM_BF16}) {
+    Program program(configOf(1, 4, 16, 4, 64, held));
+    for (llm_dtype expected : {LLM_F32, LLM_F16, LLM_BF16}) {
+      program.group.dtype = expected;
+      EXPECT_EQ(program.invoke([](llm_call *) { return LLM_OK; }),
+                held == expected ? LLM_OK : LLM_INVALID_ARGUMENT);
+    }
+  }
+}
+
 TEST_F(CallTest, TheSameCacheTwiceIsInvalid) {
   p.entry.num_kv = 2;
   ASSERT_EQ(p.create(), LLM_OK);

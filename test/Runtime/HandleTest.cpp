@@ -96,6 +96,8 @@ TEST_F(HandleTest, HandlesOfAnEarlierCallAreStale) {
     const Tensor ids = i32({0});
     EXPECT_EQ(llm_rt_block_table_width(call, 1, kv, &ids, &width),
               LLM_WRONG_STATE);
+    // As many steps as in that call do not make it one of this.
+    EXPECT_NE(beginIn(call, {{0}, {{}}}), step);
     EXPECT_EQ(llm_rt_step_size(call, 1, step, &n, &n), LLM_WRONG_STATE);
     return LLM_OK;
   });
@@ -225,6 +227,25 @@ TEST_F(HandleTest, BatchWithoutAStep) {
     return LLM_OK;
   });
   EXPECT_TRUE(holds(*one.cache->host->version, 1, range(3, 3)));
+}
+
+TEST_F(HandleTest, QueriesOfABatchEndWithTheirOwnSequences) {
+  works(one, [&](llm_call *call) {
+    const std::vector<std::vector<int64_t>> tokens = {range(0, 3), range(3, 5)};
+    const Batch batch = {{0, 1}, tokens};
+    EXPECT_EQ(stepInCall(call, call->kv[0], batch, one.config), LLM_OK);
+    Tensor q(LLM_F32, {2, 1, 2, 4}), out = q;
+    EXPECT_EQ(llm_rt_paged_attention(call, 1, call->kv[0], 0, &q, &out, nullptr,
+                                     nullptr, nullptr),
+              LLM_OK);
+    for (int64_t b = 0; b < 2; ++b) {
+      double mean = 0;
+      for (int64_t token : tokens[b])
+        mean += valueOf(token, 0, 1, 1, 2) / double(tokens[b].size());
+      EXPECT_NEAR(out.get(b * 8 + 6), mean, 1e-4);
+    }
+    return LLM_OK;
+  });
 }
 
 TEST_F(HandleTest, BatchWithStridedRowsNeedsNoCopyByTheCaller) {
