@@ -206,10 +206,13 @@ TEST(CacheAppend, StaleAndForeignStepsAreWrong) {
   expectError(appendLayer(*cache, none, batch, 0), LLM_WRONG_STATE, 0, 0, -1,
               0);
   ASSERT_OK(begin(*cache, batch, old));
-  expectError(appendLayer(*other, old, batch, 0), LLM_WRONG_STATE, 0, 1, -1, 0);
+  const auto oldId = static_cast<int64_t>(old.id);
+  expectError(appendLayer(*other, old, batch, 0), LLM_WRONG_STATE, 0, oldId, -1,
+              0);
   EXPECT_OK(appendLayer(*cache, old, batch, 0));
   ASSERT_OK(begin(*cache, batch, step));
-  expectError(appendLayer(*cache, old, batch, 0), LLM_WRONG_STATE, 2, 1, -1, 0);
+  expectError(appendLayer(*cache, old, batch, 0), LLM_WRONG_STATE, oldId + 1,
+              oldId, -1, 0);
 }
 
 TEST(CacheAppend, ShapesAreChecked) {
