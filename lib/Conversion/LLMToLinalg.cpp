@@ -119,17 +119,19 @@ func::FuncOp Specification::get(StringRef name) const {
 
 void Specification::importInto(ModuleOp module) const {
   SetVector<Operation *> needed;
-  auto collect = [&](Region &user) {
-    auto uses = SymbolTable::getSymbolUses(&user);
-    for (SymbolTable::SymbolUse use : *uses)
-      if (Operation *op = SymbolTable::lookupSymbolIn(
-              *library, use.getSymbolRef().getRootReference()))
-        needed.insert(op);
+  // SymbolTable::getSymbolUses gives up at regions of unregistered ops.
+  auto collect = [&](Operation *user) {
+    user->walk([&](Operation *op) {
+      op->getAttrDictionary().walk([&](SymbolRefAttr symbol) {
+        if (Operation *definition = SymbolTable::lookupSymbolIn(
+                *library, symbol.getRootReference()))
+          needed.insert(definition);
+      });
+    });
   };
-  collect(module.getBodyRegion());
+  collect(module);
   for (size_t i = 0; i < needed.size(); ++i)
-    for (Region &region : needed[i]->getRegions())
-      collect(region);
+    collect(needed[i]);
   OpBuilder b = OpBuilder::atBlockEnd(module.getBody());
   for (Operation &op : *(*library).getBody())
     if (needed.contains(&op))
