@@ -21,7 +21,7 @@ int64_t Arena::capacity() const {
 
 void *Arena::allocate(int64_t bytes) {
   constexpr int64_t most = INT64_MAX / 4;
-  if (bytes > most)
+  if (bytes > most || faults_.strikes(Resource::Workspace))
     return nullptr;
   const int64_t rounded =
       (std::max<int64_t>(bytes, 1) + alignment - 1) / alignment * alignment;

@@ -9,6 +9,8 @@
 #ifndef LLM_RUNTIME_ARENA_H
 #define LLM_RUNTIME_ARENA_H
 
+#include "Faults.h"
+
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -23,6 +25,8 @@ namespace llm {
 class Arena {
 public:
   static constexpr int64_t alignment = 64;
+
+  explicit Arena(Faults &faults) : faults_(faults) {}
 
   /// `bytes` >= 0, aligned; null if the host's memory is exhausted. Zero bytes
   /// have an address too.
@@ -49,6 +53,7 @@ private:
 
   bool addChunk(int64_t bytes);
 
+  Faults &faults_;
   std::vector<Chunk> chunks_;
   size_t current_ = 0; ///< the chunk of `top_`
   int64_t top_ = 0;

@@ -107,7 +107,8 @@ const StepTable::Entry *StepTable::find(uint64_t handle) const {
 // Calls
 //===----------------------------------------------------------------------===//
 
-Call::Call(const llm_program *program) : llm_call{}, program(program) {
+Call::Call(const llm_program *program, std::shared_ptr<Faults> with)
+    : llm_call{}, program(program), faults(std::move(with)), arena(*faults) {
   struct_size = sizeof(llm_call);
   abi_version = LLM_ABI_VERSION;
 }
@@ -118,6 +119,12 @@ llm_code Call::fail(int32_t where, const Status &error) {
     site = where;
   }
   return error.code();
+}
+
+Status Call::checkCancelled() const {
+  for (const HostCache *host : hosts)
+    LLM_TRY(host->checkCancelled());
+  return Status();
 }
 
 Status Call::find(uint64_t kv, PagedKVCache *&version) const {

@@ -68,12 +68,15 @@ private:
 /// An llm_call with what the runtime keeps behind it.
 class Call : public llm_call {
 public:
-  explicit Call(const llm_program *program);
+  Call(const llm_program *program, std::shared_ptr<Faults> faults);
 
   static Call &of(llm_call *call) { return static_cast<Call &>(*call); }
 
   /// Sets the error of the call unless there is one.
   llm_code fail(int32_t site, const Status &status);
+
+  /// LLM_CANCELLED once the host has cancelled the call.
+  Status checkCancelled() const;
 
   /// The version behind a handle, or LLM_WRONG_STATE.
   Status find(uint64_t kv, PagedKVCache *&version) const;
@@ -84,7 +87,9 @@ public:
   Status checkReplacement(uint64_t host, const PagedKVCache &version) const;
 
   const llm_program *const program;
+  const std::shared_ptr<Faults> faults;
   const llm_entry_desc *entry = nullptr; ///< the running one
+  std::vector<HostCache *> hosts;        ///< its arguments
   VersionTable versions;
   StepTable steps;
   Arena arena;

@@ -22,8 +22,10 @@ using namespace llm;
 template <typename Body>
 static llm_code run(llm_call *base, int32_t site, const Body &body) {
   Call &call = Call::of(base);
-  const Status status =
-      withoutExceptions([&]() -> Status { return body(call); });
+  const Status status = withoutExceptions([&]() -> Status {
+    LLM_TRY(call.checkCancelled());
+    return body(call);
+  });
   return status.ok() ? LLM_OK : call.fail(site, status);
 }
 
@@ -310,7 +312,7 @@ llm_code llm_rt_create_kv_cache(llm_call *call, int32_t site,
     initConfig(type, config);
     config.num_blocks = blocks;
     std::unique_ptr<PagedKVCache> version;
-    LLM_TRY(PagedKVCache::create(config, version));
+    LLM_TRY(PagedKVCache::create(config, version, c.faults));
     *kv = c.versions.add(std::move(version));
     return Status();
   });

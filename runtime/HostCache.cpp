@@ -44,19 +44,27 @@ void HostCache::discard() noexcept {
   replaced.reset();
 }
 
+Status HostCache::checkCancelled() const {
+  if (!cancelled.load(std::memory_order_relaxed))
+    return Status();
+  return Status::error(LLM_CANCELLED, 0, 1, "cancelled by the host");
+}
+
 PoolLock::~PoolLock() {
   if (pool_)
     pool_->unlock();
 }
 
 Status PoolLock::acquire(const std::shared_ptr<KVPool> &pool) {
+  LLM_TRY(acquireAnyway(pool));
+  return pool->failure;
+}
+
+Status PoolLock::acquireAnyway(const std::shared_ptr<KVPool> &pool) {
   if (!pool->tryLock())
     return Status::error(LLM_BUSY, 1, 2,
                          "expected 1 call at a time on this cache, got 2");
   pool_ = pool;
-  if (pool->poisoned)
-    return Status::error(LLM_INTERNAL, 0, 1,
-                         "an invariant of this cache is broken");
   return Status();
 }
 

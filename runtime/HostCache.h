@@ -15,6 +15,7 @@
 
 struct llm_context {
   int32_t numThreads;
+  std::shared_ptr<llm::Faults> faults;
 };
 
 namespace llm {
@@ -23,14 +24,18 @@ namespace llm {
 struct HostCache {
   ~HostCache();
 
+  /// LLM_CANCELLED while the host wants no more changes.
+  Status checkCancelled() const;
+
   int32_t numThreads = 0;
+  std::atomic<bool> cancelled = false; ///< set from any thread
   std::unique_ptr<PagedKVCache> version;
   /// The version that a running call has replaced: wanted back if it fails.
   std::unique_ptr<PagedKVCache> replaced;
 
   /// The object becomes this version, until the call fails.
   void replace(std::unique_ptr<PagedKVCache> with) noexcept;
-  void begin() { version->beginTransaction(); }
+  void begin() noexcept { version->beginTransaction(); }
   void commit() noexcept;
   /// Takes a replaced version back. Everything that a call has made must be
   /// gone before any of its hosts aborts.
@@ -46,8 +51,10 @@ public:
   PoolLock() = default;
   PoolLock(PoolLock &&other) noexcept : pool_(std::move(other.pool_)) {}
   ~PoolLock();
-  /// LLM_BUSY if another call has it, LLM_INTERNAL if the pool is poisoned.
+  /// LLM_BUSY if another call has it, and why the pool is poisoned if it is.
   Status acquire(const std::shared_ptr<KVPool> &pool);
+  /// The same of a pool that may be poisoned.
+  Status acquireAnyway(const std::shared_ptr<KVPool> &pool);
   const std::shared_ptr<KVPool> &pool() const { return pool_; }
 
 private:

@@ -10,8 +10,7 @@
 #include "llm/Runtime/PagedKVCache.h"
 
 #include <algorithm>
-#include <map>
-#include <set>
+#include <functional>
 
 using namespace llm;
 
@@ -25,13 +24,14 @@ static Status broken(const char *what, int64_t number, int64_t expected,
 
 Status PagedKVCache::checkInvariants() const {
   LLM_TRY(pool_->blocks().checkInvariants());
-  std::map<const BlockTable *, int32_t> holders;
-  std::map<int32_t, int32_t> pins;
+  const size_t numbers = static_cast<size_t>(config().num_blocks) + 1;
+  std::vector<int32_t> references(numbers), pins(numbers);
+  std::vector<const BlockTable *> holders; // a table for each sequence of it
   for (const PagedKVCache *version : pool_->versions) {
     LLM_TRY(version->checkSequences());
     for (const Sequence &sequence : version->sequences_)
       if (sequence.table)
-        ++holders[sequence.table];
+        holders.push_back(sequence.table);
     for (const Undo &undo : version->undo_) {
       if (undo.tail >= 0)
         ++pins[undo.tail];
@@ -40,23 +40,37 @@ Status PagedKVCache::checkInvariants() const {
           ++pins[block];
     }
   }
-  std::map<int32_t, int32_t> references;
-  for (const auto &[table, count] : holders) {
-    if (table->references != count)
+  std::sort(holders.begin(), holders.end(), std::less<>());
+  for (auto first = holders.begin(), next = first; first != holders.end();
+       first = next) {
+    const BlockTable *table = *first;
+    next = std::upper_bound(first, holders.end(), table, std::less<>());
+    if (table->references != next - first)
       return broken("holders of a table with blocks", table->blocks.size(),
-                    count, table->references);
+                    next - first, table->references);
     for (int32_t block : table->blocks)
       ++references[block];
   }
   for (int32_t block = 1; block <= config().num_blocks; ++block) {
-    const auto counted = references.find(block), pinned = pins.find(block);
-    const int32_t held = counted == references.end() ? 0 : counted->second;
-    const int32_t kept = pinned == pins.end() ? 0 : pinned->second;
-    if (held != pool_->blocks().references(block))
-      return broken("references to block", block, held,
+    if (references[block] != pool_->blocks().references(block))
+      return broken("references to block", block, references[block],
                     pool_->blocks().references(block));
-    if (kept != pool_->blocks().pins(block))
-      return broken("pins of block", block, kept, pool_->blocks().pins(block));
+    if (pins[block] != pool_->blocks().pins(block))
+      return broken("pins of block", block, pins[block],
+                    pool_->blocks().pins(block));
+  }
+  return Status();
+}
+
+/// The blocks of a sequence are blocks of the pool, and distinct.
+static Status checkBlocks(int32_t id, std::vector<int32_t> blocks,
+                          int64_t most) {
+  std::sort(blocks.begin(), blocks.end());
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (blocks[i] < 1 || blocks[i] > most)
+      return broken("block of sequence", id, most, blocks[i]);
+    if (i && blocks[i] == blocks[i - 1])
+      return broken("block of sequence that is in it twice", id, 1, 2);
   }
   return Status();
 }
@@ -76,13 +90,8 @@ Status PagedKVCache::checkSequences() const {
     if (sequence.start > sequence.length ||
         (!running_.id && sequence.start != sequence.length))
       return broken("start of sequence", id, sequence.length, sequence.start);
-    if (sequence.table) {
-      const std::set<int32_t> distinct(sequence.table->blocks.begin(),
-                                       sequence.table->blocks.end());
-      if (static_cast<int64_t>(distinct.size()) != blocks)
-        return broken("distinct blocks of sequence", id, blocks,
-                      static_cast<int64_t>(distinct.size()));
-    }
+    if (sequence.table)
+      LLM_TRY(checkBlocks(id, sequence.table->blocks, config().num_blocks));
   }
   return Status();
 }

@@ -211,7 +211,8 @@ static Status endSteps(const Call &call, const Arguments &arguments,
 static Status runEntry(const llm_model &model, Call &call,
                        const Arguments &arguments, const FreshCaches &fresh) {
   for (llm_kv_cache *cache : arguments.caches)
-    call.handles.push_back(call.versions.addHost(cache->host.get()));
+    call.handles.push_back(
+        call.versions.addHost(call.hosts.emplace_back(cache->host.get())));
   for (const auto &cache : fresh)
     call.handles.push_back(call.versions.addHost(cache->host.get()));
   call.inputs = arguments.inputs.data();
@@ -257,6 +258,8 @@ static Status transact(llm_model &model, Call &call,
   std::vector<PoolLock> locks;
   LLM_TRY(lockPools(arguments.caches, locks));
   for (llm_kv_cache *cache : arguments.caches)
+    LLM_TRY(cache->host->checkCancelled());
+  for (llm_kv_cache *cache : arguments.caches)
     cache->host->begin();
   const Status status = withoutExceptions(
       [&] { return runEntry(model, call, arguments, fresh); });
@@ -285,14 +288,30 @@ static Status findEntry(const llm_model &model, const char *name,
                        "no entry of %d is named %s", program.num_entries, name);
 }
 
-/// Makes a call what it was before its first use, but for its memory.
-static void recycle(Call &call) {
-  call.steps.reset();
-  call.arena.reset();
-  call.handles.clear();
-  call.status = Status();
-  call.site = -1;
-}
+namespace {
+
+/// A call of the model for a scope, as before its first use but for its memory.
+class BorrowedCall {
+public:
+  explicit BorrowedCall(llm_model &model)
+      : model_(model), call_(model.takeCall()) {
+    call_->steps.reset();
+    call_->arena.reset();
+    call_->handles.clear();
+    call_->hosts.clear();
+    call_->status = Status();
+    call_->site = -1;
+  }
+  ~BorrowedCall() { model_.giveBack(std::move(call_)); }
+  Call *operator->() const { return call_.get(); }
+  Call &operator*() const { return *call_; }
+
+private:
+  llm_model &model_;
+  std::unique_ptr<Call> call_;
+};
+
+} // namespace
 
 llm_code llm_model_invoke(llm_model *model, const char *entry,
                           llm_kv_cache **caches, int32_t num_caches,
@@ -315,8 +334,7 @@ llm_code llm_model_invoke(llm_model *model, const char *entry,
                                  objects.last(numFresh),
                                  {inputs, size_t(num_inputs)},
                                  {outputs, size_t(num_outputs)}};
-    std::unique_ptr<Call> call = model->takeCall();
-    recycle(*call);
+    const BorrowedCall call(*model);
     call->entry = found;
     LLM_TRY(checkTensors(*found, arguments, call->symbols));
     LLM_TRY(checkCaches(*model->program, *found, arguments.caches));
@@ -324,7 +342,6 @@ llm_code llm_model_invoke(llm_model *model, const char *entry,
     setNumThreads(model->numThreads);
     const Status result = transact(*model, *call, arguments);
     site = call->site;
-    model->giveBack(std::move(call));
     return result;
   });
   return report(status, error, model->program, site);

@@ -43,6 +43,7 @@ static llm_code transacted(llm_kv_cache *cache, llm_error *error,
                            const Body &body) {
   return locked(cache, error, [&](HostCache &host) -> Status {
     LLM_TRY(checkNoStep(*host.version->pool()));
+    LLM_TRY(host.checkCancelled());
     host.begin();
     const Status status =
         withoutExceptions([&] { return body(*host.version); });
@@ -65,7 +66,8 @@ llm_code llm_context_create(int32_t num_threads, llm_context **context,
   if (!context)
     return report(nullArgument("a place for the context"), error);
   return report(withoutExceptions([&] {
-                  *context = new llm_context{std::max(num_threads, 0)};
+                  *context = new llm_context{std::max(num_threads, 0),
+                                             std::make_shared<Faults>()};
                   return Status();
                 }),
                 error);
@@ -147,7 +149,8 @@ llm_code llm_kv_create(llm_context *context, const llm_kv_config *config,
                   error);
   return report(withoutExceptions([&]() -> Status {
                   std::unique_ptr<PagedKVCache> version;
-                  LLM_TRY(PagedKVCache::create(*config, version));
+                  LLM_TRY(
+                      PagedKVCache::create(*config, version, context->faults));
                   *cache = makeHost(context->numThreads, std::move(version));
                   return Status();
                 }),
@@ -179,19 +182,29 @@ llm_code llm_kv_get_stats(llm_kv_cache *cache, llm_kv_stats *stats,
                           llm_error *error) {
   if (!stats)
     return report(nullArgument("a place for the statistics"), error);
-  return locked(cache, error, [&](HostCache &host) {
-    *stats = host.version->stats();
-    return Status();
-  });
+  if (!cache)
+    return report(nullArgument("a cache"), error);
+  PoolLock lock;
+  const Status status = lock.acquireAnyway(cache->host->version->pool());
+  if (status.ok())
+    *stats = cache->host->version->stats();
+  return report(status, error);
 }
 
 llm_code llm_kv_check(llm_kv_cache *cache, llm_error *error) {
   return locked(cache, error, [&](HostCache &host) {
     const Status status = host.version->checkInvariants();
     if (!status.ok())
-      host.version->pool()->poisoned = true;
+      host.version->pool()->failure = status;
     return status;
   });
+}
+
+llm_code llm_kv_cancel(llm_kv_cache *cache, int32_t on, llm_error *error) {
+  if (!cache)
+    return report(nullArgument("a cache"), error);
+  cache->host->cancelled = on != 0;
+  return LLM_OK;
 }
 
 //===----------------------------------------------------------------------===//
@@ -269,6 +282,7 @@ static llm_code inStep(llm_kv_step *step, llm_error *error, const Body &body) {
   return report(withoutExceptions([&]() -> Status {
                   PoolLock lock;
                   LLM_TRY(lock.acquire(step->host->version->pool()));
+                  LLM_TRY(step->host->checkCancelled());
                   return body(*step->host->version, step->step);
                 }),
                 error);
@@ -281,6 +295,7 @@ llm_code llm_kv_begin(llm_kv_cache *cache, const int32_t *ids,
     return report(nullArgument("a place for the step"), error);
   return locked(cache, error, [&](HostCache &host) -> Status {
     LLM_TRY(checkNoStep(*host.version->pool()));
+    LLM_TRY(host.checkCancelled());
     LLM_TRY(checkArray("ids", ids, n));
     if (!cu_seqlens)
       return nullArgument("cu_seqlens");

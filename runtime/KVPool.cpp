@@ -108,26 +108,30 @@ int64_t llm::elementBytes(llm_dtype dtype) {
 //===----------------------------------------------------------------------===//
 
 Status KVPool::create(const llm_kv_config &config,
+                      std::shared_ptr<Faults> faults,
                       std::shared_ptr<KVPool> &pool) {
   llm_kv_config resolved;
   int64_t bytes;
   LLM_TRY(resolveConfig(config, resolved, bytes));
-  void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void *memory = MAP_FAILED;
+  if (!faults->strikes(Resource::Memory))
+    memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED)
     return Status::error(LLM_OUT_OF_MEMORY, bytes, 0,
                          "cannot reserve %lld bytes for %lld blocks",
                          static_cast<long long>(bytes),
                          static_cast<long long>(resolved.num_blocks));
-  pool.reset(
-      new KVPool(resolved, Mapping(static_cast<char *>(memory), {bytes})));
+  Mapping mapping(static_cast<char *>(memory), {bytes});
+  pool.reset(new KVPool(resolved, std::move(faults), std::move(mapping)));
   return Status();
 }
 
 void KVPool::Unmap::operator()(char *memory) const { munmap(memory, bytes); }
 
-KVPool::KVPool(const llm_kv_config &config, Mapping memory)
-    : config_(config), memory_(std::move(memory)),
+KVPool::KVPool(const llm_kv_config &config, std::shared_ptr<Faults> faults,
+               Mapping memory)
+    : config_(config), faults_(std::move(faults)), memory_(std::move(memory)),
       blockStride_(memory_.get_deleter().bytes / (config.num_blocks + 1) /
                    config.layers),
       blocks_(static_cast<int32_t>(config.num_blocks)) {
@@ -162,6 +166,23 @@ void KVPool::poison(int32_t number) {
     auto *values = reinterpret_cast<uint16_t *>(block(layer, number));
     std::fill_n(values, blockStride_ / 2, uint16_t(0x7fff));
   }
+}
+
+Status KVPool::allocate(std::span<int32_t> out) {
+  if (!out.empty() && faults_->strikes(Resource::Blocks))
+    return Status::error(LLM_OUT_OF_BLOCKS, static_cast<int64_t>(out.size()), 0,
+                         "needs %zu blocks, 0 are free", out.size());
+  return blocks_.allocate(out);
+}
+
+Status KVPool::checkKernel(const char *name) {
+  if (!faults_->strikes(Resource::Kernel))
+    return Status();
+  failure = Status::error(LLM_DEVICE, 0, 1,
+                          "kernel %s failed on its device: what the cache "
+                          "holds is lost",
+                          name);
+  return failure;
 }
 
 void KVPool::release(int32_t block) noexcept {

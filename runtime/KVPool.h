@@ -9,6 +9,7 @@
 #ifndef LLM_RUNTIME_KVPOOL_H
 #define LLM_RUNTIME_KVPOOL_H
 
+#include "Faults.h"
 #include "llm/Runtime/Attention.h"
 #include "llm/Runtime/BlockAllocator.h"
 
@@ -39,6 +40,7 @@ int64_t elementBytes(llm_dtype dtype);
 class KVPool {
 public:
   static Status create(const llm_kv_config &config,
+                       std::shared_ptr<Faults> faults,
                        std::shared_ptr<KVPool> &pool);
   KVPool(const KVPool &) = delete;
   KVPool &operator=(const KVPool &) = delete;
@@ -46,7 +48,7 @@ public:
   const llm_kv_config &config() const { return config_; }
   KVPages pages(int32_t layer) const;
 
-  Status allocate(std::span<int32_t> out) { return blocks_.allocate(out); }
+  Status allocate(std::span<int32_t> out);
   void retain(int32_t block) { blocks_.retain(block); }
   void release(int32_t block) noexcept;
   void pin(int32_t block) { blocks_.pin(block); }
@@ -55,6 +57,10 @@ public:
 
   /// Copies the first `rows` tokens of a block at one layer, and counts them.
   void copyRows(int32_t layer, int32_t from, int32_t to, int32_t rows);
+
+  /// To be asked after a kernel has run: LLM_DEVICE if it failed, which
+  /// poisons the pool, since nobody knows what it wrote.
+  Status checkKernel(const char *name);
 
   /// One call at a time.
   bool tryLock() { return !busy_.exchange(true, std::memory_order_acquire); }
@@ -66,8 +72,8 @@ public:
   std::vector<PagedKVCache *> versions;
   /// A host's step is open: nothing else may change what is on this pool.
   bool stepOpen = false;
-  /// An invariant was found broken: nothing works any more.
-  bool poisoned = false;
+  /// An invariant is broken or a device has failed: nothing works any more.
+  Status failure;
   /// The counters of llm_kv_stats that only ever grow.
   llm_kv_stats history = {};
 
@@ -78,11 +84,13 @@ private:
   };
   using Mapping = std::unique_ptr<char, Unmap>;
 
-  KVPool(const llm_kv_config &config, Mapping memory);
+  KVPool(const llm_kv_config &config, std::shared_ptr<Faults> faults,
+         Mapping memory);
   char *block(int32_t layer, int32_t number) const;
   void poison(int32_t number);
 
   llm_kv_config config_;
+  std::shared_ptr<Faults> faults_;
   Mapping memory_;
   int64_t blockStride_; ///< bytes of one block at one layer, K and V
   BlockAllocator blocks_;

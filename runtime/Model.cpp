@@ -50,9 +50,10 @@ static Status checkWeight(const llm_weight_desc &weight, int32_t index) {
   return Status();
 }
 
-llm_model::llm_model(const llm_program *program, int32_t numThreads)
-    : program(program), numThreads(numThreads), weights(program->num_weights),
-      packed(program->num_weights), finished(program->num_weights == 0) {
+llm_model::llm_model(const llm_program *program, const llm_context &context)
+    : program(program), numThreads(context.numThreads), faults(context.faults),
+      weights(program->num_weights), packed(program->num_weights),
+      finished(program->num_weights == 0) {
   for (int32_t i = 0; i < program->num_weights; ++i) {
     weights[i].sources.resize(program->weights[i].num_names);
     weights[i].bound.resize(program->weights[i].num_names);
@@ -68,7 +69,7 @@ llm_code llm_model_create(llm_context *context, const llm_program *program,
                   LLM_TRY(checkVersion(*program));
                   for (int32_t i = 0; i < program->num_weights; ++i)
                     LLM_TRY(checkWeight(program->weights[i], i));
-                  *model = new llm_model(program, context->numThreads);
+                  *model = new llm_model(program, *context);
                   return Status();
                 }),
                 error);
@@ -85,18 +86,20 @@ int64_t llm_model_weight_bytes(const llm_model *model) {
 }
 
 std::unique_ptr<Call> llm_model::takeCall() {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (!idle_.empty()) {
-      std::unique_ptr<Call> call = std::move(idle_.back());
-      idle_.pop_back();
-      return call;
-    }
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!idle_.empty()) {
+    std::unique_ptr<Call> call = std::move(idle_.back());
+    idle_.pop_back();
+    return call;
   }
-  return std::make_unique<Call>(program);
+  // Giving back must not need memory.
+  idle_.reserve(calls_ + 1);
+  auto call = std::make_unique<Call>(program, faults);
+  ++calls_;
+  return call;
 }
 
-void llm_model::giveBack(std::unique_ptr<Call> call) {
+void llm_model::giveBack(std::unique_ptr<Call> call) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
   idle_.push_back(std::move(call));
 }
@@ -228,9 +231,11 @@ static Status checkConcatenation(const llm_weight_desc &desc,
                        static_cast<long long>(total));
 }
 
-static Status pack(const llm_weight_desc &desc, llm_model::Weight &weight) {
+static Status pack(const llm_weight_desc &desc, llm_model::Weight &weight,
+                   Faults &faults) {
   const int64_t bytes = (packedBytes(desc) + 63) / 64 * 64;
-  weight.packed.reset(std::aligned_alloc(64, std::max<int64_t>(bytes, 64)));
+  if (!faults.strikes(Resource::Memory))
+    weight.packed.reset(std::aligned_alloc(64, std::max<int64_t>(bytes, 64)));
   if (!weight.packed)
     return Status::error(LLM_OUT_OF_MEMORY, bytes, 0,
                          "no memory for the %lld bytes of %s",
@@ -249,7 +254,7 @@ static Status finish(llm_model &model) {
   setNumThreads(model.numThreads);
   int64_t bytes = 0;
   for (size_t i = 0; i < model.weights.size(); ++i) {
-    LLM_TRY(pack(descs[i], model.weights[i]));
+    LLM_TRY(pack(descs[i], model.weights[i], *model.faults));
     model.packed[i] = model.weights[i].packed.get();
     bytes += packedBytes(descs[i]);
   }

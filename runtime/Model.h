@@ -27,13 +27,14 @@ struct llm_model {
     std::unique_ptr<void, Free> packed;
   };
 
-  llm_model(const llm_program *program, int32_t numThreads);
+  llm_model(const llm_program *program, const llm_context &context);
 
   std::unique_ptr<llm::Call> takeCall();
-  void giveBack(std::unique_ptr<llm::Call> call);
+  void giveBack(std::unique_ptr<llm::Call> call) noexcept;
 
   const llm_program *const program;
   const int32_t numThreads;
+  const std::shared_ptr<llm::Faults> faults;
   std::vector<Weight> weights;
   std::vector<void *> packed;
   int64_t packedBytes = 0;
@@ -44,6 +45,7 @@ struct llm_model {
 private:
   std::mutex mutex_;
   std::vector<std::unique_ptr<llm::Call>> idle_;
+  size_t calls_ = 0; ///< that exist: idle_ has room for all
 };
 
 #endif // LLM_RUNTIME_MODEL_H

@@ -20,9 +20,12 @@ using namespace llm;
 //===----------------------------------------------------------------------===//
 
 Status PagedKVCache::create(const llm_kv_config &config,
-                            std::unique_ptr<PagedKVCache> &cache) {
+                            std::unique_ptr<PagedKVCache> &cache,
+                            std::shared_ptr<Faults> faults) {
   std::shared_ptr<KVPool> pool;
-  LLM_TRY(KVPool::create(config, pool));
+  if (!faults)
+    faults = std::make_shared<Faults>();
+  LLM_TRY(KVPool::create(config, std::move(faults), pool));
   cache.reset(new PagedKVCache(std::move(pool)));
   return Status();
 }
@@ -30,6 +33,8 @@ Status PagedKVCache::create(const llm_kv_config &config,
 PagedKVCache::PagedKVCache(std::shared_ptr<KVPool> pool)
     : pool_(std::move(pool)), sequences_(pool_->config().max_sequences),
       everAppended_(pool_->config().layers), appended_(pool_->config().layers) {
+  // Beginning a transaction must not need memory.
+  firstAppends_.reserve(everAppended_.size());
   pool_->versions.push_back(this);
 }
 

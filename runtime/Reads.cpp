@@ -188,7 +188,7 @@ Status PagedKVCache::attend(const KVRows &rows, uint64_t step, int32_t layer,
                            gather_.stride};
   pagedAttention(pool_->pages(layer), batch, resolveParams(params, config()), q,
                  out, lse);
-  return Status();
+  return pool_->checkKernel("attention").atLayer(layer);
 }
 
 //===----------------------------------------------------------------------===//

@@ -39,9 +39,10 @@ Status Status::ofSequence(int32_t sequence) const {
 
 const char *llm_code_name(llm_code code) {
   static const char *const names[] = {
-      "ok",          "invalid argument", "not found",     "out of blocks",
-      "never fits",  "out of memory",    "wrong state",   "busy",
-      "unsupported", "abi mismatch",     "internal error"};
+      "ok",          "invalid argument", "not found",      "out of blocks",
+      "never fits",  "out of memory",    "wrong state",    "busy",
+      "unsupported", "abi mismatch",     "internal error", "device error",
+      "cancelled"};
   constexpr llm_code count = sizeof(names) / sizeof(names[0]);
   return code >= 0 && code < count ? names[code] : "unknown code";
 }

@@ -61,7 +61,7 @@ Status PagedKVCache::beginStep(std::span<const int32_t> ids,
   for (int32_t id : ids)
     step.starts.push_back(sequences_[id].length);
   step.id = takeStepId();
-  reserve(step, before - free);
+  LLM_TRY(reserve(step, before - free));
   running_ = step;
   for (int32_t id : ids)
     sequences_[id].step = step.id;
@@ -165,9 +165,36 @@ bool PagedKVCache::losesTail(const Sequence &sequence) {
   return true;
 }
 
-/// Takes the blocks of all rows. Everything that may throw comes first.
-void PagedKVCache::reserve(const KVStep &step, int64_t blocks) {
-  fresh_.resize(blocks);
+/// Takes blocks into fresh_ for tables that `prepare` gets ready, all or none.
+template <typename Prepare>
+Status PagedKVCache::takeBlocks(int64_t n, const Prepare &prepare) {
+  fresh_.resize(n);
+  LLM_TRY(pool_->allocate(fresh_));
+  try {
+    prepare();
+  } catch (...) {
+    for (auto block = fresh_.rbegin(); block != fresh_.rend(); ++block)
+      pool_->release(*block);
+    throw;
+  }
+  return Status();
+}
+
+/// Takes the blocks of all rows, and the memory that becoming the running step
+/// needs.
+Status PagedKVCache::reserve(const KVStep &step, int64_t blocks) {
+  LLM_TRY(takeBlocks(blocks, [&] {
+    running_.ids.reserve(step.ids.size());
+    running_.starts.reserve(step.starts.size());
+    running_.cuSeqlens.reserve(step.cuSeqlens.size());
+    growTables(step);
+  }));
+  ++epoch_;
+  placeBlocks(step);
+  return Status();
+}
+
+void PagedKVCache::growTables(const KVStep &step) try {
   for (int32_t row = 0; row < step.numSequences(); ++row) {
     touch(step.ids[row]);
     if (step.newTokens(row) == 0)
@@ -178,10 +205,17 @@ void PagedKVCache::reserve(const KVStep &step, int64_t blocks) {
     if (sequence.table->blocks.capacity() < size_t(target))
       sequence.table->blocks.reserve(std::max(2 * target, 16));
   }
-  ++epoch_;
-  [[maybe_unused]] const Status taken = pool_->allocate(fresh_);
-  assert(taken.ok() && "checkRow counted the blocks");
-  placeBlocks(step);
+} catch (...) {
+  dropEmptyTables(step.ids);
+  throw;
+}
+
+/// A sequence without tokens has no table.
+void PagedKVCache::dropEmptyTables(std::span<const int32_t> ids) noexcept {
+  for (int32_t id : ids)
+    if (BlockTable *&table = sequences_[id].table;
+        table && table->blocks.empty())
+      delete std::exchange(table, nullptr);
 }
 
 void PagedKVCache::placeBlocks(const KVStep &step) noexcept {
@@ -212,6 +246,7 @@ Status PagedKVCache::append(const KVStep &step, int32_t layer,
   LLM_TRY(makeWritable());
   preparePlan();
   writeKV(pool_->pages(layer), plan_.slots.data(), k, v);
+  LLM_TRY(pool_->checkKernel("write").atLayer(layer));
   advance(layer);
   return Status();
 }
@@ -305,11 +340,11 @@ Status PagedKVCache::makeWritable() {
                          "copies of shared blocks need %lld more, %d are free",
                          static_cast<long long>(shared),
                          pool_->blocks().numFree());
-  fresh_.resize(shared);
-  for (int32_t id : running_.ids)
-    if (sequences_[id].table)
-      ownTable(sequences_[id]);
-  LLM_TRY(pool_->allocate(fresh_));
+  LLM_TRY(takeBlocks(shared, [&] {
+    for (int32_t id : running_.ids)
+      if (sequences_[id].table)
+        ownTable(sequences_[id]);
+  }));
   auto next = fresh_.begin();
   forEachShared([&](Sequence &s, int64_t i) { copyBlock(s, i, *next++); });
   // Rows that shared a block with each other need one copy less than counted.

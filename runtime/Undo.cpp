@@ -21,9 +21,8 @@
 
 using namespace llm;
 
-void PagedKVCache::beginTransaction() {
+void PagedKVCache::beginTransaction() noexcept {
   assert(!logging_ && !running_.id && undo_.empty());
-  firstAppends_.reserve(everAppended_.size());
   tokensAtBegin_ = pool_->history.appended_tokens;
   logging_ = true;
 }
@@ -37,8 +36,9 @@ void PagedKVCache::commitTransaction() noexcept {
 }
 
 void PagedKVCache::abortTransaction() noexcept {
-  for (Undo &undo : undo_)
-    restore(undo);
+  // Backwards, so that the next transaction gets the same blocks again.
+  for (auto undo = undo_.rbegin(); undo != undo_.rend(); ++undo)
+    restore(*undo);
   for (int32_t layer : firstAppends_)
     everAppended_[layer] = false;
   std::fill(appended_.begin(), appended_.end(), false);

@@ -70,6 +70,11 @@ enum {
   LLM_ABI_MISMATCH = 9,
   /// An invariant is broken: a bug in this library. The cache is poisoned.
   LLM_INTERNAL = 10,
+  /// A kernel failed on its device, and nobody knows what it wrote. The cache
+  /// is poisoned.
+  LLM_DEVICE = 11,
+  /// The host does not want the call any more (llm_kv_cancel).
+  LLM_CANCELLED = 12,
 };
 
 /// `llm_error` of the caller; set `struct_size` or use LLM_ERROR_INIT.
@@ -348,6 +353,11 @@ typedef struct llm_kv_stats {
 
 LLM_API llm_code llm_kv_get_stats(llm_kv_cache *cache, llm_kv_stats *stats,
                                   llm_error *error);
+/// While on, everything that would change the cache fails with LLM_CANCELLED: a
+/// running entry at its next call of the runtime, and is undone as after any
+/// error; a step at its next function. From any thread at any time.
+LLM_API llm_code llm_kv_cancel(llm_kv_cache *cache, int32_t on,
+                               llm_error *error);
 /// Verifies every invariant of pool, tables and versions; LLM_INTERNAL names
 /// the first that is broken.
 LLM_API llm_code llm_kv_check(llm_kv_cache *cache, llm_error *error);

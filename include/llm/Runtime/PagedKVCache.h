@@ -33,6 +33,7 @@
 
 namespace llm {
 
+class Faults;
 class KVPool;
 
 /// Which sequences and tokens a step concerns: plain data, independent of the
@@ -66,9 +67,10 @@ struct KVRows {
 class LLM_API PagedKVCache {
 public:
   /// Checks the configuration (LLM_INVALID_ARGUMENT) and reserves the pool
-  /// (LLM_OUT_OF_MEMORY).
+  /// (LLM_OUT_OF_MEMORY). `faults` are for tests.
   static Status create(const llm_kv_config &config,
-                       std::unique_ptr<PagedKVCache> &cache);
+                       std::unique_ptr<PagedKVCache> &cache,
+                       std::shared_ptr<Faults> faults = nullptr);
   ~PagedKVCache();
   PagedKVCache(const PagedKVCache &) = delete;
   PagedKVCache &operator=(const PagedKVCache &) = delete;
@@ -138,7 +140,7 @@ public:
   // Only of versions that outlive a failed call. What a transaction logs is two
   // numbers per appended sequence, and the table of a trimmed or released one.
 
-  void beginTransaction();
+  void beginTransaction() noexcept;
   void commitTransaction() noexcept;
   /// Everything is as it was at begin. Versions made since must be gone.
   void abortTransaction() noexcept;
@@ -211,7 +213,11 @@ private:
   Status checkRow(int32_t id, int64_t newTokens, int64_t &free);
   int32_t blocksNeeded(const Sequence &sequence, int64_t newTokens);
   bool losesTail(const Sequence &sequence);
-  void reserve(const KVStep &step, int64_t blocks);
+  template <typename Prepare>
+  Status takeBlocks(int64_t n, const Prepare &prepare);
+  Status reserve(const KVStep &step, int64_t blocks);
+  void growTables(const KVStep &step);
+  void dropEmptyTables(std::span<const int32_t> ids) noexcept;
   void placeBlocks(const KVStep &step) noexcept;
   Status checkAppend(const KVStep &step, int32_t layer, const llm_tensor &k,
                      const llm_tensor &v) const;
