@@ -1,4 +1,5 @@
-//===- Digest.h - All that a pool holds, as one number --------- -*- C++ -*-===//
+//===- Digest.h - All that a pool holds, as one number --------- -*- C++
+//-*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -57,8 +58,8 @@ private:
   /// FNV-1a
   void add(const void *data, size_t bytes) {
     for (size_t i = 0; i < bytes; ++i)
-      hash = (hash ^ static_cast<const unsigned char *>(data)[i]) *
-             0x100000001b3u;
+      hash =
+          (hash ^ static_cast<const unsigned char *>(data)[i]) * 0x100000001b3u;
   }
 
   uint64_t hash = 0xcbf29ce484222325u;

@@ -68,11 +68,11 @@ protected:
 } // namespace
 
 TEST_F(HostTest, EveryCodeHasAName) {
-  for (llm_code code = LLM_OK; code <= LLM_INTERNAL; ++code)
+  for (llm_code code = LLM_OK; code <= LLM_CANCELLED; ++code)
     EXPECT_STRNE(llm_code_name(code), "unknown code");
   EXPECT_STREQ(llm_code_name(LLM_OUT_OF_BLOCKS), "out of blocks");
   EXPECT_STREQ(llm_code_name(-1), "unknown code");
-  EXPECT_STREQ(llm_code_name(LLM_INTERNAL + 1), "unknown code");
+  EXPECT_STREQ(llm_code_name(LLM_CANCELLED + 1), "unknown code");
   EXPECT_EQ(llm_abi_version(), LLM_ABI_VERSION);
   EXPECT_NE(llm_cpu_target(), nullptr);
 }
@@ -273,6 +273,7 @@ TEST_F(HostTest, BrokenInvariantPoisonsTheCache) {
   expectError(LLM_INTERNAL, 1, 2);
   int64_t length;
   EXPECT_EQ(llm_kv_length(cache, 0, &length, &error), LLM_INTERNAL);
+  EXPECT_STREQ(error.message, "references to block 1: expected 1, got 2");
 }
 
 TEST_F(HostTest, StatisticsCountWhatHappened) {
