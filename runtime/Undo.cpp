@@ -36,9 +36,8 @@ void PagedKVCache::commitTransaction() noexcept {
 }
 
 void PagedKVCache::abortTransaction() noexcept {
-  // Backwards, so that the next transaction gets the same blocks again.
-  for (auto undo = undo_.rbegin(); undo != undo_.rend(); ++undo)
-    restore(*undo);
+  for (Undo &undo : undo_)
+    restore(undo);
   for (int32_t layer : firstAppends_)
     everAppended_[layer] = false;
   std::fill(appended_.begin(), appended_.end(), false);

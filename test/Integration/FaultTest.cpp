@@ -9,8 +9,9 @@
 // An entry is run with the k-th block, workspace or host allocation failing, on
 // a cache, model and context made for the occasion, until none fails. Each time
 // the error has the code, the op, its place and the numbers, the pool is what
-// it was byte for byte, and the same call again does what it does without a
-// fault: the same outputs, and the same digest, block numbers included.
+// it was byte for byte, block numbers included, and the same call again does
+// what it does without a fault: the same outputs, and the same pool but for the
+// numbers of new blocks.
 //
 //===----------------------------------------------------------------------===//
 
@@ -34,8 +35,8 @@ static const char text[] = R"mlir(
 !batch = tensor<1x1x2x4xf32>
 
 // The queries of the second layer are what the first one found.
-func.func @step(%c: !kv, %ids: !ids, %cu: !ids, %k: !rows, %v: !rows,
-                %q: !query) -> (!kv, !query) {
+func.func private @layers(%c: !kv, %ids: !ids, %cu: !ids, %k: !rows,
+                          %v: !rows, %q: !query) -> (!kv, !query) {
   %zero = arith.constant 0 : index
   %one = arith.constant 1 : index
   %c0, %step = llm.begin_step %c, %ids, %cu : !kv, !ids, !ids -> !kv
@@ -48,12 +49,19 @@ func.func @step(%c: !kv, %ids: !ids, %cu: !ids, %k: !rows, %v: !rows,
   return %c2, %o : !kv, !query
 }
 
+func.func @step(%c: !kv, %ids: !ids, %cu: !ids, %k: !rows, %v: !rows,
+                %q: !query) -> (!kv, !query) {
+  %c1, %o = func.call @layers(%c, %ids, %cu, %k, %v, %q)
+      : (!kv, !ids, !ids, !rows, !rows, !query) -> (!kv, !query)
+  return %c1, %o : !kv, !query
+}
+
 func.func @branch(%c: !kv, %ids: !ids, %cu: !ids, %k: !rows, %v: !rows,
                   %q: !query, %parents: !ids, %children: !ids, %lengths: !ids)
     -> (!kv, !query) {
   %c1 = llm.fork_kv %c, %parents, %children, %lengths
       : !kv, !ids, !ids, !ids -> !kv
-  %c2, %o = func.call @step(%c1, %ids, %cu, %k, %v, %q)
+  %c2, %o = func.call @layers(%c1, %ids, %cu, %k, %v, %q)
       : (!kv, !ids, !ids, !rows, !rows, !query) -> (!kv, !query)
   return %c2, %o : !kv, !query
 }
@@ -122,6 +130,7 @@ public:
         appendAll(*cache->host->version, {{0, 1}, {range(0, 6), range(20, 3)}})
             .ok());
     inputs = {batch, cuSeqlens, k, v, q};
+    fork.reserve(scenario.fork.size());
     for (const auto &values : scenario.fork)
       inputs.push_back(fork.emplace_back(values));
   }
@@ -189,7 +198,7 @@ protected:
     Subject whole(*program, scenario);
     const uint64_t before = Digest::of(whole.cache);
     ASSERT_EQ(whole.invoke(), LLM_OK) << whole.error.message;
-    const uint64_t after = Digest::of(whole.cache);
+    const uint64_t after = Digest::renamed(whole.cache);
     placed = 0;
     for (int64_t k = 0;; ++k) {
       Subject subject(*program, scenario);
@@ -202,14 +211,13 @@ protected:
       EXPECT_EQ(llm_kv_check(subject.cache, nullptr), LLM_OK);
       EXPECT_EQ(Digest::of(subject.cache), before);
       ASSERT_EQ(subject.invoke(), LLM_OK) << subject.error.message;
-      EXPECT_EQ(Digest::of(subject.cache), after);
+      EXPECT_EQ(Digest::renamed(subject.cache), after);
       EXPECT_EQ(subject.out.bytes, whole.out.bytes);
-      ASSERT_FALSE(HasFailure());
+      if (HasFailure())
+        return;
     }
     EXPECT_GT(placed, 0) << "no fault struck";
     RecordProperty(scenario.name, std::to_string(placed));
-    std::printf("%s: %lld faults of %s\n", scenario.name,
-                static_cast<long long>(placed), GetParam().name);
   }
 
   static inline CompiledProgram *program = nullptr;

@@ -9,7 +9,9 @@
 //
 // Two digests are equal when the versions of a pool agree, one by one, on block
 // tables, lengths (which are the positions of the next tokens) and on every
-// byte of K and V that a sequence holds at any layer.
+// byte of K and V that a sequence holds at any layer. A renamed digest counts
+// blocks in the order in which they are met: it is the same for pools that
+// share in the same way, whatever numbers they were given.
 //
 //===----------------------------------------------------------------------===//
 
@@ -19,19 +21,25 @@
 #include "HostCache.h"
 #include "Testing.h"
 
+#include <map>
+
 namespace llm::testing {
 
 class Digest {
 public:
   /// All versions on the pool of this one.
-  static uint64_t of(const PagedKVCache &any) {
+  static uint64_t of(const PagedKVCache &any, bool renamed = false) {
     Digest digest;
+    digest.renames = renamed;
     for (PagedKVCache *version : any.pool()->versions)
       digest.addVersion(*version);
     return digest.hash;
   }
   static uint64_t of(const llm_kv_cache *cache) {
     return of(*cache->host->version);
+  }
+  static uint64_t renamed(const llm_kv_cache *cache) {
+    return of(*cache->host->version, true);
   }
 
 private:
@@ -40,7 +48,10 @@ private:
       const std::span<const int32_t> blocks = version.blocks(id);
       const int32_t length = version.length(id);
       add(&length, sizeof(length));
-      add(blocks.data(), blocks.size_bytes());
+      for (const int32_t block : blocks) {
+        const auto met = names.emplace(block, int32_t(names.size()));
+        add(renames ? &met.first->second : &block, sizeof(block));
+      }
       for (int32_t layer = 0; layer < version.config().layers; ++layer)
         addContent(version, id, layer);
     }
@@ -62,6 +73,8 @@ private:
           (hash ^ static_cast<const unsigned char *>(data)[i]) * 0x100000001b3u;
   }
 
+  bool renames = false;
+  std::map<int32_t, int32_t> names;
   uint64_t hash = 0xcbf29ce484222325u;
 };
 
