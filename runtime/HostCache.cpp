@@ -15,9 +15,9 @@ HostCache::~HostCache() {
   if (!version)
     return;
   const std::shared_ptr<KVPool> pool = version->pool();
-  pool->lock();
+  pool->gate.write();
   version.reset();
-  pool->unlock();
+  pool->gate.endWrite();
 }
 
 void HostCache::replace(std::unique_ptr<PagedKVCache> with) noexcept {
@@ -50,20 +50,40 @@ Status HostCache::checkCancelled() const {
   return Status::error(LLM_CANCELLED, 0, 1, "cancelled by the host");
 }
 
-PoolLock::~PoolLock() {
+bool CacheLock::enter(Gate &gate) const {
+  return kind_ == Probe ? gate.tryProbe() : gate.tryWrite();
+}
+
+void CacheLock::leave(Gate &gate) const {
+  kind_ == Probe ? gate.endProbe() : gate.endWrite();
+}
+
+CacheLock::~CacheLock() {
   if (pool_)
-    pool_->unlock();
+    leave(pool_->gate);
+  if (host_)
+    leave(host_->gate);
 }
 
-Status PoolLock::acquire(const std::shared_ptr<KVPool> &pool) {
-  LLM_TRY(acquireAnyway(pool));
-  return pool->failure;
+Status CacheLock::acquire(const std::shared_ptr<HostCache> &host,
+                          std::span<const CacheLock> others) {
+  LLM_TRY(acquireAnyway(host, others));
+  return host->version->pool()->failure;
 }
 
-Status PoolLock::acquireAnyway(const std::shared_ptr<KVPool> &pool) {
-  if (!pool->tryLock())
-    return Status::error(LLM_BUSY, 1, 2,
-                         "expected 1 call at a time on this cache, got 2");
+Status CacheLock::acquireAnyway(const std::shared_ptr<HostCache> &host,
+                                std::span<const CacheLock> others) {
+  const Status busy = Status::error(
+      LLM_BUSY, 1, 2, "expected 1 call at a time on this cache, got 2");
+  if (!enter(host->gate))
+    return busy;
+  host_ = host;
+  const std::shared_ptr<KVPool> &pool = host->version->pool();
+  for (const CacheLock &other : others)
+    if (other.pool_ == pool)
+      return Status();
+  if (!enter(pool->gate))
+    return busy;
   pool_ = pool;
   return Status();
 }

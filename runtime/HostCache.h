@@ -29,6 +29,7 @@ struct HostCache {
 
   int32_t numThreads = 0;
   std::atomic<bool> cancelled = false; ///< set from any thread
+  Gate gate;                           ///< to `version`
   std::unique_ptr<PagedKVCache> version;
   /// The version that a running call has replaced: wanted back if it fails.
   std::unique_ptr<PagedKVCache> replaced;
@@ -45,20 +46,33 @@ struct HostCache {
   void discard() noexcept;
 };
 
-/// The right to use what is on a pool, for a scope.
-class PoolLock {
+/// The right to change a host's cache, or to probe it, for a scope. It covers
+/// the object, whose version a call may replace, and the pool, which other
+/// objects may be on.
+class CacheLock {
 public:
-  PoolLock() = default;
-  PoolLock(PoolLock &&other) noexcept : pool_(std::move(other.pool_)) {}
-  ~PoolLock();
-  /// LLM_BUSY if another call has it, and why the pool is poisoned if it is.
-  Status acquire(const std::shared_ptr<KVPool> &pool);
+  enum Kind { Change, Probe };
+
+  explicit CacheLock(Kind kind) : kind_(kind) {}
+  CacheLock(CacheLock &&) noexcept = default;
+  ~CacheLock();
+
+  /// LLM_BUSY while another call changes the cache or one on its pool, else why
+  /// the pool is poisoned if it is. `others` hold what is not to be taken
+  /// again.
+  Status acquire(const std::shared_ptr<HostCache> &host,
+                 std::span<const CacheLock> others = {});
   /// The same of a pool that may be poisoned.
-  Status acquireAnyway(const std::shared_ptr<KVPool> &pool);
-  const std::shared_ptr<KVPool> &pool() const { return pool_; }
+  Status acquireAnyway(const std::shared_ptr<HostCache> &host,
+                       std::span<const CacheLock> others = {});
 
 private:
-  std::shared_ptr<KVPool> pool_;
+  bool enter(Gate &gate) const;
+  void leave(Gate &gate) const;
+
+  Kind kind_;
+  std::shared_ptr<HostCache> host_; ///< null: not entered
+  std::shared_ptr<KVPool> pool_;    ///< null: not entered
 };
 
 /// The library's defaults, then what a group (may be null) fixes or suggests.

@@ -142,9 +142,7 @@ static Status checkFresh(const llm_entry_desc &entry,
   return Status();
 }
 
-static Status checkCaches(const llm_program &program,
-                          const llm_entry_desc &entry,
-                          std::span<llm_kv_cache *const> caches) {
+static Status checkDistinct(std::span<llm_kv_cache *const> caches) {
   for (size_t i = 0; i < caches.size(); ++i) {
     if (!caches[i])
       return nullArgument("a cache");
@@ -156,23 +154,28 @@ static Status checkCaches(const llm_program &program,
                              "%zu and %zu",
                              j, i);
   }
+  return Status();
+}
+
+static Status checkTypes(const llm_program &program,
+                         const llm_entry_desc &entry,
+                         std::span<llm_kv_cache *const> caches) {
   for (size_t i = 0; i < caches.size(); ++i)
     LLM_TRY(checkType(program.groups[entry.kv_groups[i]],
                       caches[i]->host->version->config()));
   return Status();
 }
 
-/// Locks each pool once: several caches may be on one.
-static Status lockPools(std::span<llm_kv_cache *const> caches,
-                        std::vector<PoolLock> &locks) {
+/// Locks every cache, and each pool once: several caches may be on one.
+static Status lockCaches(std::span<llm_kv_cache *const> caches,
+                         std::vector<CacheLock> &locks) {
   for (const llm_kv_cache *cache : caches) {
-    const std::shared_ptr<KVPool> &pool = cache->host->version->pool();
-    bool locked = false;
-    for (const PoolLock &lock : locks)
-      locked |= lock.pool() == pool;
-    if (!locked)
-      LLM_TRY(locks.emplace_back().acquire(pool));
-    LLM_TRY(checkNoStep(*pool));
+    CacheLock lock(CacheLock::Change);
+    const Status status = lock.acquire(cache->host, locks);
+    locks.push_back(std::move(lock));
+    LLM_TRY(status);
+    LLM_TRY(checkNoStep(*cache->host->version->pool()));
+    LLM_TRY(cache->host->checkCancelled());
   }
   return Status();
 }
@@ -255,10 +258,9 @@ static void endTransaction(llm_model &model, Call &call, bool commit,
 static Status transact(llm_model &model, Call &call,
                        const Arguments &arguments) {
   FreshCaches fresh = makeFresh(arguments.fresh.size(), model.numThreads);
-  std::vector<PoolLock> locks;
-  LLM_TRY(lockPools(arguments.caches, locks));
-  for (llm_kv_cache *cache : arguments.caches)
-    LLM_TRY(cache->host->checkCancelled());
+  std::vector<CacheLock> locks;
+  LLM_TRY(lockCaches(arguments.caches, locks));
+  LLM_TRY(checkTypes(*model.program, *call.entry, arguments.caches));
   for (llm_kv_cache *cache : arguments.caches)
     cache->host->begin();
   const Status status = withoutExceptions(
@@ -337,7 +339,7 @@ llm_code llm_model_invoke(llm_model *model, const char *entry,
     const BorrowedCall call(*model);
     call->entry = found;
     LLM_TRY(checkTensors(*found, arguments, call->symbols));
-    LLM_TRY(checkCaches(*model->program, *found, arguments.caches));
+    LLM_TRY(checkDistinct(arguments.caches));
     LLM_TRY(checkFresh(*found, arguments.fresh));
     setNumThreads(model->numThreads);
     const Status result = transact(*model, *call, arguments);

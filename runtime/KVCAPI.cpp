@@ -23,18 +23,26 @@ struct llm_kv_step {
 // How a function runs
 //===----------------------------------------------------------------------===//
 
-/// Reports what `body` returns, which runs while no other call uses the cache.
+/// Reports what `body` returns, which runs while nobody else changes the cache.
 template <typename Body>
-static llm_code locked(llm_kv_cache *cache, llm_error *error,
-                       const Body &body) {
+static llm_code locked(const llm_kv_cache *cache, llm_error *error,
+                       const Body &body,
+                       CacheLock::Kind kind = CacheLock::Change) {
   if (!cache)
     return report(nullArgument("a cache"), error);
   return report(withoutExceptions([&]() -> Status {
-                  PoolLock lock;
-                  LLM_TRY(lock.acquire(cache->host->version->pool()));
+                  CacheLock lock(kind);
+                  LLM_TRY(lock.acquire(cache->host));
                   return body(*cache->host);
                 }),
                 error);
+}
+
+/// The same beside others who only look.
+template <typename Body>
+static llm_code probed(const llm_kv_cache *cache, llm_error *error,
+                       const Body &body) {
+  return locked(cache, error, body, CacheLock::Probe);
 }
 
 /// The same as a transaction: an error leaves everything as it was.
@@ -163,8 +171,10 @@ llm_code llm_kv_get_config(const llm_kv_cache *cache, llm_kv_config *config,
                            llm_error *error) {
   if (!cache || !config)
     return report(nullArgument("a cache and a config"), error);
-  *config = cache->host->version->config();
-  return LLM_OK;
+  return probed(cache, error, [&](const HostCache &host) {
+    *config = host.version->config();
+    return Status();
+  });
 }
 
 llm_code llm_kv_snapshot(llm_kv_cache *cache, llm_kv_cache **copy,
@@ -184,15 +194,15 @@ llm_code llm_kv_get_stats(llm_kv_cache *cache, llm_kv_stats *stats,
     return report(nullArgument("a place for the statistics"), error);
   if (!cache)
     return report(nullArgument("a cache"), error);
-  PoolLock lock;
-  const Status status = lock.acquireAnyway(cache->host->version->pool());
+  CacheLock lock(CacheLock::Probe);
+  const Status status = lock.acquireAnyway(cache->host);
   if (status.ok())
     *stats = cache->host->version->stats();
   return report(status, error);
 }
 
 llm_code llm_kv_check(llm_kv_cache *cache, llm_error *error) {
-  return locked(cache, error, [&](HostCache &host) {
+  return locked(cache, error, [&](const HostCache &host) {
     const Status status = host.version->checkInvariants();
     if (!status.ok())
       host.version->pool()->failure = status;
@@ -215,7 +225,7 @@ llm_code llm_kv_acquire_sequence(llm_kv_cache *cache, int32_t *id,
                                  llm_error *error) {
   if (!id)
     return report(nullArgument("a place for the id"), error);
-  return locked(cache, error, [&](HostCache &host) {
+  return probed(cache, error, [&](const HostCache &host) {
     return host.version->firstEmptySequence(*id);
   });
 }
@@ -253,7 +263,7 @@ llm_code llm_kv_length(llm_kv_cache *cache, int32_t id, int64_t *length,
                        llm_error *error) {
   if (!length)
     return report(nullArgument("a place for the length"), error);
-  return locked(cache, error, [&](HostCache &host) -> Status {
+  return probed(cache, error, [&](const HostCache &host) -> Status {
     LLM_TRY(host.version->checkSequence(id));
     *length = host.version->length(id);
     return Status();
@@ -280,8 +290,8 @@ static llm_code inStep(llm_kv_step *step, llm_error *error, const Body &body) {
   if (!step)
     return report(nullArgument("a step"), error);
   return report(withoutExceptions([&]() -> Status {
-                  PoolLock lock;
-                  LLM_TRY(lock.acquire(step->host->version->pool()));
+                  CacheLock lock(CacheLock::Change);
+                  LLM_TRY(lock.acquire(step->host));
                   LLM_TRY(step->host->checkCancelled());
                   return body(*step->host->version, step->step);
                 }),
@@ -362,10 +372,10 @@ void llm_kv_abort(llm_kv_step *step) {
   if (!step)
     return;
   const std::shared_ptr<KVPool> pool = step->host->version->pool();
-  pool->lock();
+  pool->gate.write();
   step->host->abort();
   closeStep(step);
-  pool->unlock();
+  pool->gate.endWrite();
   delete step;
 }
 

@@ -11,7 +11,6 @@
 #include <algorithm>
 #include <cstring>
 #include <sys/mman.h>
-#include <thread>
 
 using namespace llm;
 
@@ -202,12 +201,6 @@ void KVPool::copyRows(int32_t layer, int32_t from, int32_t to, int32_t rows) {
     std::memcpy(block(layer, to) + i * head, block(layer, from) + i * head,
                 rows * token);
   history.copied_bytes += 2 * token * config_.kv_heads * rows;
-}
-
-// Only for an object's end, which cannot report LLM_BUSY.
-void KVPool::lock() {
-  while (!tryLock())
-    std::this_thread::yield();
 }
 
 llm_kv_stats KVPool::stats() const {

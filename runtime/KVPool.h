@@ -10,10 +10,10 @@
 #define LLM_RUNTIME_KVPOOL_H
 
 #include "Faults.h"
+#include "Gate.h"
 #include "llm/Runtime/Attention.h"
 #include "llm/Runtime/BlockAllocator.h"
 
-#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -62,13 +62,9 @@ public:
   /// poisons the pool, since nobody knows what it wrote.
   Status checkKernel(const char *name);
 
-  /// One call at a time.
-  bool tryLock() { return !busy_.exchange(true, std::memory_order_acquire); }
-  void lock();
-  void unlock() { busy_.store(false, std::memory_order_release); }
-
   llm_kv_stats stats() const;
 
+  Gate gate;
   std::vector<PagedKVCache *> versions;
   /// A host's step is open: nothing else may change what is on this pool.
   bool stepOpen = false;
@@ -94,7 +90,6 @@ private:
   Mapping memory_;
   int64_t blockStride_; ///< bytes of one block at one layer, K and V
   BlockAllocator blocks_;
-  std::atomic<bool> busy_ = false;
 };
 
 } // namespace llm

@@ -18,7 +18,18 @@
 //    `op` and `file` among them, belong to the program.
 //  * Tensors are borrowed for the duration of the call; strides are in
 //    elements. Every tensor lives in host memory.
-//  * One call at a time per cache: a second one gets LLM_BUSY.
+//  * One writer, many probes, of all caches on one pool (a cache and its
+//    snapshots). Probes are llm_kv_get_config, _get_stats, _length and
+//    _acquire_sequence; they may run at the same time. Everything else that
+//    takes a cache or a step is a writer, a running entry to its end. Who meets
+//    a writer gets LLM_BUSY at once and has changed nothing; a writer waits for
+//    probes. While a step is open, what would change the pool beside it gets
+//    LLM_BUSY too.
+//  * Caches of different pools never meet: calls on them run in parallel, with
+//    one model too. llm_kv_cancel is for any thread at any time.
+//  * Contexts may be shared by threads. A model may, once finished: binding and
+//    finishing is for one thread alone. What is destroyed is in use nowhere,
+//    but for snapshots of a cache and its open step, which live on.
 //  * Nothing here prints, aborts, throws or exits.
 //
 //===----------------------------------------------------------------------===//
