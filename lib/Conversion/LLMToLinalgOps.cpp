@@ -193,12 +193,12 @@ LLM_SPEC_PATTERN(CreateKVCacheOp) {
               b.index(type.getMaxSeqLen()), b.index(type.getKvHeads()),
               b.index(type.getHeadDim())});
   Version version = {made[0],
-                     made[0],
                      made[1],
                      made[2],
                      made[3],
                      made[4],
                      made[5],
+                     made[6],
                      b.i64(0),
                      b.i32(getElementCode(type.getElementType())),
                      b.i32(static_cast<int32_t>(type.getBlockSize())),

@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "SwitchToIf.h"
 #include "llm/Transforms/Passes.h"
 
 #include "mlir/Conversion/Passes.h"
@@ -44,6 +45,7 @@ static void addBufferization(OpPassManager &manager) {
   options.allowReturnAllocsFromLoops = true; // the arena outlives the turn
   options.functionBoundaryTypeConversion =
       bufferization::LayoutMapOption::IdentityLayoutMap;
+  manager.addNestedPass<func::FuncOp>(createSwitchToIf());
   manager.addPass(bufferization::createEmptyTensorEliminationPass());
   manager.addPass(bufferization::createOneShotBufferizePass(options));
   manager.addPass(bufferization::createDropEquivalentBufferResultsPass());
@@ -151,6 +153,7 @@ void mlir::llm::buildLLMToSpecPipeline(OpPassManager &manager) {
 //===----------------------------------------------------------------------===//
 
 void mlir::llm::registerLLMPipelines() {
+  registerPass(createSwitchToIf);
   PassPipelineRegistration<LLMToCPUOptions>(
       "llm-to-cpu", "From a model over cache values to the LLVM dialect.",
       buildLLMToCPUPipeline);

@@ -27,7 +27,7 @@ static ::llvm::Error makeError(const ::llvm::Twine &message) {
 
 /// This machine's CPU with all its vector registers, multiply-adds contracted.
 static ::llvm::Expected<::llvm::orc::JITTargetMachineBuilder>
-createTargetBuilder() {
+createTargetBuilder(CompileOptions options) {
   static bool initialized = [] {
     ::llvm::InitializeNativeTarget();
     ::llvm::InitializeNativeTargetAsmPrinter();
@@ -37,7 +37,8 @@ createTargetBuilder() {
   auto builder = ::llvm::orc::JITTargetMachineBuilder::detectHost();
   if (!builder)
     return builder.takeError();
-  builder->setCodeGenOptLevel(::llvm::CodeGenOptLevel::Aggressive);
+  builder->setCodeGenOptLevel(
+      *::llvm::CodeGenOpt::getLevel(std::min(options.optLevel, 3u)));
   builder->getOptions().AllowFPOpFusion = ::llvm::FPOpFusion::Fast;
   builder->getFeatures().AddFeature("prefer-256-bit", false);
   return builder;
@@ -54,7 +55,8 @@ static ::llvm::Error lower(ModuleOp module) {
 
 /// LLVM IR of the lowered module, optimized for `machine`.
 static ::llvm::Expected<::llvm::orc::ThreadSafeModule>
-translate(ModuleOp module, ::llvm::TargetMachine &machine) {
+translate(ModuleOp module, ::llvm::TargetMachine &machine,
+          CompileOptions options) {
   auto context = std::make_unique<::llvm::LLVMContext>();
   std::unique_ptr<::llvm::Module> translated =
       translateModuleToLLVMIR(module, *context);
@@ -69,7 +71,7 @@ translate(ModuleOp module, ::llvm::TargetMachine &machine) {
       function.addFnAttr("prefer-vector-width", "512");
     }
   auto optimize =
-      makeOptimizingTransformer(/*optLevel=*/3, /*sizeLevel=*/0, &machine);
+      makeOptimizingTransformer(options.optLevel, /*sizeLevel=*/0, &machine);
   if (auto error = optimize(translated.get()))
     return std::move(error);
   return ::llvm::orc::ThreadSafeModule(std::move(translated),
@@ -94,20 +96,20 @@ createJIT(::llvm::orc::JITTargetMachineBuilder target) {
 }
 
 ::llvm::Expected<std::unique_ptr<CompiledModel>>
-CompiledModel::compile(ModuleOp module) {
+CompiledModel::compile(ModuleOp module, CompileOptions options) {
   std::string name = module.getSymName().value_or("model").str();
   if (auto error = lower(module))
     return std::move(error);
   DialectRegistry registry;
   registerAllToLLVMIRTranslations(registry);
   module.getContext()->appendDialectRegistry(registry);
-  auto target = createTargetBuilder();
+  auto target = createTargetBuilder(options);
   if (!target)
     return target.takeError();
   auto machine = target->createTargetMachine();
   if (!machine)
     return machine.takeError();
-  auto translated = translate(module, **machine);
+  auto translated = translate(module, **machine, options);
   if (!translated)
     return translated.takeError();
   auto jit = createJIT(std::move(*target));

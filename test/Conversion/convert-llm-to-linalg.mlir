@@ -8,11 +8,11 @@
 
 // CHECK-LABEL: func @create
 // CHECK-SAME: -> (tensor<?x?x?x?x?xf32>, tensor<?x?x?x?x?xf32>, tensor<?x?xi32>, tensor<?xi32>, tensor<?x?x?xi32>, tensor<?xi64>, tensor<?xi64>, i64, i32, i32, i32)
-// CHECK: %[[MADE:.*]]:6 = call @llm_spec.create_kv_cache
-// CHECK: return %[[MADE]]#0, %[[MADE]]#0, %[[MADE]]#1, %[[MADE]]#2, %[[MADE]]#3, %[[MADE]]#4, %[[MADE]]#5
+// CHECK: %[[MADE:.*]]:7 = call @llm_spec.create_kv_cache
+// CHECK: return %[[MADE]]#0, %[[MADE]]#1, %[[MADE]]#2, %[[MADE]]#3, %[[MADE]]#4, %[[MADE]]#5, %[[MADE]]#6
 // CHECK-NOT: func private @llm_spec.append_kv
-// CHECK: func.func private @llm_spec.create_kv_cache
-// CHECK-NOT: func private
+// CHECK-DAG: func.func private @llm_spec.create_kv_cache
+// CHECK-DAG: func.func private @llm_spec.no_content
 func.func @create(%blocks: index) -> !kv {
   %c = llm.create_kv_cache blocks(%blocks) : !kv
   return %c : !kv

@@ -23,6 +23,11 @@ class LLJIT;
 
 namespace mlir::llm {
 
+/// How much LLVM optimizes: 0 to 3. Tests of many programs want none of it.
+struct CompileOptions {
+  unsigned optLevel = 3;
+};
+
 /// A model as native code in this process. Owns the program's memory.
 class CompiledModel {
 public:
@@ -30,7 +35,7 @@ public:
   /// for this machine's CPU and loads the result. Diagnostics of the passes go
   /// to the context's handler and the error says which stage failed.
   static ::llvm::Expected<std::unique_ptr<CompiledModel>>
-  compile(ModuleOp module);
+  compile(ModuleOp module, CompileOptions options = {});
 
   const llm_program &program() const { return *descriptor; }
 

@@ -1,0 +1,316 @@
+"""Random programs in three meanings: the product (our pipeline and runtime),
+the specification (upstream dialects alone) and an oracle in numpy."""
+
+import argparse
+import collections
+import concurrent.futures
+import copy
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+from emit import Printer
+from interpret import Run
+from oracle import Invalid
+from programs import ACCUMULATORS, Maker
+
+# Upstream passes that a user may run before ours.
+PASSES = {
+    "canonicalize": "builtin.module(canonicalize)",
+    "cse": "builtin.module(cse)",
+    "licm": "builtin.module(func.func(loop-invariant-code-motion))",
+    "control-flow-sink": "builtin.module(func.func(control-flow-sink))",
+    "sccp": "builtin.module(sccp)",
+    "inline": "builtin.module(inline)",
+}
+BATCH = 50
+RARE = 0.05
+STATUS = {0: "ok", 100: "leaks versions", 101: "breaks an invariant", 102: "fails without a status"}
+NUMPY = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16, "i32": np.int32}
+
+
+class Case:
+    """A program with the inputs of a run that the oracle accepts."""
+
+    def __init__(self, seed, program=None):
+        self.seed = seed
+        self.program = program or Maker(seed).make()
+        for attempt in range(20):
+            try:
+                self.run = Run(self.program, seed * 100 + attempt)
+                return
+            except Invalid:
+                pass
+        raise Invalid("no valid run")
+
+    def inputs(self):
+        return b"".join(
+            encode(values, dtype)
+            for values, dtype in [
+                (self.run.x, self.program.x_dtype),
+                (self.run.q, self.program.q_dtype),
+                (self.run.ints, "i32"),
+            ]
+        )
+
+    def element(self, name):
+        types = {"ax": self.program.type.dtype, "aq": self.program.q_dtype, "al": "f32"}
+        return types.get(name, "i32")
+
+
+def encode(values, dtype):
+    if dtype == "bf16":
+        return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).tobytes()
+    return values.astype(NUMPY[dtype]).tobytes()
+
+
+def decode(data, dtype):
+    values = np.frombuffer(data, NUMPY[dtype])
+    if dtype == "bf16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values
+
+
+# ===----------------------------------------------------------------------=== #
+# Running
+# ===----------------------------------------------------------------------=== #
+
+
+def execute(tool, cases, pipeline):
+    """Results of both meanings for each case, the cases that took a snapshot,
+    and what went wrong as a whole."""
+    with tempfile.TemporaryDirectory(prefix="llm-agreement-") as scratch:
+        files = [pathlib.Path(scratch) / name for name in ("product.mlir", "spec.mlir", "inputs")]
+        first_lines = []
+        with open(files[0], "w") as product, open(files[1], "w") as spec:
+            line = 1
+            for number, case in enumerate(cases):
+                first_lines.append(line)
+                text = Printer(case.program, number, product=True).text()
+                line += text.count("\n")
+                product.write(text)
+                spec.write(Printer(case.program, number, product=False).text())
+        files[2].write_bytes(b"".join(case.inputs() for case in cases))
+        try:
+            done = subprocess.run([tool, *files, *pipeline], capture_output=True, timeout=60 + 5 * len(cases))
+        except subprocess.TimeoutExpired:
+            return None, set(), "hangs"
+    messages = done.stderr.decode(errors="replace")
+    if done.returncode:
+        return None, set(), f"exit status {done.returncode}: {messages[-2000:]}"
+    lines = [int(l) for l in re.findall(r"^snapshot (\d+)$", messages, re.M)]
+    snapshots = {int(np.searchsorted(first_lines, l, side="right")) - 1 for l in lines}
+    return parse(done.stdout, cases), snapshots, messages
+
+
+def parse(data, cases):
+    results, at = [], 0
+    for _ in ("product", "specification"):
+        meaning = []
+        for case in cases:
+            status = int(np.frombuffer(data, np.int32, 1, at)[0])
+            at += 4
+            values = {}
+            for name in ACCUMULATORS:
+                dtype = case.element(name)
+                size = case.program.sizes[name] * np.dtype(NUMPY[dtype]).itemsize
+                values[name] = decode(data[at : at + size], dtype)
+                at += size
+            meaning.append((status, values))
+        results.append(meaning)
+    return list(zip(*results))
+
+
+TOLERANCES = {"f32": 1e-5, "f16": 2e-3, "bf16": 1.6e-2}
+
+
+def differences(case, name, values, expected):
+    """Where two results differ by more than rounding may."""
+    values, expected = np.asarray(values, np.float64), np.asarray(expected, np.float64)
+    if name in ("ax", "ai"):
+        return np.flatnonzero(~(values == expected))
+    if name == "al":
+        return np.flatnonzero(~((values == expected) | (np.abs(values - expected) <= 1e-4)))
+    # K and V are rounded to the cache's element, the result to q's.
+    bound = max(1.0, np.abs(case.run.x).max()) * max(TOLERANCES["f32"], TOLERANCES[case.program.q_dtype])
+    return np.flatnonzero(~(np.abs(values - expected) <= bound))
+
+
+def disagreement(case, result):
+    """Why the three do not agree; None if they do."""
+    for meaning, (status, values) in zip(("product", "specification"), result):
+        if status:
+            return f"the {meaning} {STATUS.get(status, f'fails with status {status}')}"
+        for name in ACCUMULATORS:
+            wrong = differences(case, name, values[name], case.run.acc[name])
+            if len(wrong):
+                i = wrong[0]
+                return (
+                    f"the {meaning} differs in {len(wrong)} of {len(values[name])} elements of %{name}: "
+                    f"[{i}] is {values[name][i]}, expected {case.run.acc[name][i]}"
+                )
+    return None
+
+
+# ===----------------------------------------------------------------------=== #
+# Reducing
+# ===----------------------------------------------------------------------=== #
+
+
+def smaller(program):
+    """Copies of the program with one op less, or a region in place of its op."""
+    def blocks(p):
+        found = [p.body, *p.functions]
+        for op in p.walk():
+            found += op.blocks
+        return found
+
+    for b, block in enumerate(blocks(program)):
+        for i, op in enumerate(block.ops):
+            if op.kind == "recurse":
+                continue
+            other = copy.deepcopy(program)
+            target = blocks(other)[b]
+            removed = target.ops[i]
+            substitutes = removed.source or available(other, target, i)
+            if removed.result and not substitutes:
+                continue
+            del target.ops[i]
+            replace(other, {r: (substitutes * 9)[n] for n, r in enumerate(removed.result)})
+            yield other
+        for i, op in enumerate(block.ops):
+            for inner in range(len(op.blocks)):
+                other = copy.deepcopy(program)
+                target = blocks(other)[b]
+                op = target.ops[i]
+                body = op.blocks[inner]
+                if len(body.arguments) > len(op.source) or len(op.result) > len(body.yields):
+                    continue
+                target.ops[i : i + 1] = body.ops
+                replace(other, dict(zip(body.arguments, op.source)))
+                replace(other, dict(zip(op.result, body.yields)))
+                yield other
+    if program.functions and not any(op.kind == "call" for op in program.walk()):
+        other = copy.deepcopy(program)
+        other.functions = []
+        yield other
+
+
+def available(program, block, i):
+    found = [c for op in block.ops[:i] for c in op.result] + list(block.arguments)
+    return found or (program.hosts if block is program.body else [])
+
+
+def replace(program, names):
+    for block in [program.body, *program.functions, *(b for op in program.walk() for b in op.blocks)]:
+        block.yields = [names.get(c, c) for c in block.yields]
+        for op in block.ops:
+            op.source = [names.get(c, c) for c in op.source]
+
+
+def fails(tool, case, pipeline):
+    results, _, messages = execute(tool, [case], pipeline)
+    if results is None:
+        return messages
+    why = disagreement(case, results[0])
+    return why and f"{why}\n{messages}"
+
+
+def reduce(tool, case, pipeline, tries=150):
+    progress = True
+    while progress:
+        progress = False
+        for program in smaller(case.program):
+            tries -= 1
+            if tries < 0:
+                return case
+            try:
+                candidate = Case(case.seed, program)
+            except (Invalid, KeyError):
+                continue
+            if fails(tool, candidate, pipeline):
+                case, progress = candidate, True
+                break
+    return case
+
+
+# ===----------------------------------------------------------------------=== #
+# The run
+# ===----------------------------------------------------------------------=== #
+
+
+def batch(tool, seeds):
+    """Each seed plain and after a drawn pass."""
+    cases = []
+    for seed in seeds:
+        try:
+            cases.append(Case(seed))
+        except Invalid:
+            pass
+    failures, used = [], collections.Counter()
+    drawn = list(PASSES)[seeds[0] // BATCH % len(PASSES)]
+    for name in (None, drawn):
+        pipeline = [PASSES[name]] if name else []
+        results, snapshots, messages = execute(tool, cases, pipeline)
+        for number, case in enumerate(cases):
+            why = disagreement(case, results[number]) if results else fails(tool, case, pipeline)
+            if why:
+                failures.append((case.seed, name, why))
+        if name is None:
+            used["snapshot"] = len(snapshots)
+    for case in cases:
+        used.update(case.program.kinds())
+    return len(cases), drawn, failures, used
+
+
+def show(tool, seed, name, why):
+    case = reduce(tool, Case(seed), [PASSES[name]] if name else [])
+    print(f"\nseed {seed}, {name or 'plain'}: {why.strip()}")
+    print(f"reduced (again: scripts/fuzz-programs --count 1 --seed {seed}):")
+    print(Printer(case.program, 0, product=True).text())
+    sys.stdout.flush()
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="fuzz-programs", description=__doc__)
+    parser.add_argument("--count", type=int, default=1000, help="programs (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first program; the others follow (default %(default)s)")
+    parser.add_argument("--tool", default="build/release/bin/llm-agreement", help=argparse.SUPPRESS)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at once (default: one per core)")
+    options = parser.parse_args()
+
+    ends = options.seed + options.count
+    batches = [range(i, min(i + BATCH, ends)) for i in range(options.seed, ends, BATCH)]
+    passed = programs = 0
+    failures, used, after = [], collections.Counter(), collections.Counter()
+    with concurrent.futures.ProcessPoolExecutor(options.jobs) as pool:
+        for count, drawn, wrong, kinds in pool.map(batch, [options.tool] * len(batches), batches):
+            programs += count
+            passed += count - len({seed for seed, *_ in wrong})
+            failures += wrong
+            used += kinds
+            after[drawn] += count
+            print(f"\r{programs} programs, {len(failures)} failures", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    for failure in failures[:3]:
+        show(options.tool, *failure)
+    for seed, name, why in failures[3:]:
+        print(f"seed {seed}, {name or 'plain'}: {why.splitlines()[0]}")
+    print("passes:", ", ".join(f"{name} {count}" for name, count in sorted(after.items())))
+    print("used by:", ", ".join(f"{name} {count / max(1, programs):.0%}" for name, count in used.most_common()))
+    rare = [name for name, count in used.items() if count < RARE * programs]
+    failed = programs - passed
+    if rare and programs >= 1000:
+        print(f"rare (below {RARE:.0%}): {', '.join(rare)}")
+        failed += len(rare)
+    print(f"{passed} passed, {failed} failed")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

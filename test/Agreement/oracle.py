@@ -1,0 +1,113 @@
+"""What the ops of the dialect mean, in numpy: a version is a few arrays, and
+every op that changes one works on a copy. Written from the dialect's
+documentation alone; the lowerings are compared with it."""
+
+import numpy as np
+
+
+class Invalid(Exception):
+    """The program asks for what the dialect does not allow."""
+
+
+def check(condition: bool, why: str) -> None:
+    if not condition:
+        raise Invalid(why)
+
+
+def round_to(values: np.ndarray, dtype: str) -> np.ndarray:
+    """To nearest even, as f32."""
+    values = np.asarray(values, np.float32)
+    if dtype == "f32":
+        return values
+    if dtype == "f16":
+        return values.astype(np.float16).astype(np.float32)
+    bits = values.view(np.uint32).astype(np.uint64)
+    bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    return bits.astype(np.uint32).view(np.float32)
+
+
+class Version:
+    """K and V [L, S, C, H, D], lengths [L, S]."""
+
+    def __init__(self, type_):
+        self.type = type_
+        shape = (type_.layers, type_.sequences, type_.capacity, type_.heads, type_.dim)
+        self.k, self.v = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        self.lengths = np.zeros(shape[:2], int)
+
+    def copy(self) -> "Version":
+        other = Version.__new__(Version)
+        other.type = self.type
+        other.k, other.v = self.k.copy(), self.v.copy()
+        other.lengths = self.lengths.copy()
+        return other
+
+    def length(self, sequence: int) -> int:
+        return int(self.lengths[:, sequence].max())
+
+    def append(self, layer: int, sequence: int, k: np.ndarray, v: np.ndarray) -> "Version":
+        new, start = self.copy(), self.lengths[layer, sequence]
+        end = start + len(k)
+        check(end <= self.type.capacity, "longer than max_seq_len")
+        new.k[layer, sequence, start:end] = round_to(k, self.type.dtype)
+        new.v[layer, sequence, start:end] = round_to(v, self.type.dtype)
+        new.lengths[layer, sequence] = end
+        return new
+
+    def cut(self, sequence: int, length: int) -> "Version":
+        check(0 <= length <= self.length(sequence), "trimmed beyond its end")
+        new = self.copy()
+        new.lengths[:, sequence] = np.minimum(new.lengths[:, sequence], length)
+        return new
+
+    def fork(self, parent: int, child: int, length: int) -> "Version":
+        check(self.length(child) == 0, "forked onto a sequence")
+        check(0 <= length <= self.length(parent), "forked beyond its end")
+        new = self.copy()
+        new.k[:, child], new.v[:, child] = new.k[:, parent], new.v[:, parent]
+        new.lengths[:, child] = np.minimum(new.lengths[:, parent], length)
+        return new
+
+    def lookup(self, layer: int, sequence: int, bound: int, source: int = -1):
+        """The first tokens, then zeros; `source` owns the blocks that are read."""
+        source = sequence if source < 0 else source
+        n = min(bound, self.lengths[layer, sequence])
+        check(n <= self.lengths[layer, source], "reads behind the end of blocks")
+        k = np.zeros((bound, self.type.heads, self.type.dim), np.float32)
+        v = k.copy()
+        k[:n], v[:n] = self.k[layer, source, :n], self.v[layer, source, :n]
+        return k, v
+
+    def attend(self, layer, sequence, q, first, scale, softcap, window, causal, source=-1):
+        """q [T, Hq, D] at positions first ...; returns o and lse."""
+        n = self.lengths[layer, sequence]
+        k, v = (a[:n].astype(np.float64) for a in self.lookup(layer, sequence, n, source))
+        out, lse = np.zeros(q.shape), np.full(q.shape[:2], -np.inf)
+        window = min(w for w in (window, self.type.window, 1 << 30) if w)
+        positions = np.arange(n)
+        for t, h in np.ndindex(*q.shape[:2]):
+            head = h // (q.shape[1] // self.type.heads)
+            seen = (positions <= first + t) | (not causal)
+            seen &= positions > first + t - window
+            if not seen.any():
+                continue
+            scores = scale * (k[seen, head] @ q[t, h].astype(np.float64))
+            if softcap:
+                scores = softcap * np.tanh(scores / softcap)
+            weights = np.exp(scores - scores.max())
+            out[t, h] = weights @ v[seen, head] / weights.sum()
+            lse[t, h] = scores.max() + np.log(weights.sum())
+        return out, lse
+
+
+def rope(x, positions, frequencies, pairing):
+    """x [T, H, D]."""
+    half = x.shape[2] // 2
+    angles = (positions[:, None].astype(np.float32) * np.float32(frequencies)).astype(np.float64)
+    cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
+    first = slice(0, half) if pairing == "half" else slice(0, None, 2)
+    second = slice(half, None) if pairing == "half" else slice(1, None, 2)
+    y = x.astype(np.float64)
+    a, b = y[..., first].copy(), y[..., second].copy()
+    y[..., first], y[..., second] = a * cos - b * sin, b * cos + a * sin
+    return y
