@@ -35,6 +35,7 @@
 
 #include <csetjmp>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <set>
@@ -242,15 +243,16 @@ static int keepMessage(const char *text) {
 
 // The specification frees nothing: its memory ends with the program.
 
-static std::vector<char> arena(size_t(1) << 30);
+static constexpr size_t kArenaBytes = size_t(1) << 30;
+static char *const arena = static_cast<char *>(std::malloc(kArenaBytes));
 static size_t arenaUsed = 0;
 
 static void *allocate(size_t bytes) {
   arenaUsed = (arenaUsed + 63) / 64 * 64;
-  if (arena.size() - arenaUsed < bytes)
+  if (!arena || kArenaBytes - arenaUsed < bytes)
     fail("a program of the specification needs more than 1 GiB");
   arenaUsed += bytes;
-  return arena.data() + arenaUsed - bytes;
+  return arena + arenaUsed - bytes;
 }
 
 static llvm::orc::SymbolMap
