@@ -329,6 +329,12 @@ TEST_F(GGUFTest, RefusesCountsBeyondTheFile) {
           smallModel().set("x", GGUFWriter::String, raw<uint64_t>(UINT64_MAX))),
       HasSubstr("a string of 18446744073709551615 bytes ends beyond the "
                 "file of "));
+  const std::string field = GGUFWriter::string("key") +
+                            raw<uint32_t>(GGUFWriter::String) +
+                            raw<uint64_t>(5) + "four";
+  EXPECT_THAT(
+      messageOf(open(start(3) + raw<uint64_t>(0) + raw<uint64_t>(1) + field)),
+      EndsWith("a string of 5 bytes ends beyond the file of 51"));
 }
 
 TEST_F(GGUFTest, RefusesOddMetadata) {

@@ -394,7 +394,7 @@ TEST_F(HuggingFaceTest, RefusesBadOffsets) {
   EXPECT_THAT(failureOf({{"a", {"F32", {1ll << 40, 1ll << 40}, 0, 0}}}),
               EndsWith("in f32 has 0 bytes of data"));
   EXPECT_THAT(
-      failureOf({{"a", {"F32", {2}, 0, 8}}, {"b", {"F16", {4}, 6, 14}}}),
+      failureOf({{"a", {"F32", {2}, 0, 8}}, {"b", {"F16", {4}, 7, 15}}}),
       EndsWith("tensors 'a' and 'b' overlap"));
 }
 
