@@ -98,5 +98,14 @@ func.func @main() {
   // CHECK: [0, 0]
   call @lengths(%c2) : (!kv) -> ()
   call @lengths(%c0) : (!kv) -> ()
+
+  // In the next step each sequence goes on where it ended.
+  // CHECK: sizes = [3]
+  // CHECK-NEXT: [3, 1, 2]
+  %next_cu = arith.constant dense<[0, 1, 3]> : tensor<3xi32>
+  %c3, %next = llm.begin_step %c2, %ids, %next_cu : !kv, !ids, tensor<3xi32> -> !kv
+  %next_positions = llm.positions %next : tensor<?xi32>
+  %any_next = tensor.cast %next_positions : tensor<?xi32> to tensor<*xi32>
+  call @printMemrefI32(%any_next) : (tensor<*xi32>) -> ()
   return
 }
