@@ -1,10 +1,12 @@
 // RUN: %llm-opt %s --llm-plan-workspace --split-input-file --verify-diagnostics | FileCheck %s
 
 // CHECK-LABEL: @body
-// CHECK-SAME: %[[CALL:.*]]: !llvm.ptr
+// CHECK-SAME: %[[CALL:.*]]: !llvm.ptr, %[[ROWS:.*]]: index
 func.func @body(%call: !llvm.ptr, %n: index) {
   // CHECK: call @llm_rt_workspace_mark(%[[CALL]]
-  // CHECK: %[[BYTES:.*]] = arith.index_cast %{{.*}} : index to i64
+  // CHECK: %[[ROW:.*]] = arith.constant 16 : index
+  // CHECK-NEXT: %[[SIZE:.*]] = arith.muli %[[ROW]], %[[ROWS]] : index
+  // CHECK-NEXT: %[[BYTES:.*]] = arith.index_cast %[[SIZE]] : index to i64
   // CHECK: call @llm_rt_workspace(%[[CALL]], %{{.*}}, %[[BYTES]], %[[SLOT:.*]]) {llm.op = "workspace"}
   // CHECK: llvm.load %[[SLOT]]
   // CHECK-NOT: memref.alloc
