@@ -160,6 +160,19 @@ TEST(FaultsOfCreation, PoolsAndWeightsMayNotFit) {
   llm_model_destroy(model);
 }
 
+TEST(FaultsOfCopies, StridedBatchesNeedWorkspace) {
+  Program p;
+  EXPECT_EQ(p.invoke([&](llm_call *call) {
+    Tensor rows(LLM_F32, {2, 4, 2, 4});
+    rows.sizes[1] = 2;
+    p.context->faults->arm(Resource::Workspace, 0);
+    return llm_rt_append_kv(call, 1, call->kv[0], 0, &rows, &rows);
+  }),
+            LLM_OUT_OF_MEMORY);
+  EXPECT_STREQ(p.error.message,
+               "no memory for a dense copy of a strided batch");
+}
+
 TEST(FaultsOfDevices, FailedKernelPoisonsTheCache) {
   for (int64_t kernel : {0, 1, 2}) {
     Program p(configOf(2, 4, 32, 4, 64));
