@@ -53,6 +53,13 @@ struct Tensor : llm_tensor {
       : llm_tensor(other), bytes(other.bytes), count(other.count) {
     data = bytes.data();
   }
+  Tensor &operator=(const Tensor &other) {
+    llm_tensor::operator=(other);
+    bytes = other.bytes;
+    count = other.count;
+    data = bytes.data();
+    return *this;
+  }
 
   template <typename T>
   T *as() {
