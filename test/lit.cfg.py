@@ -40,7 +40,7 @@ config.substitutions.append(
     )
 )
 config.substitutions.append(
-    ("%specification", os.path.join(config.llm_source, "lib", "Conversion", "Specification.mlir"))
+    ("%specification", os.path.join(config.llm_source, "lib", "Conversion"))
 )
 if not config.llm_sanitize:  # stock mlir-opt loads no sanitized library
     config.available_features.add("plugin")

@@ -99,16 +99,29 @@ SmallVector<Value> Step::pack() const {
 // The functions of the specification
 //===----------------------------------------------------------------------===//
 
+/// A part declares what it calls of another one.
+static void moveDefinitions(ModuleOp from, ModuleOp to) {
+  for (Operation &op : llvm::make_early_inc_range(*from.getBody())) {
+    auto function = dyn_cast<func::FuncOp>(op);
+    if (!function || !function.isDeclaration())
+      op.moveBefore(to.getBody(), to.getBody()->end());
+  }
+}
+
 FailureOr<Specification> Specification::load(ModuleOp module) {
   for (Operation &op : *module.getBody())
     if (auto symbol = dyn_cast<SymbolOpInterface>(op))
       if (symbol.getName().starts_with(prefix))
         return op.emitOpError() << "has a name that begins with '" << prefix
                                 << "', as only the specification's may";
-  OwningOpRef<ModuleOp> library = parseSourceString<ModuleOp>(
-      specificationText, module.getContext(), "Specification.mlir");
-  if (!library)
-    return failure();
+  OwningOpRef<ModuleOp> library = ModuleOp::create(module.getLoc());
+  for (const char *text : specificationTexts) {
+    OwningOpRef<ModuleOp> part = parseSourceString<ModuleOp>(
+        text, module.getContext(), "Specification.mlir");
+    if (!part)
+      return failure();
+    moveDefinitions(*part, *library);
+  }
   return Specification(std::move(library));
 }
 

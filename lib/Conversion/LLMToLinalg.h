@@ -17,8 +17,8 @@
 
 namespace mlir::llm::spec {
 
-/// The text of Specification.mlir.
-extern const char *const specificationText;
+/// The texts of Specification.mlir and SpecificationReads.mlir.
+extern const char *const specificationTexts[2];
 
 /// A cache in the words of Specification.mlir.
 struct Version {

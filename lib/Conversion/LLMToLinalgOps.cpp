@@ -6,8 +6,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// What an op means is in Specification.mlir. Here its operands are put into the
-// words of that text, and results back into the types of the op.
+// What an op means is in Specification.mlir and SpecificationReads.mlir. Here
+// its operands are put into the words of those texts, and results back into the
+// types of the op.
 //
 //===----------------------------------------------------------------------===//
 

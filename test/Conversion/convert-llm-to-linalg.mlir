@@ -1,4 +1,5 @@
-// RUN: %mlir-opt %specification -o /dev/null
+// RUN: %mlir-opt %specification/Specification.mlir -o /dev/null
+// RUN: %mlir-opt %specification/SpecificationReads.mlir -o /dev/null
 // RUN: %llm-opt %s -split-input-file --convert-llm-to-linalg | FileCheck %s
 
 // Every op becomes a call of the function that is named like it in the

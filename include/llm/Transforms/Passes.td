@@ -213,7 +213,7 @@ def ConvertLLMToLinalg : Pass<"convert-llm-to-linalg", "::mlir::ModuleOp"> {
   let summary = "Lower cache values to plain tensors: the specification";
   let description = [{
     The other meaning of the dialect, which needs no runtime. What every op
-    means is written down in lib/Conversion/Specification.mlir; each op becomes
+    means is written down in lib/Conversion/Specification*.mlir; each op becomes
     a call of the function that is named like it there, and the functions that
     are called come along. Needs values; `llm.rope` must be decomposed.
 
