@@ -30,7 +30,12 @@ PASSES = {
 }
 BATCH = 50
 RARE = 0.05
-STATUS = {0: "ok", 100: "leaks versions", 101: "breaks an invariant", 102: "fails without a status"}
+STATUS = {
+    0: "ok",
+    100: "leaks versions",
+    101: "breaks an invariant",
+    102: "fails without a status",
+}
 NUMPY = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16, "i32": np.int32}
 
 
@@ -65,7 +70,11 @@ class Case:
 
 def encode(values, dtype):
     if dtype == "bf16":
-        return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).tobytes()
+        return (
+            (values.astype(np.float32).view(np.uint32) >> 16)
+            .astype(np.uint16)
+            .tobytes()
+        )
     return values.astype(NUMPY[dtype]).tobytes()
 
 
@@ -85,7 +94,10 @@ def execute(tool, cases, pipeline):
     """Results of both meanings for each case, the cases that took a snapshot,
     and what went wrong as a whole."""
     with tempfile.TemporaryDirectory(prefix="llm-agreement-") as scratch:
-        files = [pathlib.Path(scratch) / name for name in ("product.mlir", "spec.mlir", "inputs")]
+        files = [
+            pathlib.Path(scratch) / name
+            for name in ("product.mlir", "spec.mlir", "inputs")
+        ]
         first_lines = []
         with open(files[0], "w") as product, open(files[1], "w") as spec:
             line = 1
@@ -97,7 +109,11 @@ def execute(tool, cases, pipeline):
                 spec.write(Printer(case.program, number, product=False).text())
         files[2].write_bytes(b"".join(case.inputs() for case in cases))
         try:
-            done = subprocess.run([tool, *files, *pipeline], capture_output=True, timeout=60 + 5 * len(cases))
+            done = subprocess.run(
+                [tool, *files, *pipeline],
+                capture_output=True,
+                timeout=60 + 5 * len(cases),
+            )
         except subprocess.TimeoutExpired:
             return None, set(), "hangs"
     messages = done.stderr.decode(errors="replace")
@@ -135,9 +151,13 @@ def differences(case, name, values, expected):
     if name in ("ax", "ai"):
         return np.flatnonzero(~(values == expected))
     if name == "al":
-        return np.flatnonzero(~((values == expected) | (np.abs(values - expected) <= 1e-4)))
+        return np.flatnonzero(
+            ~((values == expected) | (np.abs(values - expected) <= 1e-4))
+        )
     # K and V are rounded to the cache's element, the result to q's.
-    bound = max(1.0, np.abs(case.run.x).max()) * max(TOLERANCES["f32"], TOLERANCES[case.program.q_dtype])
+    bound = max(1.0, np.abs(case.run.x).max()) * max(
+        TOLERANCES["f32"], TOLERANCES[case.program.q_dtype]
+    )
     return np.flatnonzero(~(np.abs(values - expected) <= bound))
 
 
@@ -164,6 +184,7 @@ def disagreement(case, result):
 
 def smaller(program):
     """Copies of the program with one op less, or a region in place of its op."""
+
     def blocks(p):
         found = [p.body, *p.functions]
         for op in p.walk():
@@ -181,7 +202,9 @@ def smaller(program):
             if removed.result and not substitutes:
                 continue
             del target.ops[i]
-            replace(other, {r: (substitutes * 9)[n] for n, r in enumerate(removed.result)})
+            replace(
+                other, {r: (substitutes * 9)[n] for n, r in enumerate(removed.result)}
+            )
             yield other
         for i, op in enumerate(block.ops):
             for inner in range(len(op.blocks)):
@@ -189,7 +212,9 @@ def smaller(program):
                 target = blocks(other)[b]
                 op = target.ops[i]
                 body = op.blocks[inner]
-                if len(body.arguments) > len(op.source) or len(op.result) > len(body.yields):
+                if len(body.arguments) > len(op.source) or len(op.result) > len(
+                    body.yields
+                ):
                     continue
                 target.ops[i : i + 1] = body.ops
                 replace(other, dict(zip(body.arguments, op.source)))
@@ -207,7 +232,11 @@ def available(program, block, i):
 
 
 def replace(program, names):
-    for block in [program.body, *program.functions, *(b for op in program.walk() for b in op.blocks)]:
+    for block in [
+        program.body,
+        *program.functions,
+        *(b for op in program.walk() for b in op.blocks),
+    ]:
         block.yields = [names.get(c, c) for c in block.yields]
         for op in block.ops:
             op.source = [names.get(c, c) for c in op.source]
@@ -258,7 +287,11 @@ def batch(tool, seeds):
         pipeline = [PASSES[name]] if name else []
         results, snapshots, messages = execute(tool, cases, pipeline)
         for number, case in enumerate(cases):
-            why = disagreement(case, results[number]) if results else fails(tool, case, pipeline)
+            why = (
+                disagreement(case, results[number])
+                if results
+                else fails(tool, case, pipeline)
+            )
             if why:
                 failures.append((case.seed, name, why))
         if name is None:
@@ -278,10 +311,24 @@ def show(tool, seed, name, why):
 
 def main():
     parser = argparse.ArgumentParser(prog="fuzz-programs", description=__doc__)
-    parser.add_argument("--count", type=int, default=1000, help="programs (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first program; the others follow (default %(default)s)")
-    parser.add_argument("--tool", default="build/release/bin/llm-agreement", help=argparse.SUPPRESS)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at once (default: one per core)")
+    parser.add_argument(
+        "--count", type=int, default=1000, help="programs (default %(default)s)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the first program; the others follow (default %(default)s)",
+    )
+    parser.add_argument(
+        "--tool", default="build/release/bin/llm-agreement", help=argparse.SUPPRESS
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count(),
+        help="processes at once (default: one per core)",
+    )
     options = parser.parse_args()
 
     ends = options.seed + options.count
@@ -289,20 +336,35 @@ def main():
     passed = programs = 0
     failures, used, after = [], collections.Counter(), collections.Counter()
     with concurrent.futures.ProcessPoolExecutor(options.jobs) as pool:
-        for count, drawn, wrong, kinds in pool.map(batch, [options.tool] * len(batches), batches):
+        for count, drawn, wrong, kinds in pool.map(
+            batch, [options.tool] * len(batches), batches
+        ):
             programs += count
             passed += count - len({seed for seed, *_ in wrong})
             failures += wrong
             used += kinds
             after[drawn] += count
-            print(f"\r{programs} programs, {len(failures)} failures", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r{programs} programs, {len(failures)} failures",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
     print(file=sys.stderr)
     for failure in failures[:3]:
         show(options.tool, *failure)
     for seed, name, why in failures[3:]:
         print(f"seed {seed}, {name or 'plain'}: {why.splitlines()[0]}")
-    print("passes:", ", ".join(f"{name} {count}" for name, count in sorted(after.items())))
-    print("used by:", ", ".join(f"{name} {count / max(1, programs):.0%}" for name, count in used.most_common()))
+    print(
+        "passes:", ", ".join(f"{name} {count}" for name, count in sorted(after.items()))
+    )
+    print(
+        "used by:",
+        ", ".join(
+            f"{name} {count / max(1, programs):.0%}"
+            for name, count in used.most_common()
+        ),
+    )
     rare = [name for name, count in used.items() if count < RARE * programs]
     failed = programs - passed
     if rare and programs >= 1000:

@@ -5,8 +5,6 @@ import numpy as np
 from interpret import frequencies
 from programs import ACCUMULATORS, NUM_INTS, NUM_Q, NUM_X
 
-KV = "!kv{0}"
-
 
 class Printer:
     """One program as functions named @p{number}...; `product` says for which
@@ -18,10 +16,15 @@ class Printer:
         self.lines, self.names, self.next = [], {}, 0
         t = program.type
         self.kv = str(t)
-        self.x, self.q = f"tensor<{NUM_X}x{program.x_dtype}>", f"tensor<{NUM_Q}x{program.q_dtype}>"
+        self.x, self.q = (
+            f"tensor<{NUM_X}x{program.x_dtype}>",
+            f"tensor<{NUM_Q}x{program.q_dtype}>",
+        )
         self.n = f"tensor<{NUM_INTS}xi32>"
         element = {"ax": t.dtype, "aq": program.q_dtype, "al": "f32", "ai": "i32"}
-        self.acc_types = {a: f"tensor<{program.sizes[a]}x{element[a]}>" for a in ACCUMULATORS}
+        self.acc_types = {
+            a: f"tensor<{program.sizes[a]}x{element[a]}>" for a in ACCUMULATORS
+        }
         self.inputs = f"%x: {self.x}, %q: {self.q}, %n: {self.n}"
         self.input_types = f"{self.x}, {self.q}, {self.n}"
 
@@ -67,10 +70,13 @@ class Printer:
         to = "x".join(map(str, shape)) + f"x{element}"
         dims = ", ".join(map(str, range(len(shape))))
         sizes = ", ".join(map(str, shape))
-        return self.value(
-            f"tensor.expand_shape {flat} [[{dims}]] output_shape [{sizes}] "
-            f": tensor<{size}x{element}> into tensor<{to}>"
-        ), f"tensor<{to}>"
+        return (
+            self.value(
+                f"tensor.expand_shape {flat} [[{dims}]] output_shape [{sizes}] "
+                f": tensor<{size}x{element}> into tensor<{to}>"
+            ),
+            f"tensor<{to}>",
+        )
 
     # Accumulators
 
@@ -106,17 +112,14 @@ class Printer:
         self.names.update(zip([*caches, *ACCUMULATORS], fresh))
         return fresh
 
-    def results(self, op):
-        """Binds the results of a region op; its text comes later."""
-        at, before = len(self.lines), dict(self.names)
-        return at, before
-
     def region(self, block, terminator, extra=""):
         before = dict(self.names)
         for op in block.ops:
             self.op(op)
         count = len(block.yields)
-        self.line(f"{terminator} {extra}{self.carried(block.yields)} : {self.types(count)}")
+        self.line(
+            f"{terminator} {extra}{self.carried(block.yields)} : {self.types(count)}"
+        )
         self.names = before
 
     def head(self, op):
@@ -174,24 +177,37 @@ class Printer:
         turn, last = self.new("i"), self.new("i")
         first, second = op.blocks
         arguments = [turn, *self.bind(first.arguments, "a")]
-        pairs = ", ".join(f"{a} = {b}" for a, b in zip(arguments, [zero, *inits.split(", ")]))
+        pairs = ", ".join(
+            f"{a} = {b}" for a, b in zip(arguments, [zero, *inits.split(", ")])
+        )
         taken, passed = self.types(len(op.source)), self.types(len(op.result))
-        self.line(f"{last}, {head} = scf.while ({pairs}) : (index, {taken}) -> (index, {passed}) {{")
+        self.line(
+            f"{last}, {head} = scf.while ({pairs}) : (index, {taken}) -> (index, {passed}) {{"
+        )
         inner = dict(self.names)
         for child in first.ops:
             self.op(child)
         more = self.value(f"arith.cmpi slt, {turn}, {end} : index")
-        self.line(f"scf.condition({more}) {turn}, {self.carried(first.yields)} : index, {passed}")
+        self.line(
+            f"scf.condition({more}) {turn}, {self.carried(first.yields)} : index, {passed}"
+        )
         self.names = inner
         arguments = self.bind(second.arguments, "b")
         turn = self.new("i")
-        typed = [f"{a}: {t}" for a, t in zip([turn, *arguments], ["index", *self.split_types(len(op.result))])]
+        typed = [
+            f"{a}: {t}"
+            for a, t in zip(
+                [turn, *arguments], ["index", *self.split_types(len(op.result))]
+            )
+        ]
         self.line("} do {")
         self.line(f"^bb0({', '.join(typed)}):")
         for child in second.ops:
             self.op(child)
         following = self.value(f"arith.addi {turn}, {one} : index")
-        self.line(f"scf.yield {following}, {self.carried(second.yields)} : index, {taken}")
+        self.line(
+            f"scf.yield {following}, {self.carried(second.yields)} : index, {taken}"
+        )
         self.line("}")
         self.names = before
         self.bind_results(op, head)
@@ -209,7 +225,9 @@ class Printer:
     def select(self, op, number):
         a, b = (self.names[c] for c in op.source)
         flag = self.flag(op.p["c"] + number)
-        self.names[op.result[number]] = self.value(f"arith.select {flag}, {a}, {b} : {self.kv}")
+        self.names[op.result[number]] = self.value(
+            f"arith.select {flag}, {a}, {b} : {self.kv}"
+        )
 
     def op_poison(self, op):
         flag, source = self.flag(op.p["c"]), self.names[op.source[0]]
@@ -217,10 +235,14 @@ class Printer:
         type_ = f"tensor<{op.p['count']}xi32>"
         maybe, cut, none, result = (self.new() for _ in range(4))
         self.line(f"{maybe} = scf.if {flag} -> ({self.kv}) {{")
-        self.line(f"{cut} = llm.trim_kv {source}, {ids}, {lengths} : {self.kv}, {type_}, {type_} -> {self.kv}")
+        self.line(
+            f"{cut} = llm.trim_kv {source}, {ids}, {lengths} : {self.kv}, {type_}, {type_} -> {self.kv}"
+        )
         self.line(f"scf.yield {cut} : {self.kv}\n}} else {{")
         self.line(f"{none} = ub.poison : {self.kv}\nscf.yield {none} : {self.kv}\n}}")
-        self.line(f"{result} = scf.if {flag} -> ({self.kv}) {{\nscf.yield {maybe} : {self.kv}")
+        self.line(
+            f"{result} = scf.if {flag} -> ({self.kv}) {{\nscf.yield {maybe} : {self.kv}"
+        )
         self.line(f"}} else {{\nscf.yield {source} : {self.kv}\n}}")
         self.names[op.result[0]] = result
 
@@ -246,19 +268,30 @@ class Printer:
         zero, one = self.constant(0, "i32"), self.constant(1, "i32")
         more = self.value(f"arith.cmpi sgt, %depth, {zero} : i32")
         self.line(f"{head} = scf.if {more} -> ({self.types(len(op.result))}) {{")
-        self.call(f"f{number}", functions[number], op, self.value(f"arith.subi %depth, {one} : i32"))
+        self.call(
+            f"f{number}",
+            functions[number],
+            op,
+            self.value(f"arith.subi %depth, {one} : i32"),
+        )
         self.line(f"scf.yield {self.carried(op.result)} : {self.types(len(op.result))}")
         self.names = before
         self.line("} else {")
-        self.line(f"scf.yield {self.carried(op.source[: len(op.result)])} : {self.types(len(op.result))}")
+        self.line(
+            f"scf.yield {self.carried(op.source[: len(op.result)])} : {self.types(len(op.result))}"
+        )
         self.line("}")
         self.bind_results(op, head)
 
     def function(self, name, block, results, depth="%depth: i32, "):
         self.names = {}
         names = self.bind(block.arguments, "c")
-        typed = ", ".join(f"{a}: {t}" for a, t in zip(names, self.split_types(len(block.arguments))))
-        self.line(f"func.func private @p{self.number}_{name}({depth}{typed}, {self.inputs}) -> ({self.types(results)}) {{")
+        typed = ", ".join(
+            f"{a}: {t}" for a, t in zip(names, self.split_types(len(block.arguments)))
+        )
+        self.line(
+            f"func.func private @p{self.number}_{name}({depth}{typed}, {self.inputs}) -> ({self.types(results)}) {{"
+        )
         for op in block.ops:
             self.op(op)
         self.line(f"return {self.carried(block.yields)} : {self.types(results)}")
@@ -278,12 +311,20 @@ class Printer:
         count, name = len(self.program.hosts), f"p{self.number}"
         hosts = [self.new("h") for _ in range(count)]
         typed = "".join(f"{h}: {self.kv}, " for h in hosts) if self.product else ""
-        results = [*([self.kv] * count if self.product else []), *self.acc_types.values()]
+        results = [
+            *([self.kv] * count if self.product else []),
+            *self.acc_types.values(),
+        ]
         attribute = "" if self.product else " attributes {llvm.emit_c_interface}"
-        self.line(f"func.func @{name}({typed}{self.inputs}) -> ({', '.join(results)}){attribute} {{")
+        self.line(
+            f"func.func @{name}({typed}{self.inputs}) -> ({', '.join(results)}){attribute} {{"
+        )
         if not self.product:
             blocks = self.constant(4)
-            hosts = [self.value(f"llm.create_kv_cache blocks({blocks}) : {self.kv}") for _ in hosts]
+            hosts = [
+                self.value(f"llm.create_kv_cache blocks({blocks}) : {self.kv}")
+                for _ in hosts
+            ]
         empties = []
         for type_ in self.acc_types.values():
             zero = "0" if type_.endswith("xi32>") else "0.0"
@@ -307,24 +348,31 @@ class Printer:
         self.names[op.result[0]] = self.create()
 
     def op_static(self, op):
-        before = dict(self.names)
         step = op.p["step"]
-        self.names[0] = self.create(" {strategy = #llm.kv_strategy<static>}", blocks=False)
+        self.names[0] = self.create(
+            " {strategy = #llm.kv_strategy<static>}", blocks=False
+        )
         self.op_step(step)
 
     def op_stats(self, op):
         if self.product:
-            self.value(f"llm.kv_stats {self.names[op.source[0]]} : {self.kv} -> tensor<12xi64>")
+            self.value(
+                f"llm.kv_stats {self.names[op.source[0]]} : {self.kv} -> tensor<12xi64>"
+            )
 
     def op_cast(self, op):
         bare = "!llm.paged_kv_cache"
         source = self.names[op.source[0]]
         wide = self.value(f"llm.cast_kv {source} : {self.kv} -> {bare}")
         self.lengths(op.p, wide, bare)
-        self.names[op.result[0]] = self.value(f"llm.cast_kv {wide} : {bare} -> {self.kv}")
+        self.names[op.result[0]] = self.value(
+            f"llm.cast_kv {wide} : {bare} -> {self.kv}"
+        )
 
     def op_snapshot_kv(self, op):
-        self.names[op.result[0]] = self.value(f"llm.snapshot_kv {self.names[op.source[0]]} : {self.kv}")
+        self.names[op.result[0]] = self.value(
+            f"llm.snapshot_kv {self.names[op.source[0]]} : {self.kv}"
+        )
 
     def op_append_kv(self, op):
         p, t = op.p, self.type
@@ -336,7 +384,10 @@ class Printer:
 
     def changed(self, op, *slots):
         type_ = f"tensor<{op.p['count']}xi32>"
-        operands = [self.names[op.source[0]], *(self.ids(op.p[s], op.p["count"]) for s in slots)]
+        operands = [
+            self.names[op.source[0]],
+            *(self.ids(op.p[s], op.p["count"]) for s in slots),
+        ]
         self.names[op.result[0]] = self.value(
             f"llm.{op.kind} {', '.join(operands)} : {self.kv}{f', {type_}' * len(slots)} -> {self.kv}"
         )
@@ -363,9 +414,12 @@ class Printer:
 
     def table(self, cache, ids, count):
         width = -(-self.type.capacity // self.type.block_size)
-        return self.value(
-            f"llm.block_table {cache}, {ids} : {self.kv}, tensor<{count}xi32> -> tensor<{count}x{width}xi32>"
-        ), f"tensor<{count}x{width}xi32>"
+        return (
+            self.value(
+                f"llm.block_table {cache}, {ids} : {self.kv}, tensor<{count}xi32> -> tensor<{count}x{width}xi32>"
+            ),
+            f"tensor<{count}x{width}xi32>",
+        )
 
     def blocks(self, op):
         """An explicit table as an extra, of the version that is read."""
@@ -376,20 +430,26 @@ class Printer:
         return f" blocks({table} : {type_})"
 
     def op_lookup(self, op):
-        self.look(op.p, self.names[op.source[0]], op.p["rows"], self.blocks(op), op.p["ax"])
+        self.look(
+            op.p, self.names[op.source[0]], op.p["rows"], self.blocks(op), op.p["ax"]
+        )
 
     def look(self, p, cache, rows, extras, offset):
         t = self.type
         shape = (rows, p["bound"], t.heads, t.dim)
         type_ = "tensor<" + "x".join(map(str, shape)) + f"x{t.dtype}>"
         k, v = self.new(), self.new()
-        self.line(f"{k}, {v} = llm.lookup_kv {cache}{extras} : {self.kv} -> {type_}, {type_}")
+        self.line(
+            f"{k}, {v} = llm.lookup_kv {cache}{extras} : {self.kv} -> {type_}, {type_}"
+        )
         if isinstance(offset, int):
             self.write("ax", offset, k, shape)
             self.write("ax", offset + int(np.prod(shape)), v, shape)
             return
         self.write("ax", offset, k, shape)
-        second = self.value(f"arith.addi {offset}, {self.constant(int(np.prod(shape)))} : index")
+        second = self.value(
+            f"arith.addi {offset}, {self.constant(int(np.prod(shape)))} : index"
+        )
         self.write("ax", second, v, shape)
 
     def op_attend(self, op):
@@ -397,7 +457,16 @@ class Printer:
         heads = t.heads * self.program.group
         shape = (p["rows"], p["length"], heads, t.dim)
         q, type_ = self.rows("%q", self.q, p["q"], shape)
-        self.attend(p, q, type_, shape, self.names[op.source[0]], self.blocks(op), p["aq"], p["al"])
+        self.attend(
+            p,
+            q,
+            type_,
+            shape,
+            self.names[op.source[0]],
+            self.blocks(op),
+            p["aq"],
+            p["al"],
+        )
 
     def attend(self, p, q, type_, shape, cache, extras, at, lse_at):
         attributes = []
@@ -412,8 +481,12 @@ class Printer:
         text = " {" + ", ".join(attributes) + "}" if attributes else ""
         out, lse = self.new(), self.new()
         lse_type = "tensor<" + "x".join(map(str, shape[:-1])) + "xf32>"
-        given, types = (f"{out}, {lse}", f"{type_}, {lse_type}") if p["lse"] else (out, type_)
-        self.line(f"{given} = llm.paged_attention {q}, {cache}{extras}{text} : {type_}, {self.kv} -> {types}")
+        given, types = (
+            (f"{out}, {lse}", f"{type_}, {lse_type}") if p["lse"] else (out, type_)
+        )
+        self.line(
+            f"{given} = llm.paged_attention {q}, {cache}{extras}{text} : {type_}, {self.kv} -> {types}"
+        )
         self.write("aq", at, out, shape)
         if p["lse"]:
             self.write("al", lse_at, lse, shape[:-1])
@@ -425,7 +498,9 @@ class Printer:
         ids, cu = self.ids(p["ids"], p["rows"]), self.ids(p["cu"], p["rows"] + 1)
         begun, step = self.new(), self.new()
         types = f"tensor<{p['rows']}xi32>, tensor<{p['rows'] + 1}xi32>"
-        self.line(f"{begun}, {step} = llm.begin_step {self.names[op.source[0]]}, {ids}, {cu} : {self.kv}, {types} -> {self.kv}")
+        self.line(
+            f"{begun}, {step} = llm.begin_step {self.names[op.source[0]]}, {ids}, {cu} : {self.kv}, {types} -> {self.kv}"
+        )
         positions = None
         if p.get("positions") or p.get("rope"):
             positions = self.value(f"llm.positions {step} : tensor<{p['tokens']}xi32>")
@@ -442,16 +517,24 @@ class Printer:
             self.names[op.result[0]] = cache
 
     def loop(self, cache, *state):
-        zero, one, end = self.constant(0), self.constant(1), self.constant(self.type.layers)
+        zero, one, end = (
+            self.constant(0),
+            self.constant(1),
+            self.constant(self.type.layers),
+        )
         results = [self.new("r") for _ in range(1 + len(ACCUMULATORS))]
         names = [self.new("a") for _ in range(1 + len(ACCUMULATORS))]
         inits = [cache, *(self.names[a] for a in ACCUMULATORS)]
         layer = self.new("l")
         pairs = ", ".join(f"{a} = {b}" for a, b in zip(names, inits))
-        self.line(f"{', '.join(results)} = scf.for {layer} = {zero} to {end} step {one} iter_args({pairs}) -> ({self.types(1)}) {{")
+        self.line(
+            f"{', '.join(results)} = scf.for {layer} = {zero} to {end} step {one} iter_args({pairs}) -> ({self.types(1)}) {{"
+        )
         self.names.update(zip(ACCUMULATORS, names[1:]))
         cache = self.layer(names[0], layer, *state)
-        self.line(f"scf.yield {cache}, {', '.join(self.names[a] for a in ACCUMULATORS)} : {self.types(1)}")
+        self.line(
+            f"scf.yield {cache}, {', '.join(self.names[a] for a in ACCUMULATORS)} : {self.types(1)}"
+        )
         self.line("}")
         self.names.update(zip(ACCUMULATORS, results[1:]))
         return results[0]
@@ -469,8 +552,12 @@ class Printer:
         at = self.value(f"llm.at_layer {step}[{index}]")
         shape = (p["tokens"], t.heads, t.dim)
         size = int(np.prod(shape))
-        (k, type_), (v, _) = (self.rows("%x", self.x, self.at(p[c], layer, size), shape) for c in "kv")
-        cache = self.value(f"llm.append_kv {cache}, {k}, {v} at {at} : {self.kv}, {type_}, {type_} -> {self.kv}")
+        (k, type_), (v, _) = (
+            self.rows("%x", self.x, self.at(p[c], layer, size), shape) for c in "kv"
+        )
+        cache = self.value(
+            f"llm.append_kv {cache}, {k}, {v} at {at} : {self.kv}, {type_}, {type_} -> {self.kv}"
+        )
         if "attention" in p:
             a = p["attention"]
             shape = (p["tokens"], t.heads * self.program.group, t.dim)
@@ -482,7 +569,9 @@ class Printer:
                     f"pairing = #llm.rope_pairing<{p['rope']}>}} : {type_}, tensor<{p['tokens']}xi32>"
                 )
             lanes = int(np.prod(shape))
-            where = self.at(a["aq"], layer, lanes), self.at(a["al"], layer, lanes // t.dim)
+            where = self.at(a["aq"], layer, lanes), self.at(
+                a["al"], layer, lanes // t.dim
+            )
             self.attend(a, q, type_, shape, cache, f" at {at}", *where)
         if "lookup" in p:
             a = p["lookup"]

@@ -7,8 +7,6 @@ import numpy as np
 from oracle import Invalid, Version, check, rope, round_to
 from programs import NUM_INTS, NUM_Q, NUM_X
 
-DTYPES = {"ax": None, "aq": None, "al": "f32", "ai": "i32"}
-
 
 def frequencies(dim):
     return np.float32([10.0 ** (-i / max(1, dim // 2)) for i in range(dim // 2)])
@@ -44,7 +42,9 @@ class Run:
         return self.choose(slot, 1, lambda: [self.r.randint(0, 1)])[0] != 0
 
     def ids(self, slot, count):
-        return self.choose(slot, count, lambda: self.r.sample(range(self.type.sequences), count))
+        return self.choose(
+            slot, count, lambda: self.r.sample(range(self.type.sequences), count)
+        )
 
     # Blocks
 
@@ -54,11 +54,15 @@ class Run:
             self.fuel -= 1
             check(self.fuel > 0, "runs too long")
             source = [env[c] for c in op.source]
-            env.update(zip(op.result, getattr(self, "run_" + op.kind)(op, source, env, depth)))
+            env.update(
+                zip(op.result, getattr(self, "run_" + op.kind)(op, source, env, depth))
+            )
         return [env[c] for c in block.yields]
 
     def region(self, block, env, depth, arguments=()):
-        return self.block(block, {**env, **dict(zip(block.arguments, arguments))}, depth)
+        return self.block(
+            block, {**env, **dict(zip(block.arguments, arguments))}, depth
+        )
 
     def run_if(self, op, source, env, depth):
         return self.region(op.blocks[0 if self.flag(op.p["c"]) else 1], env, depth)
@@ -71,7 +75,9 @@ class Run:
         return self.region(op.blocks[0], env, depth)
 
     def run_for(self, op, source, env, depth):
-        for _ in range(self.choose(op.p["c"], 1, lambda: [self.r.choice([0, 1, 2, 2, 3])])[0]):
+        for _ in range(
+            self.choose(op.p["c"], 1, lambda: [self.r.choice([0, 1, 2, 2, 3])])[0]
+        ):
             source = self.region(op.blocks[0], env, depth, source)
         return source
 
@@ -138,8 +144,12 @@ class Run:
         version, p = source[0], op.p
         ids = self.ids(p["ids"], p["count"])
         lengths = self.choose(
-            p["lengths"], p["count"],
-            lambda: [self.r.randint(max(0, version.length(i) - 4), version.length(i)) for i in ids],
+            p["lengths"],
+            p["count"],
+            lambda: [
+                self.r.randint(max(0, version.length(i) - 4), version.length(i))
+                for i in ids
+            ],
         )
         for sequence, length in zip(ids, lengths):
             version = version.cut(sequence, length)
@@ -154,14 +164,23 @@ class Run:
     def run_fork_kv(self, op, source, env, depth):
         version, p, every = source[0], op.p, range(self.type.sequences)
         free = [i for i in every if version.length(i) == 0]
-        check(len(free) >= p["count"] or p["children"] in self.chosen, "no free sequence")
-        children = self.choose(p["children"], p["count"], lambda: self.r.sample(free, p["count"]))
+        check(
+            len(free) >= p["count"] or p["children"] in self.chosen, "no free sequence"
+        )
+        children = self.choose(
+            p["children"], p["count"], lambda: self.r.sample(free, p["count"])
+        )
         parents = self.choose(
-            p["ids"], p["count"],
-            lambda: [self.r.choice([i for i in every if i not in children] or [0]) for _ in children],
+            p["ids"],
+            p["count"],
+            lambda: [
+                self.r.choice([i for i in every if i not in children] or [0])
+                for _ in children
+            ],
         )
         lengths = self.choose(
-            p["lengths"], p["count"],
+            p["lengths"],
+            p["count"],
             lambda: [self.r.randint(0, version.length(i)) for i in parents],
         )
         check(not set(children) & set(parents), "a child is a parent")
@@ -187,11 +206,19 @@ class Run:
         """Whose blocks the rows read: with a table, those of any longer one."""
         if not op.p["table"]:
             return list(rows)
+
         def draw():
             return [
-                self.r.choice([o for o in range(self.type.sequences) if version.length(o) >= version.length(row)])
+                self.r.choice(
+                    [
+                        o
+                        for o in range(self.type.sequences)
+                        if version.length(o) >= version.length(row)
+                    ]
+                )
                 for row in rows
             ]
+
         return self.choose(op.p["ids"], len(rows), draw)
 
     def run_lookup(self, op, source, env, depth):
@@ -214,10 +241,16 @@ class Run:
             check(version.length(i) >= p["length"], "fewer tokens than queries")
         firsts = [version.length(i) - p["length"] for i in rows]
         tokens = p["rows"] * p["length"]
-        self.attend(p, version, 0, self.queries(p, tokens), [
-            (i, row * p["length"], p["length"], first, owner)
-            for row, (i, first, owner) in enumerate(zip(rows, firsts, owners))
-        ])
+        self.attend(
+            p,
+            version,
+            0,
+            self.queries(p, tokens),
+            [
+                (i, row * p["length"], p["length"], first, owner)
+                for row, (i, first, owner) in enumerate(zip(rows, firsts, owners))
+            ],
+        )
         return []
 
     def queries(self, p, tokens, layer=0):
@@ -233,7 +266,15 @@ class Run:
         for sequence, token, count, first, owner in rows:
             part = slice(token, token + count)
             out[part], lse[part] = version.attend(
-                layer, sequence, q[part], first, scale, p["softcap"], p["window"], p["causal"], owner
+                layer,
+                sequence,
+                q[part],
+                first,
+                scale,
+                p["softcap"],
+                p["window"],
+                p["causal"],
+                owner,
             )
         self.write("aq", p["aq"] + layer * out.size, out)
         if p["lse"]:
@@ -253,9 +294,13 @@ class Run:
     def run_step(self, op, source, env, depth):
         version, p, t = source[0], op.p, self.type
         ids = self.ids(p["ids"], p["rows"])
-        cu = self.choose(p["cu"], len(ids) + 1, lambda: self.splits(version, ids, p["tokens"]))
+        cu = self.choose(
+            p["cu"], len(ids) + 1, lambda: self.splits(version, ids, p["tokens"])
+        )
         starts = [version.length(i) for i in ids]
-        positions = np.concatenate([start + np.arange(b - a) for start, a, b in zip(starts, cu, cu[1:])])
+        positions = np.concatenate(
+            [start + np.arange(b - a) for start, a, b in zip(starts, cu, cu[1:])]
+        )
         if p.get("positions"):
             self.write("ai", p["ai"], positions)
         shape = (p["tokens"], t.heads, t.dim)
@@ -268,7 +313,10 @@ class Run:
                 q = self.queries(p["attention"], p["tokens"], layer)
                 if p["rope"]:
                     q = rope(q, positions, frequencies(t.dim), p["rope"])
-                rows = [(i, a, b - a, start, i) for i, a, b, start in zip(ids, cu, cu[1:], starts)]
+                rows = [
+                    (i, a, b - a, start, i)
+                    for i, a, b, start in zip(ids, cu, cu[1:], starts)
+                ]
                 self.attend(p["attention"], version, layer, q, rows)
             if "lookup" in p:
                 self.look(p["lookup"], version, layer, ids, ids)

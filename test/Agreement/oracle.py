@@ -45,7 +45,9 @@ class Version:
     def length(self, sequence: int) -> int:
         return int(self.lengths[:, sequence].max())
 
-    def append(self, layer: int, sequence: int, k: np.ndarray, v: np.ndarray) -> "Version":
+    def append(
+        self, layer: int, sequence: int, k: np.ndarray, v: np.ndarray
+    ) -> "Version":
         new, start = self.copy(), self.lengths[layer, sequence]
         end = start + len(k)
         check(end <= self.type.capacity, "longer than max_seq_len")
@@ -78,10 +80,14 @@ class Version:
         k[:n], v[:n] = self.k[layer, source, :n], self.v[layer, source, :n]
         return k, v
 
-    def attend(self, layer, sequence, q, first, scale, softcap, window, causal, source=-1):
+    def attend(
+        self, layer, sequence, q, first, scale, softcap, window, causal, source=-1
+    ):
         """q [T, Hq, D] at positions first ...; returns o and lse."""
         n = self.lengths[layer, sequence]
-        k, v = (a[:n].astype(np.float64) for a in self.lookup(layer, sequence, n, source))
+        k, v = (
+            a[:n].astype(np.float64) for a in self.lookup(layer, sequence, n, source)
+        )
         out, lse = np.zeros(q.shape), np.full(q.shape[:2], -np.inf)
         window = min(w for w in (window, self.type.window, 1 << 30) if w)
         positions = np.arange(n)
@@ -103,7 +109,9 @@ class Version:
 def rope(x, positions, frequencies, pairing):
     """x [T, H, D]."""
     half = x.shape[2] // 2
-    angles = (positions[:, None].astype(np.float32) * np.float32(frequencies)).astype(np.float64)
+    angles = (positions[:, None].astype(np.float32) * np.float32(frequencies)).astype(
+        np.float64
+    )
     cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
     first = slice(0, half) if pairing == "half" else slice(0, None, 2)
     second = slice(half, None) if pairing == "half" else slice(1, None, 2)

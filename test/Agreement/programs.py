@@ -9,13 +9,10 @@ accumulators, which every region carries: %ax (lookups, exact), %aq (attention),
 %al (log-sum-exp) and %ai (lengths and positions).
 """
 
-import copy
 import dataclasses
 import random
 
-import numpy as np
-
-from oracle import Invalid, Version, check, rope, round_to
+from oracle import Invalid
 
 NUM_X, NUM_Q, NUM_INTS = 2048, 1024, 320
 ACCUMULATORS = ["ax", "aq", "al", "ai"]
@@ -106,12 +103,19 @@ class Maker:
         dtype = r.choice(["f32", "f16", "bf16"])
         layers = r.choice([1, 1, 2, 3])
         self.type = CacheType(
-            layers, r.choice([1, 2, 3]), r.choice([2, 3, 4, 8]), dtype,
-            r.choice([1, 3, 4, 16]), r.choice([13, 24, 40]), r.randint(2, 5),
+            layers,
+            r.choice([1, 2, 3]),
+            r.choice([2, 3, 4, 8]),
+            dtype,
+            r.choice([1, 3, 4, 16]),
+            r.choice([13, 24, 40]),
+            r.randint(2, 5),
             r.choice([0, 0, 0, 3, 7]),
         )
         inputs = ["f32", "f32", "f16", "bf16"]
-        self.program = Program(self.type, r.choice([1, 2, 4]), r.choice(inputs), r.choice(inputs))
+        self.program = Program(
+            self.type, r.choice([1, 2, 4]), r.choice(inputs), r.choice(inputs)
+        )
 
     def cache(self):
         self.next_cache += 1
@@ -188,7 +192,9 @@ class Maker:
         """An op without a step reads what such an op wrote."""
         p, ops = append.p, []
         if self.r.random() < 0.8:
-            ops.append(self.attend(append.result[0], p["rows"], self.r.randint(1, p["length"])))
+            ops.append(
+                self.attend(append.result[0], p["rows"], self.r.randint(1, p["length"]))
+            )
         if self.r.random() < 0.5:
             ops.append(self.lookup(append.result[0]))
         return ops
@@ -203,12 +209,30 @@ class Maker:
         source = self.pick(visible)
         if reads_only:
             return self.read(source)
-        regions = {
-            "if": 6, "for": 6, "while": 5, "index_switch": 4, "execute_region": 3, "call": 6,
-        } if depth else {}
+        regions = (
+            {
+                "if": 6,
+                "for": 6,
+                "while": 5,
+                "index_switch": 4,
+                "execute_region": 3,
+                "call": 6,
+            }
+            if depth
+            else {}
+        )
         choices = {
-            "step": 22, "change": 14, "read": 10, "select": 6, "select_two": 4, "poison": 3,
-            "create": 3, "static": 3, "stats": 3, "cast": 4, **regions,
+            "step": 22,
+            "change": 14,
+            "read": 10,
+            "select": 6,
+            "select_two": 4,
+            "poison": 3,
+            "create": 3,
+            "static": 3,
+            "stats": 3,
+            "cast": 4,
+            **regions,
         }
         kind = self.r.choices(list(choices), choices.values())[0]
         if kind == "step":
@@ -218,12 +242,19 @@ class Maker:
         if kind == "change":
             return self.change(source)
         if kind == "select":
-            return Op(kind, [source, self.pick(visible)], [self.cache()], {"c": self.ints(1)})
+            return Op(
+                kind, [source, self.pick(visible)], [self.cache()], {"c": self.ints(1)}
+            )
         if kind == "select_two":
             pair = [source, self.pick(visible)]
             return Op(kind, pair, [self.cache(), self.cache()], {"c": self.ints(2)})
         if kind == "poison":
-            return Op(kind, [source], [self.cache()], {"c": self.ints(1), **self.changing("trim_kv")})
+            return Op(
+                kind,
+                [source],
+                [self.cache()],
+                {"c": self.ints(1), **self.changing("trim_kv")},
+            )
         if kind == "create":
             return Op(kind, [], [self.cache()])
         if kind == "static":
@@ -233,8 +264,11 @@ class Maker:
         if kind == "cast":
             return Op(kind, [source], [self.cache()], self.reading_lengths())
         make = {
-            "if": self.branch, "for": self.for_loop, "while": self.while_loop,
-            "index_switch": self.index_switch, "execute_region": self.execute_region,
+            "if": self.branch,
+            "for": self.for_loop,
+            "while": self.while_loop,
+            "index_switch": self.index_switch,
+            "execute_region": self.execute_region,
             "call": self.call,
         }
         return make[kind](visible, depth)
@@ -255,11 +289,15 @@ class Maker:
         lanes = tokens * t.heads * self.program.group * t.dim
         p["q"] = r.randint(0, NUM_Q - lanes - 3 * t.dim)
         p["aq"] = self.accumulate("aq", lanes * t.layers)
-        p["al"] = self.accumulate("al", tokens * t.heads * self.program.group * t.layers)
+        p["al"] = self.accumulate(
+            "al", tokens * t.heads * self.program.group * t.layers
+        )
         return p
 
     def bound(self, rows):
-        bound = self.r.choice([1, self.r.randint(1, self.type.capacity), self.type.capacity])
+        bound = self.r.choice(
+            [1, self.r.randint(1, self.type.capacity), self.type.capacity]
+        )
         t = self.type
         size = rows * bound * t.heads * t.dim
         return {"bound": bound, "ax": self.accumulate("ax", 2 * size * t.layers)}
@@ -267,31 +305,51 @@ class Maker:
     def data(self, tokens):
         t = self.type
         size = tokens * t.heads * t.dim * t.layers
-        return {"k": self.r.randint(0, NUM_X - size), "v": self.r.randint(0, NUM_X - size)}
+        return {
+            "k": self.r.randint(0, NUM_X - size),
+            "v": self.r.randint(0, NUM_X - size),
+        }
 
     def step(self, source):
         r, t = self.r, self.type
         rows = r.randint(1, min(3, t.sequences))
         tokens = r.randint(1, 9 if t.capacity > 13 else 5)
-        p = {"rows": rows, "tokens": tokens, "ids": self.ints(rows), "cu": self.ints(rows + 1)}
+        p = {
+            "rows": rows,
+            "tokens": tokens,
+            "ids": self.ints(rows),
+            "cu": self.ints(rows + 1),
+        }
         p.update(self.data(tokens))
         p["loop"] = t.layers > 1 and r.random() < 0.4
         if r.random() < 0.75:
             p["attention"] = self.attention(tokens)
             even = self.program.q_dtype == "f32" and t.dim % 2 == 0
-            p["rope"] = r.choice(["half", "adjacent"]) if even and r.random() < 0.4 else None
+            p["rope"] = (
+                r.choice(["half", "adjacent"]) if even and r.random() < 0.4 else None
+            )
         if r.random() < 0.6:
             p["lookup"] = self.bound(rows)
             p["table"] = r.random() < 0.25
         if r.random() < 0.3:
             p["positions"] = True
             p["ai"] = self.accumulate("ai", tokens)
-        p.update({k: v for k, v in p.get("attention", {}).items() if k in ("window", "softcap", "lse", "causal")})
+        p.update(
+            {
+                k: v
+                for k, v in p.get("attention", {}).items()
+                if k in ("window", "softcap", "lse", "causal")
+            }
+        )
         return Op("step", [source], [self.cache()], p)
 
     def reading_lengths(self):
         count = self.r.randint(1, self.type.sequences)
-        return {"count": count, "ids": self.ints(count), "ai": self.accumulate("ai", count)}
+        return {
+            "count": count,
+            "ids": self.ints(count),
+            "ai": self.accumulate("ai", count),
+        }
 
     def read(self, source):
         if self.type.layers == 1 and self.r.random() < 0.6:
@@ -304,7 +362,12 @@ class Maker:
         return Op("lookup", [source], [], {**p, **self.bound(rows)})
 
     def attend(self, source, rows, length):
-        p = {"rows": rows, "length": length, "table": self.r.random() < 0.5, "ids": self.ints(rows)}
+        p = {
+            "rows": rows,
+            "length": length,
+            "table": self.r.random() < 0.5,
+            "ids": self.ints(rows),
+        }
         return Op("attend", [source], [], {**p, **self.attention(rows * length)})
 
     def changing(self, kind):
@@ -315,13 +378,23 @@ class Maker:
         return p
 
     def change(self, source):
-        kinds = ["fork_kv", "fork_kv", "trim_kv", "trim_kv", "release_kv", "snapshot_kv"]
+        kinds = [
+            "fork_kv",
+            "fork_kv",
+            "trim_kv",
+            "trim_kv",
+            "release_kv",
+            "snapshot_kv",
+        ]
         if self.type.layers == 1:
             kinds += ["append_kv", "append_kv"]
         kind = self.r.choice(kinds)
         p = {}
         if kind == "append_kv":
-            p = {"rows": self.r.randint(1, self.type.sequences), "length": self.r.randint(1, 5)}
+            p = {
+                "rows": self.r.randint(1, self.type.sequences),
+                "length": self.r.randint(1, 5),
+            }
             p.update(self.data(p["rows"] * p["length"]))
         elif kind != "snapshot_kv":
             p = self.changing(kind)
@@ -342,7 +415,9 @@ class Maker:
 
     def index_switch(self, visible, depth):
         count = self.r.randint(0, 2)
-        blocks = [self.region(visible, [], depth, count) for _ in range(self.r.randint(1, 3))]
+        blocks = [
+            self.region(visible, [], depth, count) for _ in range(self.r.randint(1, 3))
+        ]
         return Op("index_switch", [], self.results(count), {"c": self.ints(1)}, blocks)
 
     def execute_region(self, visible, depth):
@@ -359,10 +434,14 @@ class Maker:
     def while_loop(self, visible, depth):
         source = self.carried(visible)
         passed = self.r.randint(0, 2)
-        before_arguments, after_arguments = self.results(len(source)), self.results(passed)
+        before_arguments, after_arguments = self.results(len(source)), self.results(
+            passed
+        )
         before = self.region(visible, before_arguments, depth, passed)
         after = self.region(visible, after_arguments, depth, len(source))
-        return Op("while", source, self.results(passed), {"c": self.ints(1)}, [before, after])
+        return Op(
+            "while", source, self.results(passed), {"c": self.ints(1)}, [before, after]
+        )
 
     def call(self, visible, depth):
         if not self.program.functions:
@@ -370,5 +449,6 @@ class Maker:
         number = self.r.randrange(len(self.program.functions))
         function = self.program.functions[number]
         source = [self.pick(visible) for _ in function.arguments]
-        return Op("call", source, self.results(len(function.yields)), {"function": number})
-
+        return Op(
+            "call", source, self.results(len(function.yields)), {"function": number}
+        )
