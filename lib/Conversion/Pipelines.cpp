@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "CopyWhileYields.h"
 #include "SwitchToIf.h"
 #include "llm/Transforms/Passes.h"
 
@@ -39,13 +40,19 @@ static void addCheck(OpPassManager &manager, StringRef after,
   manager.addPass(createCheckPipeline(options));
 }
 
+/// Rewrites what One-Shot Bufferize gets wrong.
+static void addBeforeBufferization(OpPassManager &manager) {
+  manager.addNestedPass<func::FuncOp>(createSwitchToIf());
+  manager.addNestedPass<func::FuncOp>(createCopyWhileYields());
+}
+
 static void addBufferization(OpPassManager &manager) {
   bufferization::OneShotBufferizePassOptions options;
   options.bufferizeFunctionBoundaries = true;
   options.allowReturnAllocsFromLoops = true; // the arena outlives the turn
   options.functionBoundaryTypeConversion =
       bufferization::LayoutMapOption::IdentityLayoutMap;
-  manager.addNestedPass<func::FuncOp>(createSwitchToIf());
+  addBeforeBufferization(manager);
   manager.addPass(bufferization::createEmptyTensorEliminationPass());
   manager.addPass(bufferization::createOneShotBufferizePass(options));
   manager.addPass(bufferization::createDropEquivalentBufferResultsPass());
@@ -126,6 +133,7 @@ void mlir::llm::buildLLMToSpecPipeline(OpPassManager &manager) {
   manager.addPass(createConvertLLMToLinalg());
   addCheck(manager, "convert-llm-to-linalg", {"llm"}, {"cache", "step"});
   addCleanup(manager);
+  addBeforeBufferization(manager);
   bufferization::OneShotBufferizePassOptions bufferize;
   bufferize.bufferizeFunctionBoundaries = true;
   bufferize.allowReturnAllocsFromLoops = true;
@@ -154,6 +162,7 @@ void mlir::llm::buildLLMToSpecPipeline(OpPassManager &manager) {
 
 void mlir::llm::registerLLMPipelines() {
   registerPass(createSwitchToIf);
+  registerPass(createCopyWhileYields);
   PassPipelineRegistration<LLMToCPUOptions>(
       "llm-to-cpu", "From a model over cache values to the LLVM dialect.",
       buildLLMToCPUPipeline);

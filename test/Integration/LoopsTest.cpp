@@ -61,6 +61,32 @@ func.func @draft(%c: !kv, %end: !one, %k: !row, %v: !row)
   return %c, %seen : !kv, tensor<1x8x2x4xf32>
 }
 
+// Each turn marks the tensor that it takes; the one of outside stays.
+func.func @mark(%end: !one, %numbers: tensor<2xi32>) -> tensor<2xi32> {
+  %zero = arith.constant 0 : index
+  %by = arith.constant 1 : index
+  %minus = arith.constant -1 : i32
+  %last = tensor.extract %end[%zero] : !one
+  %turns = arith.index_cast %last : i32 to index
+  %some = tensor.splat %last : tensor<2xi32>
+  %none = tensor.splat %minus : tensor<2xi32>
+  %i, %sum = scf.while (%now = %zero, %seen = %none, %t = %some)
+      : (index, tensor<2xi32>, tensor<2xi32>) -> (index, tensor<2xi32>) {
+    %first = tensor.extract %t[%zero] : tensor<2xi32>
+    %noted = tensor.insert %first into %seen[%zero] : tensor<2xi32>
+    %marked = tensor.insert %minus into %t[%zero] : tensor<2xi32>
+    %second = tensor.extract %marked[%zero] : tensor<2xi32>
+    %both = tensor.insert %second into %noted[%by] : tensor<2xi32>
+    %more = arith.cmpi slt, %now, %turns : index
+    scf.condition(%more) %now, %both : index, tensor<2xi32>
+  } do {
+  ^bb0(%now: index, %both: tensor<2xi32>):
+    %next = arith.addi %now, %by : index
+    scf.yield %next, %both, %numbers : index, tensor<2xi32>, tensor<2xi32>
+  }
+  return %sum : tensor<2xi32>
+}
+
 // A cache for each row: row i of the result is what row i alone attends to.
 func.func @alone(%q: !rows, %k: !rows, %v: !rows) -> !rows {
   %zero = arith.constant 0 : index
@@ -126,6 +152,15 @@ TEST_F(LoopsTest, LoopMayLeaveTheOuterVersionAlone) {
   EXPECT_TRUE(holdsTokens(seen, 8, {100, 101, 7, 7, 7}, cache.config, 0, 0));
   EXPECT_TRUE(cache.holds(0, {100, 101}));
   EXPECT_EQ(cache.stats().snapshots, 1);
+}
+
+TEST_F(LoopsTest, TurnsOfAWhileLoopShareNoTensor) {
+  Tensor seen(LLM_I32, {2}), numbers(std::vector{5, 6});
+  ASSERT_TRUE(program.runs("mark", {}, {number(3), numbers}, {seen}));
+  const auto *values = static_cast<const int32_t *>(seen.data);
+  EXPECT_EQ(values[0], 5); // as outside, in each turn
+  EXPECT_EQ(values[1], -1);
+  EXPECT_EQ(*static_cast<const int32_t *>(numbers.data), 5);
 }
 
 TEST_F(LoopsTest, EachIterationHasACacheOfItsOwn) {
