@@ -68,3 +68,21 @@ func.func @other_use(%x: tensor<?x64xf32>, %w: tensor<32x64xf32> {llm.weight = #
   %element = tensor.extract %w[%c0, %c0] : tensor<32x64xf32>
   return %y, %z, %element : tensor<?x32xf32>, tensor<?x32xf32>, f32
 }
+
+// -----
+
+// A panel holds rows of the weight, which a plain product sums over: that one
+// stays what it is.
+
+// CHECK-LABEL: func @not_transposed
+// CHECK-SAME: tensor<64x64xf32> {llm.weight = #llm.weight<["a"]>}
+func.func @not_transposed(%x: tensor<?x64xf32>, %w: tensor<64x64xf32> {llm.weight = #llm.weight<["a"]>}) -> tensor<?x64xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %rows = tensor.dim %x, %c0 : tensor<?x64xf32>
+  %empty = tensor.empty(%rows) : tensor<?x64xf32>
+  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x64xf32>) -> tensor<?x64xf32>
+  // CHECK: linalg.matmul
+  %y = linalg.matmul ins(%x, %w : tensor<?x64xf32>, tensor<64x64xf32>) outs(%init : tensor<?x64xf32>) -> tensor<?x64xf32>
+  return %y : tensor<?x64xf32>
+}
