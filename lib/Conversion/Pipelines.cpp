@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "CopyReturns.h"
 #include "CopyWhileYields.h"
 #include "SwitchToIf.h"
 #include "llm/Transforms/Passes.h"
@@ -44,6 +45,7 @@ static void addCheck(OpPassManager &manager, StringRef after,
 static void addBeforeBufferization(OpPassManager &manager) {
   manager.addNestedPass<func::FuncOp>(createSwitchToIf());
   manager.addNestedPass<func::FuncOp>(createCopyWhileYields());
+  manager.addNestedPass<func::FuncOp>(createCopyReturns());
 }
 
 static void addBufferization(OpPassManager &manager) {
@@ -163,6 +165,7 @@ void mlir::llm::buildLLMToSpecPipeline(OpPassManager &manager) {
 void mlir::llm::registerLLMPipelines() {
   registerPass(createSwitchToIf);
   registerPass(createCopyWhileYields);
+  registerPass(createCopyReturns);
   PassPipelineRegistration<LLMToCPUOptions>(
       "llm-to-cpu", "From a model over cache values to the LLVM dialect.",
       buildLLMToCPUPipeline);

@@ -261,6 +261,30 @@ func.func @copy_over(%a: !kv, %b: !kv) -> (!kv, !kv) {
   %copy = llm.snapshot_kv %a : !kv
   return %a, %copy : !kv, !kv
 }
+
+//===--- Tensors beside caches ---===//
+
+func.func private @twice(%a: !flag) -> (!flag, !flag) {
+  return %a, %a : !flag, !flag
+}
+
+func.func private @zero() -> !flag {
+  %zero = arith.constant dense<0> : !flag
+  return %zero : !flag
+}
+
+// Writes into one of two results, and into one of two constants.
+func.func @write_results(%n: !flag, %value: !flag)
+    -> (!flag, !flag, !flag, !flag) {
+  %at = arith.constant 0 : index
+  %new = tensor.extract %value[%at] : !flag
+  %r:2 = func.call @twice(%n) : (!flag) -> (!flag, !flag)
+  %written = tensor.insert %new into %r#0[%at] : !flag
+  %z = func.call @zero() : () -> !flag
+  %z_written = tensor.insert %new into %z[%at] : !flag
+  %z_again = func.call @zero() : () -> !flag
+  return %written, %r#1, %z_written, %z_again : !flag, !flag, !flag, !flag
+}
 )mlir";
 
 namespace {
@@ -520,4 +544,18 @@ TEST_F(ValuesTest, TiesNameTheHostsObject) {
       program.runs("swap_tied", {cache, other}, {row(1, 0), row(1, 1)}));
   EXPECT_TRUE(other.holds(0, keptAnd({1})));
   EXPECT_TRUE(cache.holds(2, {50, 51}));
+}
+
+TEST_F(ValuesTest, ResultsOfACallAreValuesToo) {
+  Tensor n(std::vector{5}), value(std::vector{9}), none(std::vector{-1});
+  Tensor results[] = {none, none, none, none};
+  for (int time = 0; time < 2; ++time) {
+    ASSERT_TRUE(
+        program.runs("write_results", {}, {n, value},
+                     {results[0], results[1], results[2], results[3]}));
+    std::vector<int32_t> seen;
+    for (const Tensor &result : results)
+      seen.push_back(*static_cast<const int32_t *>(result.data));
+    EXPECT_EQ(seen, (std::vector<int32_t>{9, 5, 9, 0}));
+  }
 }
