@@ -11,10 +11,12 @@
 // Entry @p0, @p1, ... of both modules takes its part of INPUTS: the bytes of
 // its three tensor arguments, one after the other. RESULTS holds for each
 // program an i32 status and the bytes of its four results, first of all
-// programs as the product, then of all as the specification. An upstream
-// PIPELINE runs over both modules first. The status is the runtime's, of the
-// specification's the text decides; a leak or a broken invariant is 100 or 101.
-// The lines of PRODUCT.mlir that took a snapshot go to standard error.
+// programs as the product, then of all as the specification. The product's are
+// followed by what the host's caches hold in the end: for each the i32 lengths
+// of all sequences, and for each layer K and V [S, max_seq_len, Hkv, D]. An
+// upstream PIPELINE runs over both modules first. The status is the runtime's,
+// of the specification's the text decides; a leak or a broken invariant is 100
+// or 101. The lines of PRODUCT.mlir that took a snapshot go to standard error.
 //
 //===----------------------------------------------------------------------===//
 
@@ -38,6 +40,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <numeric>
 #include <set>
 
 using namespace mlir;
@@ -178,13 +181,53 @@ public:
     return versions == int64_t(caches.size()) ? LLM_OK : kLeak;
   }
 
+  void write() const {
+    for (llm_kv_cache *cache : caches)
+      writeContent(cache);
+  }
+
   std::vector<llm_kv_cache *> caches;
+
+private:
+  static void writeContent(llm_kv_cache *cache) {
+    llm_kv_config config;
+    llm_error error = LLM_ERROR_INIT;
+    if (llm_kv_get_config(cache, &config, &error))
+      fail(error.message);
+    std::vector<int32_t> ids(config.max_sequences);
+    std::iota(ids.begin(), ids.end(), 0);
+    for (int32_t id : ids) {
+      int64_t length = 0;
+      if (llm_kv_length(cache, id, &length, &error))
+        fail(error.message);
+      const int32_t written = int32_t(length);
+      ::write(&written, sizeof(written));
+    }
+    const int64_t row = int64_t(config.kv_heads) * config.head_dim;
+    const int64_t count = config.max_sequences * config.max_seq_len * row;
+    std::vector<char> k(count * (config.dtype == LLM_F32 ? 4 : 2)), v(k);
+    llm_tensor tensor{nullptr,
+                      config.dtype,
+                      4,
+                      {config.max_sequences, config.max_seq_len,
+                       config.kv_heads, config.head_dim},
+                      {config.max_seq_len * row, row, config.head_dim, 1}};
+    for (int32_t layer = 0; layer < config.layers; ++layer) {
+      llm_tensor keys = tensor, values = tensor;
+      keys.data = k.data(), values.data = v.data();
+      if (llm_kv_lookup(cache, layer, ids.data(), config.max_sequences, &keys,
+                        &values, &error))
+        fail(error.message);
+      ::write(k.data(), k.size());
+      ::write(v.data(), v.size());
+    }
+  }
 };
 } // namespace
 
 static int32_t invoke(llm_context *context, llm_model *model,
-                      const llm_entry_desc &entry, Program &program) {
-  HostCaches hosts(context, *model->program, entry);
+                      const llm_entry_desc &entry, HostCaches &hosts,
+                      Program &program) {
   std::vector<llm_tensor> inputs, outputs;
   for (Buffer &buffer : program.inputs)
     inputs.push_back(buffer.tensor());
@@ -218,9 +261,12 @@ static void runProduct(ModuleOp module, std::vector<Program> programs) {
     fail(error.message);
   for (Program &program : programs)
     for (int32_t i = 0; i < descriptor.num_entries; ++i)
-      if (descriptor.entries[i].name == program.name)
-        writeResult(program,
-                    invoke(context, model, descriptor.entries[i], program));
+      if (descriptor.entries[i].name == program.name) {
+        HostCaches hosts(context, descriptor, descriptor.entries[i]);
+        writeResult(program, invoke(context, model, descriptor.entries[i],
+                                    hosts, program));
+        hosts.write();
+      }
   llm_model_destroy(model);
   llm_context_destroy(context);
 }

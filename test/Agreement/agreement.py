@@ -126,20 +126,40 @@ def execute(tool, cases, pipeline):
 
 def parse(data, cases):
     results, at = [], 0
-    for _ in ("product", "specification"):
+
+    def take(count, dtype):
+        nonlocal at
+        start, at = at, at + count * np.dtype(NUMPY[dtype]).itemsize
+        return decode(data[start:at], dtype)
+
+    for product in (True, False):
         meaning = []
         for case in cases:
-            status = int(np.frombuffer(data, np.int32, 1, at)[0])
-            at += 4
-            values = {}
-            for name in ACCUMULATORS:
-                dtype = case.element(name)
-                size = case.program.sizes[name] * np.dtype(NUMPY[dtype]).itemsize
-                values[name] = decode(data[at : at + size], dtype)
-                at += size
+            status = int(take(1, "i32")[0])
+            values = {
+                name: take(case.program.sizes[name], case.element(name))
+                for name in ACCUMULATORS
+            }
+            if product:
+                values["hosts"] = [
+                    take(np.size(expected), dtype)
+                    for version in case.run.hosts
+                    for _, expected, dtype in content(version)
+                ]
             meaning.append((status, values))
         results.append(meaning)
     return list(zip(*results))
+
+
+def content(version):
+    """What the host reads of its cache: lengths, then K and V of each layer."""
+    t = version.type
+    ids = range(t.sequences)
+    yield "lengths", [version.length(i) for i in ids], "i32"
+    for layer in range(t.layers):
+        rows = [version.lookup(layer, i, t.capacity) for i in ids]
+        yield f"K of layer {layer}", np.stack([k for k, v in rows]), t.dtype
+        yield f"V of layer {layer}", np.stack([v for k, v in rows]), t.dtype
 
 
 TOLERANCES = {"f32": 1e-5, "f16": 2e-3, "bf16": 1.6e-2}
@@ -174,6 +194,11 @@ def disagreement(case, result):
                     f"the {meaning} differs in {len(wrong)} of {len(values[name])} elements of %{name}: "
                     f"[{i}] is {values[name][i]}, expected {case.run.acc[name][i]}"
                 )
+    held = iter(result[0][1]["hosts"])
+    for number, version in enumerate(case.run.hosts):
+        for part, expected, _ in content(version):
+            if not np.array_equal(next(held), np.ravel(expected)):
+                return f"the product leaves other {part} in host cache {number}"
     return None
 
 

@@ -84,6 +84,12 @@ class Printer:
         return self.names[name]
 
     def write(self, name, offset, value, shape):
+        self.names[name] = self.value(
+            "tensor.insert_slice " + self.into(name, offset, value, shape)
+        )
+
+    def into(self, name, offset, value, shape, target=None):
+        """The flat values and the place for them, as an insertion's text."""
         size, type_ = int(np.prod(shape)), self.acc_types[name]
         element = type_.split("x")[1][:-1]
         if len(shape) > 1:
@@ -92,8 +98,8 @@ class Printer:
             value = self.value(
                 f"tensor.collapse_shape {value} [[{dims}]] : tensor<{source}> into tensor<{size}x{element}>"
             )
-        self.names[name] = self.value(
-            f"tensor.insert_slice {value} into {self.names[name]}[{offset}] [{size}] [1] "
+        return (
+            f"{value} into {target or self.names[name]}[{offset}] [{size}] [1] "
             f": tensor<{size}x{element}> into {type_}"
         )
 
@@ -340,9 +346,9 @@ class Printer:
 
     # Caches
 
-    def create(self, strategy="", blocks=True):
+    def create(self, strategy="", blocks=True, kv=None):
         room = f" blocks({self.constant(8 * self.type.blocks)})" if blocks else ""
-        return self.value(f"llm.create_kv_cache{room}{strategy} : {self.kv}")
+        return self.value(f"llm.create_kv_cache{room}{strategy} : {kv or self.kv}")
 
     def op_create(self, op):
         self.names[op.result[0]] = self.create()
@@ -353,6 +359,36 @@ class Printer:
             " {strategy = #llm.kv_strategy<static>}", blocks=False
         )
         self.op_step(step)
+
+    def op_forall(self, op):
+        p, t = op.p, self.type.of_one_layer()
+        end, turn, out, result = self.index(p["c"]), *map(self.new, "ior")
+        self.line(
+            f"{result} = scf.forall ({turn}) in ({end}) shared_outs({out} = {self.acc('ax')}) "
+            f"-> ({self.acc_types['ax']}) {{"
+        )
+        cache, shape = self.create(kv=t), (p["rows"], p["length"], t.heads, t.dim)
+        (k, type_), (v, _) = (
+            self.rows("%x", self.x, self.at(p[c], turn, int(np.prod(shape))), shape)
+            for c in "kv"
+        )
+        written = self.value(
+            f"llm.append_kv {cache}, {k}, {v} : {t}, {type_}, {type_} -> {t}"
+        )
+        shape = (p["rows"], p["bound"], t.heads, t.dim)
+        size = int(np.prod(shape))
+        type_ = "tensor<" + "x".join(map(str, shape)) + f"x{t.dtype}>"
+        k, v = self.new(), self.new()
+        self.line(f"{k}, {v} = llm.lookup_kv {written} : {t} -> {type_}, {type_}")
+        places = [
+            self.into("ax", self.at(base, turn, 2 * size), value, shape, out)
+            for base, value in [(p["ax"], k), (p["ax"] + size, v)]
+        ]
+        self.line("scf.forall.in_parallel {")
+        for place in places:
+            self.line(f"tensor.parallel_insert_slice {place}")
+        self.line("}\n}")
+        self.names["ax"] = result
 
     def op_stats(self, op):
         if self.product:

@@ -5,7 +5,7 @@ import random
 import numpy as np
 
 from oracle import Invalid, Version, check, rope, round_to
-from programs import NUM_INTS, NUM_Q, NUM_X
+from programs import MOST_TURNS, NUM_INTS, NUM_Q, NUM_X
 
 
 def frequencies(dim):
@@ -76,7 +76,7 @@ class Run:
 
     def run_for(self, op, source, env, depth):
         for _ in range(
-            self.choose(op.p["c"], 1, lambda: [self.r.choice([0, 1, 2, 2, 3])])[0]
+            self.choose(op.p["c"], 1, lambda: [self.r.choice([0, 1, 2, 2, MOST_TURNS])])[0]
         ):
             source = self.region(op.blocks[0], env, depth, source)
         return source
@@ -120,6 +120,19 @@ class Run:
 
     def run_static(self, op, source, env, depth):
         self.run_step(op.p["step"], [Version(self.type)], env, depth)
+        return []
+
+    def run_forall(self, op, source, env, depth):
+        p, t = op.p, self.type.of_one_layer()
+        shape = (p["rows"], p["length"], t.heads, t.dim)
+        rows, read = range(p["rows"]), 2 * p["rows"] * p["bound"] * t.heads * t.dim
+        turns = self.choose(p["c"], 1, lambda: [self.r.randint(0, MOST_TURNS)])[0]
+        for turn in range(turns):
+            version = Version(t)
+            k, v = (self.rows(p[c] + turn * int(np.prod(shape)), shape) for c in "kv")
+            for row in rows:
+                version = version.append(0, row, k[row], v[row])
+            self.look({**p, "ax": p["ax"] + turn * read}, version, 0, rows, rows)
         return []
 
     def run_stats(self, op, source, env, depth):

@@ -15,6 +15,7 @@ import random
 from oracle import Invalid
 
 NUM_X, NUM_Q, NUM_INTS = 2048, 1024, 320
+MOST_TURNS = 3  # of a loop
 ACCUMULATORS = ["ax", "aq", "al", "ai"]
 
 
@@ -36,6 +37,9 @@ class CacheType:
             f"block_size = {self.block_size}, max_seq_len = {self.capacity}, "
             f"max_sequences = {self.sequences}{window}>"
         )
+
+    def of_one_layer(self):
+        return dataclasses.replace(self, layers=1)
 
     @property
     def blocks(self):
@@ -230,6 +234,7 @@ class Maker:
             "poison": 3,
             "create": 3,
             "static": 3,
+            "forall": 3,
             "stats": 3,
             "cast": 4,
             **regions,
@@ -259,6 +264,8 @@ class Maker:
             return Op(kind, [], [self.cache()])
         if kind == "static":
             return Op(kind, [], [], {"step": self.step(0)})
+        if kind == "forall":
+            return self.forall()
         if kind == "stats":
             return Op(kind, [source], [])
         if kind == "cast":
@@ -430,6 +437,21 @@ class Maker:
         arguments = self.results(len(source))
         blocks = [self.region(visible, arguments, depth, len(source))]
         return Op("for", source, self.results(len(source)), {"c": self.ints(1)}, blocks)
+
+    def forall(self):
+        """Turns without an order, each with a cache of its own."""
+        p = {
+            "c": self.ints(1),
+            "rows": self.r.randint(1, self.type.sequences),
+            "length": self.r.randint(1, 3),
+            "bound": self.r.randint(1, 4),
+        }
+        lanes = p["rows"] * self.type.heads * self.type.dim
+        p.update(
+            {c: self.r.randint(0, NUM_X - MOST_TURNS * p["length"] * lanes) for c in "kv"}
+        )
+        p["ax"] = self.accumulate("ax", MOST_TURNS * 2 * p["bound"] * lanes)
+        return Op("forall", [], [], p)
 
     def while_loop(self, visible, depth):
         source = self.carried(visible)

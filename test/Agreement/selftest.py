@@ -6,6 +6,15 @@ import oracle
 from agreement import PASSES, Case, batch, fails, reduce
 
 
+def leaves_other_contents(tool):
+    """What no op reads is still compared, in the host's cache."""
+    case = Case(0)
+    case.run.hosts = [version.copy() for version in case.run.hosts]
+    case.run.hosts[-1].lengths += 1
+    why = fails(tool, case, [])
+    assert why and "in host cache" in why, why
+
+
 def main(tool):
     right = oracle.Version.attend
 
@@ -25,6 +34,7 @@ def main(tool):
     assert after < before, f"still {after} ops of {before}"
     assert fails(tool, small, pipeline), "the reduced program agrees"
     oracle.Version.attend = right
+    leaves_other_contents(tool)
     assert not fails(tool, Case(seed), pipeline), "the right oracle disagrees, too"
     print(f"found in {len(failures)} of {count} programs; {before} ops became {after}")
 
