@@ -31,6 +31,7 @@
 #include "mlir/Pass/PassRegistry.h"
 #include "mlir/Target/LLVMIR/Dialect/All.h"
 #include "mlir/Transforms/Passes.h"
+#include "llvm/ExecutionEngine/Orc/JITTargetMachineBuilder.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/TargetSelect.h"
@@ -353,9 +354,11 @@ static void runSpecification(ModuleOp module, std::vector<Program> programs) {
   manager.enableVerifier(false);
   if (failed(manager.run(module)))
     fail("the specification could not be lowered");
-  ExecutionEngineOptions options;
-  options.jitCodeGenOptLevel = llvm::CodeGenOptLevel::None;
-  auto engine = take(ExecutionEngine::create(module, options));
+  // The engine asks its options for no level once it has made a machine.
+  auto target = take(llvm::orc::JITTargetMachineBuilder::detectHost());
+  target.setCodeGenOptLevel(llvm::CodeGenOptLevel::None);
+  auto engine = take(ExecutionEngine::create(
+      module, /*options=*/{}, take(target.createTargetMachine())));
   engine->registerSymbols(replaceSymbols);
   for (Program &program : programs)
     writeResult(program, runSpecified(*engine, program));
