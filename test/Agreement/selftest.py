@@ -36,7 +36,8 @@ def main(tool):
     oracle.Version.attend = right
     leaves_other_contents(tool)
     assert not fails(tool, Case(seed), pipeline), "the right oracle disagrees, too"
-    print(f"found in {len(failures)} of {count} programs; {before} ops became {after}")
+    found = len({seed for seed, *_ in failures})
+    print(f"found in {found} of {count} programs; {before} ops became {after}")
 
 
 if __name__ == "__main__":
