@@ -88,6 +88,11 @@ def paths() -> None:
         "LLM_RUN", "-m", model, "-p", "a", "-n", 1, "--json", unwritable, status=1
     )
     assert "report.json" in done.stderr
+    done = call("LLM_IMPORT", model, "-o", folder / "none" / "model.mlir", status=1)
+    check_mentions(done, ["model.mlir", "no such file"])
+    done = call("LLM_IMPORT", model, "-o", "/dev/full", status=1)
+    check_mentions(done, ["/dev/full", "no space left"])
+    assert Path("/dev/full").is_char_device()
 
 
 # Models that are not understood

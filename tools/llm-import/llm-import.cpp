@@ -11,7 +11,8 @@
 
 #include "mlir/IR/MLIRContext.h"
 #include "llvm/Support/CommandLine.h"
-#include "llvm/Support/raw_ostream.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/ToolOutputFile.h"
 
 namespace cl = llvm::cl;
 using namespace mlir::llm;
@@ -35,6 +36,13 @@ static cl::opt<ElementKind>
                      clEnumValN(ElementKind::F16, "f16", "(default)"),
                      clEnumValN(ElementKind::BF16, "bf16", "")));
 
+static llvm::Error outputError(std::error_code code) {
+  const llvm::StringRef path = output;
+  return llvm::createStringError(
+      code, (path == "-" ? "standard output" : path) + ": " +
+                llvm::StringRef(code.message()).lower());
+}
+
 static llvm::Error run() {
   auto model = ModelFile::open(source);
   if (!model)
@@ -43,10 +51,18 @@ static llvm::Error run() {
   auto module = buildModel(context, **model, {weights, cache});
   if (!module)
     return module.takeError();
-  return llvm::writeToOutput(output, [&](llvm::raw_ostream &os) {
-    (*module)->print(os, mlir::OpPrintingFlags().printNameLocAsPrefix());
-    return llvm::Error::success();
-  });
+  std::error_code code;
+  llvm::ToolOutputFile file(output, code, llvm::sys::fs::OF_Text);
+  if (code)
+    return outputError(code);
+  (*module)->print(file.os(), mlir::OpPrintingFlags().printNameLocAsPrefix());
+  file.os().flush();
+  if (std::error_code written = file.os().error()) {
+    file.os().clear_error();
+    return outputError(written);
+  }
+  file.keep();
+  return llvm::Error::success();
 }
 
 int main(int argc, char **argv) {
