@@ -550,9 +550,8 @@ TEST_F(ValuesTest, ResultsOfACallAreValuesToo) {
   Tensor n(std::vector{5}), value(std::vector{9}), none(std::vector{-1});
   Tensor results[] = {none, none, none, none};
   for (int time = 0; time < 2; ++time) {
-    ASSERT_TRUE(
-        program.runs("write_results", {}, {n, value},
-                     {results[0], results[1], results[2], results[3]}));
+    ASSERT_TRUE(program.runs("write_results", {}, {n, value},
+                             {results[0], results[1], results[2], results[3]}));
     std::vector<int32_t> seen;
     for (const Tensor &result : results)
       seen.push_back(*static_cast<const int32_t *>(result.data));
