@@ -219,7 +219,8 @@ def disagreement(case, result):
 
 
 def smaller(program):
-    """Copies of the program with one op less, or a region in place of its op."""
+    """Copies of the program with one op less, a region in place of its op, an
+    op that reads less, or one layer."""
 
     def blocks(p):
         found = [p.body, *p.functions]
@@ -256,6 +257,16 @@ def smaller(program):
                 replace(other, dict(zip(body.arguments, op.source)))
                 replace(other, dict(zip(op.result, body.yields)))
                 yield other
+    for i, op in enumerate(program.walk()):
+        for part in ("attention", "lookup", "positions", "loop"):
+            if op.kind == "step" and op.p.get(part):
+                other = copy.deepcopy(program)
+                del list(other.walk())[i].p[part]
+                yield other
+    if program.type.layers > 1:
+        other = copy.deepcopy(program)
+        other.type = program.type.of_one_layer()
+        yield other
     if program.functions and not any(op.kind == "call" for op in program.walk()):
         other = copy.deepcopy(program)
         other.functions = []
@@ -334,9 +345,13 @@ def batch(tool, seeds):
 
 def show(tool, seed, name, why):
     case = reduce(tool, Case(seed), [PASSES[name]] if name else [])
-    print(f"\nseed {seed}, {name or 'plain'}: {why.strip()}")
-    print(f"reduced (again: scripts/fuzz-programs --count 1 --seed {seed}):")
-    print(Printer(case.program, 0, product=True).text())
+    kv, text = str(case.program.type), Printer(case.program, 0, product=True).text()
+    print(f"!kv = {kv}\n{text.replace(kv, '!kv')}")
+    print(f"seed {seed}, {name or 'plain'}: {why.strip()}")
+    print(
+        "The program above is reduced from its (again: scripts/fuzz-programs "
+        f"--count 1 --seed {seed})\n"
+    )
     sys.stdout.flush()
 
 

@@ -543,7 +543,7 @@ class Printer:
         if p.get("positions"):
             self.write("ai", p["ai"], positions, [p["tokens"]])
         state = (p, ids, step, positions)
-        if p["loop"]:
+        if p.get("loop"):
             cache = self.loop(begun, *state)
         else:
             cache = begun
