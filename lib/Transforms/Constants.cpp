@@ -82,7 +82,8 @@ CData CData::pointerTo(CData pointee) {
 // ConstantEmitter
 //===----------------------------------------------------------------------===//
 
-ConstantEmitter::ConstantEmitter(ModuleOp module) : module(module) {}
+ConstantEmitter::ConstantEmitter(ModuleOp module)
+    : module(module), symbols(module) {}
 
 Type ConstantEmitter::getType(const CData &data) {
   MLIRContext *context = module.getContext();
@@ -111,7 +112,7 @@ StringAttr ConstantEmitter::createName(StringRef prefix) {
   std::string name;
   do
     name = (prefix + "_" + Twine(counter++)).str();
-  while (module.lookupSymbol(name));
+  while (symbols.lookup(name));
   return StringAttr::get(module.getContext(), name);
 }
 
@@ -129,9 +130,9 @@ StringAttr ConstantEmitter::emitString(StringRef text) {
   OpBuilder b = OpBuilder::atBlockBegin(module.getBody());
   std::string terminated = text.str() + '\0';
   auto type = LLVM::LLVMArrayType::get(b.getI8Type(), terminated.size());
-  LLVM::GlobalOp::create(b, b.getUnknownLoc(), type, /*isConstant=*/true,
-                         LLVM::Linkage::Private, name,
-                         b.getStringAttr(terminated));
+  symbols.insert(LLVM::GlobalOp::create(
+      b, b.getUnknownLoc(), type, /*isConstant=*/true, LLVM::Linkage::Private,
+      name, b.getStringAttr(terminated)));
   return name;
 }
 
@@ -170,6 +171,7 @@ StringAttr ConstantEmitter::emit(const CData &data, StringRef prefix) {
   auto global = LLVM::GlobalOp::create(
       b, b.getUnknownLoc(), getType(data),
       /*isConstant=*/true, LLVM::Linkage::Private, name, Attribute());
+  symbols.insert(global);
   Block *block = b.createBlock(&global.getInitializerRegion());
   Value value = build(b, data);
   b.setInsertionPointToEnd(block);

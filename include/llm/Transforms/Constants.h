@@ -13,6 +13,7 @@
 
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/SymbolTable.h"
 
 namespace mlir::llm {
 
@@ -74,6 +75,7 @@ private:
   StringAttr createName(StringRef prefix);
 
   ModuleOp module;
+  SymbolTable symbols; ///< names looked up in the module itself cost its size
   llvm::StringMap<StringAttr> strings;
   unsigned counter = 0;
 };
