@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "NumberWeights.h"
 #include "llm/Transforms/Constants.h"
 #include "llm/Transforms/Passes.h"
 #include "llm/Transforms/RuntimeCall.h"
@@ -353,34 +354,23 @@ void OpLowering::lowerOp(CheckSizeOp op) {
   emit(args, op.getRuntimeSymbol(), op);
 }
 
-/// Reads llm_call: {u32, u32, inputs, outputs, weights, kv}.
 void OpLowering::lowerOp(CallArgumentOp op) {
   Arguments args(op);
   OpBuilder &b = args.b;
-  MLIRContext *context = op.getContext();
-  Type pointer = LLVM::LLVMPointerType::get(context);
-  auto callType = LLVM::LLVMStructType::getLiteral(
-      context,
-      {b.getI32Type(), b.getI32Type(), pointer, pointer, pointer, pointer});
-  int32_t field = int32_t(op.getKind()) + 2;
-  Value address =
-      LLVM::GEPOp::create(b, args.loc, pointer, callType, call.getCall(),
-                          ArrayRef<LLVM::GEPArg>{0, field});
-  Value table = LLVM::LoadOp::create(b, args.loc, pointer, address);
-  auto element = [&](Type type) -> Value {
-    return LLVM::GEPOp::create(b, args.loc, pointer, type, table,
-                               ArrayRef<LLVM::GEPArg>{int32_t(op.getIndex())});
+  auto address = [&](Type type) {
+    return getCallArgument(b, args.loc, call.getCall(), op.getKind(), type,
+                           int32_t(op.getIndex()));
   };
   Value result;
   if (op.getKind() == ArgumentKind::Cache) {
     result = LLVM::LoadOp::create(b, args.loc, b.getI64Type(),
-                                  element(b.getI64Type()));
+                                  address(b.getI64Type()));
   } else if (op.getKind() == ArgumentKind::Weight) {
-    Value data = LLVM::LoadOp::create(b, args.loc, pointer, element(pointer));
-    result = buildBuffer(b, args.loc, cast<MemRefType>(op.getType()), data, {});
+    result = loadWeight(b, args.loc, call.getCall(),
+                        cast<MemRefType>(op.getType()), int32_t(op.getIndex()));
   } else {
     result = buildBufferOfTensor(b, args.loc, cast<MemRefType>(op.getType()),
-                                 element(getTensorStruct(context)));
+                                 address(getTensorStruct(op.getContext())));
   }
   if (isOpaque(op.getType()))
     result =
@@ -433,6 +423,7 @@ struct ConvertLLMToRuntime
       addCallArgument(function);
     for (func::FuncOp function : functions)
       passCall(module, function);
+    numberWeights(module);
     ConstantEmitter constants(module);
     for (func::FuncOp function : functions)
       if (failed(lowerOps(function, constants)))

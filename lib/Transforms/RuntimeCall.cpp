@@ -152,6 +152,30 @@ Value mlir::llm::buildBuffer(OpBuilder &b, Location loc, MemRefType type,
   return finishBuffer(b, loc, type, data, sizes, strides);
 }
 
+/// Reads llm_call: {u32, u32, inputs, outputs, weights, kv}.
+Value mlir::llm::getCallArgument(OpBuilder &b, Location loc, Value call,
+                                 ArgumentKind kind, Type type,
+                                 LLVM::GEPArg number) {
+  Type pointer = LLVM::LLVMPointerType::get(b.getContext());
+  auto callType = LLVM::LLVMStructType::getLiteral(
+      b.getContext(),
+      {b.getI32Type(), b.getI32Type(), pointer, pointer, pointer, pointer});
+  Value address =
+      LLVM::GEPOp::create(b, loc, pointer, callType, call,
+                          ArrayRef<LLVM::GEPArg>{0, int32_t(kind) + 2});
+  Value table = LLVM::LoadOp::create(b, loc, pointer, address);
+  return LLVM::GEPOp::create(b, loc, pointer, type, table, number);
+}
+
+Value mlir::llm::loadWeight(OpBuilder &b, Location loc, Value call,
+                            MemRefType type, LLVM::GEPArg number) {
+  Type pointer = LLVM::LLVMPointerType::get(b.getContext());
+  Value address =
+      getCallArgument(b, loc, call, ArgumentKind::Weight, pointer, number);
+  Value data = LLVM::LoadOp::create(b, loc, pointer, address);
+  return buildBuffer(b, loc, type, data, {});
+}
+
 Value mlir::llm::buildBufferOfTensor(OpBuilder &b, Location loc,
                                      MemRefType type, Value tensor) {
   Type pointer = LLVM::LLVMPointerType::get(b.getContext());

@@ -102,3 +102,76 @@ func.func private @rope(%x: tensor<?x3x4xf32>, %pos: tensor<?xi32>) -> tensor<?x
       : tensor<?x3x4xf32>, tensor<?xi32>
   return %y : tensor<?x3x4xf32>
 }
+
+// -----
+
+// A weight that private functions only read travels by number.
+
+// CHECK-LABEL: func private @reads
+// CHECK-SAME: %[[CALL:[a-z0-9]+]]: !llvm.ptr, %[[X:[a-z0-9]+]]: tensor<4xf32>, %[[NUMBER:[a-z0-9]+]]: i64
+// CHECK: %[[FIELD:.*]] = llvm.getelementptr %[[CALL]][0, 4]
+// CHECK: %[[TABLE:.*]] = llvm.load %[[FIELD]]
+// CHECK: %[[ENTRY:.*]] = llvm.getelementptr %[[TABLE]][%[[NUMBER]]]
+// CHECK: llvm.load %[[ENTRY]]
+// CHECK: %[[W:.*]] = bufferization.to_tensor %{{.*}} restrict : memref<4xf32>
+// CHECK: linalg.add ins(%[[X]], %[[W]]
+func.func private @reads(%x: tensor<4xf32>, %w: tensor<4xf32>) -> tensor<4xf32> {
+  %out = tensor.empty() : tensor<4xf32>
+  %sum = linalg.add ins(%x, %w : tensor<4xf32>, tensor<4xf32>) outs(%out : tensor<4xf32>) -> tensor<4xf32>
+  return %sum : tensor<4xf32>
+}
+
+// What is written, returned or passed on stays a tensor.
+
+// CHECK-LABEL: func private @writes
+// CHECK-SAME: !llvm.ptr, %{{.*}}: tensor<4xf32>
+func.func private @writes(%w: tensor<4xf32>) -> tensor<4xf32> {
+  %one = arith.constant 1.0 : f32
+  %filled = linalg.fill ins(%one : f32) outs(%w : tensor<4xf32>) -> tensor<4xf32>
+  return %filled : tensor<4xf32>
+}
+
+// CHECK-LABEL: func private @returns
+// CHECK-SAME: !llvm.ptr, %{{.*}}: tensor<4xf32>
+func.func private @returns(%w: tensor<4xf32>) -> tensor<4xf32> {
+  return %w : tensor<4xf32>
+}
+
+// CHECK-LABEL: func private @passes
+// CHECK-SAME: !llvm.ptr, %{{.*}}: tensor<4xf32>
+func.func private @passes(%w: tensor<4xf32>) -> tensor<4xf32> {
+  %r = call @returns(%w) : (tensor<4xf32>) -> tensor<4xf32>
+  return %r : tensor<4xf32>
+}
+
+// So does what only some callers take from their call.
+
+// CHECK-LABEL: func private @mixed
+// CHECK-SAME: !llvm.ptr, %{{.*}}: tensor<4xf32>, %{{.*}}: tensor<4xf32>
+func.func private @mixed(%x: tensor<4xf32>, %w: tensor<4xf32>) -> tensor<4xf32> {
+  %out = tensor.empty() : tensor<4xf32>
+  %sum = linalg.add ins(%x, %w : tensor<4xf32>, tensor<4xf32>) outs(%out : tensor<4xf32>) -> tensor<4xf32>
+  return %sum : tensor<4xf32>
+}
+
+// CHECK-LABEL: func @entry
+// CHECK-SAME: %[[CALL:[a-z0-9]+]]: !llvm.ptr
+func.func @entry() {
+  // CHECK-NOT: llvm.getelementptr %{{.*}}[7]
+  %a = llm.call_argument weight 5 : memref<4xf32>
+  %b = llm.call_argument weight 7 : memref<4xf32>
+  %ta = bufferization.to_tensor %a restrict : memref<4xf32> to tensor<4xf32>
+  %tb = bufferization.to_tensor %b restrict : memref<4xf32> to tensor<4xf32>
+  // CHECK: %[[FIVE:.*]] = arith.constant 5 : i64
+  // CHECK: call @reads(%[[CALL]], %[[A:.*]], %[[FIVE]]) : (!llvm.ptr, tensor<4xf32>, i64)
+  // CHECK: %[[SEVEN:.*]] = arith.constant 7 : i64
+  // CHECK: call @reads(%[[CALL]], %{{.*}}, %[[SEVEN]])
+  %x = call @writes(%ta) : (tensor<4xf32>) -> tensor<4xf32>
+  %0 = call @reads(%x, %ta) : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+  %1 = call @reads(%0, %tb) : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+  %2 = call @returns(%ta) : (tensor<4xf32>) -> tensor<4xf32>
+  %3 = call @passes(%ta) : (tensor<4xf32>) -> tensor<4xf32>
+  %4 = call @mixed(%x, %ta) : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+  %5 = call @mixed(%ta, %x) : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+  return
+}

@@ -144,7 +144,8 @@ def ConvertLLMToRuntime : Pass<"convert-llm-to-runtime", "::mlir::ModuleOp"> {
     call of its runtime symbol (CAPI.h) that returns a code: tensors travel as
     `llm_tensor`, handles and steps as i64, results through pointers. Every
     function takes the call as its first argument; an op's name stays on its
-    call for `llm-emit-program`. Leaves no llm op or type.
+    call for `llm-emit-program`. A weight that a private function only reads
+    travels by number, as i64. Leaves no llm op or type.
   }];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",

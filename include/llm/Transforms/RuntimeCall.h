@@ -9,6 +9,8 @@
 #ifndef LLM_TRANSFORMS_RUNTIMECALL_H
 #define LLM_TRANSFORMS_RUNTIMECALL_H
 
+#include "llm/IR/LLM.h"
+
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 
@@ -56,6 +58,12 @@ MemRefType getViewType(RankedTensorType tensor);
 /// A buffer of `type` at `data` with an identity layout.
 Value buildBuffer(OpBuilder &b, Location loc, MemRefType type, Value data,
                   ValueRange dynamicSizes);
+/// The address of entry `number`, of `type`, in a table of the `call`.
+Value getCallArgument(OpBuilder &b, Location loc, Value call, ArgumentKind kind,
+                      Type type, LLVM::GEPArg number);
+/// The buffer of weight `number` of the `call`.
+Value loadWeight(OpBuilder &b, Location loc, Value call, MemRefType type,
+                 LLVM::GEPArg number);
 /// A buffer of `type` that a pointer to an llm_tensor describes.
 Value buildBufferOfTensor(OpBuilder &b, Location loc, MemRefType type,
                           Value tensor);
