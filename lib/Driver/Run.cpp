@@ -23,6 +23,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 
 using namespace mlir::llm;
 using llvm::ArrayRef;
@@ -157,11 +158,13 @@ Error Run::readInputs() {
 
 Error Run::startSession() {
   Clock::time_point start = Clock::now();
+  const std::clock_t startCPU = std::clock();
   Expected<std::unique_ptr<CompiledModel>> compiled =
       importAndCompile(*file, {options.weights, options.cache}, prefix);
   if (!compiled)
     return compiled.takeError();
   report.compileSeconds = secondsSince(start);
+  report.compileCPUSeconds = double(std::clock() - startCPU) / CLOCKS_PER_SEC;
 
   SessionOptions wanted = {options.threads, options.blockSize,
                            /*maxSequences=*/1, context, options.poolBlocks};

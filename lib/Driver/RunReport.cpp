@@ -58,6 +58,7 @@ static json::Object toJSON(const SequenceReport &sequence) {
 json::Object mlir::llm::toJSON(const RunReport &report) {
   json::Object object{{"load_s", report.loadSeconds},
                       {"compile_s", report.compileSeconds},
+                      {"compile_cpu_s", report.compileCPUSeconds},
                       {"prefill", ::toJSON(report.prefill)},
                       {"decode", ::toJSON(report.decode)},
                       {"peak_rss_bytes", report.peakRSSBytes},

@@ -27,6 +27,7 @@ static RunReport generationReport() {
   RunReport report;
   report.loadSeconds = 0.5;
   report.compileSeconds = 2;
+  report.compileCPUSeconds = 1.5;
   report.prefill = {100, 0.25};
   report.decode = {10, 0.5};
   report.peakRSSBytes = 12345;
@@ -38,10 +39,12 @@ static RunReport generationReport() {
 
 TEST(RunReportTest, generation) {
   const json::Object object = toJSON(generationReport());
-  EXPECT_EQ(keysOf(object), Keys({"cache", "compile_s", "decode", "load_s",
-                                  "peak_rss_bytes", "prefill", "sequences"}));
+  EXPECT_EQ(keysOf(object),
+            Keys({"cache", "compile_cpu_s", "compile_s", "decode", "load_s",
+                  "peak_rss_bytes", "prefill", "sequences"}));
   EXPECT_EQ(object.getNumber("load_s"), 0.5);
   EXPECT_EQ(object.getNumber("compile_s"), 2);
+  EXPECT_EQ(object.getNumber("compile_cpu_s"), 1.5);
   EXPECT_EQ(object.getInteger("peak_rss_bytes"), 12345);
   EXPECT_EQ(object.getObject("cache")->getInteger("peak_live_blocks"), 7);
   EXPECT_EQ(object.getObject("cache")->size(), size_t(LLM_KV_NUM_STATS));
@@ -77,8 +80,8 @@ TEST(RunReportTest, score) {
   report.score = Score{4, 2.0};
   const json::Object object = toJSON(report);
   EXPECT_EQ(keysOf(object),
-            Keys({"cache", "compile_s", "decode", "load_s", "nll",
-                  "peak_rss_bytes", "ppl", "prefill", "tokens"}));
+            Keys({"cache", "compile_cpu_s", "compile_s", "decode", "load_s",
+                  "nll", "peak_rss_bytes", "ppl", "prefill", "tokens"}));
   EXPECT_EQ(object.getInteger("tokens"), 4);
   EXPECT_EQ(object.getNumber("nll"), 0.5);
   EXPECT_NEAR(*object.getNumber("ppl"), 1.6487212707, 1e-9);

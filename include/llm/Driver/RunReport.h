@@ -32,6 +32,7 @@ struct SequenceReport {
 struct RunReport {
   double loadSeconds = 0;
   double compileSeconds = 0;
+  double compileCPUSeconds = 0; ///< of all threads, whoever else is at work
   Phase prefill, decode;
   int64_t peakRSSBytes = 0;
   llm_kv_stats cache = {};
