@@ -49,12 +49,12 @@ Status PagedKVCache::beginStep(std::span<const int32_t> ids,
                                KVStep &step) {
   LLM_TRY(checkStepEnd());
   LLM_TRY(checkBatch(ids, cuSeqlens));
-  finishStep();
-  const int64_t before = pool_->blocks().numFree();
+  const int64_t before = pool_->blocks().numFree() + unusedBlocks();
   int64_t free = before;
   lostTails_.clear();
   for (size_t i = 0; i < ids.size(); ++i)
     LLM_TRY(checkRow(ids[i], cuSeqlens[i + 1] - cuSeqlens[i], free));
+  finishStep();
   step.ids.assign(ids.begin(), ids.end());
   step.cuSeqlens.assign(cuSeqlens.begin(), cuSeqlens.end());
   step.starts.clear();
@@ -72,7 +72,7 @@ Status PagedKVCache::checkRoom(std::span<const int32_t> ids,
                                std::span<const int64_t> newTokens) {
   LLM_TRY(checkDistinct(ids));
   lostTails_.clear();
-  int64_t free = pool_->blocks().numFree();
+  int64_t free = pool_->blocks().numFree() + unusedBlocks();
   for (size_t i = 0; i < ids.size(); ++i) {
     if (newTokens[i] < 0)
       return Status::error(LLM_INVALID_ARGUMENT, 0, newTokens[i],
@@ -102,6 +102,21 @@ Status PagedKVCache::checkBatch(std::span<const int32_t> ids,
                            cuSeqlens[i + 1], cuSeqlens[i])
           .ofSequence(ids[i]);
   return checkDistinct(ids);
+}
+
+/// Blocks of the running step that no token uses: its end frees them.
+int64_t PagedKVCache::unusedBlocks() const {
+  int64_t unused = 0;
+  for (int32_t id : running_.id ? running_.ids : std::vector<int32_t>()) {
+    const Sequence &sequence = sequences_[id];
+    if (!sequence.table || sequence.table->references > 1)
+      continue;
+    const std::vector<int32_t> &blocks = sequence.table->blocks;
+    for (size_t i = blocksFor(sequence.length); i < blocks.size(); ++i)
+      unused += pool_->blocks().references(blocks[i]) == 1 &&
+                pool_->blocks().pins(blocks[i]) == 0;
+  }
+  return unused;
 }
 
 /// Whether a row fits into what the rows before it left of the pool.

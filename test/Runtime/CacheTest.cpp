@@ -144,6 +144,34 @@ TEST(CacheStep, OutOfBlocksNamesTheFirstThatDoesNotFitAndChangesNothing) {
               LLM_NEVER_FITS, 1024, INT64_MAX, 1);
 }
 
+TEST(CacheStep, RefusedOneLeavesTheRunningOne) {
+  auto cache = make(configOf(1, 4, 3));
+  const Batch first = {{0}, {range(0, 8)}};
+  KVStep running, refused;
+  EXPECT_OK(begin(*cache, first, running));
+  // Neither takes what the running one holds before it fits as a whole.
+  const Batch tooLong = {{0, 1}, {range(8, 1), range(20, 9)}};
+  expectError(begin(*cache, tooLong, refused), LLM_OUT_OF_BLOCKS, 3, 2, 1);
+  EXPECT_OK(appendLayer(*cache, running, first, 0));
+  expectError(begin(*cache, tooLong, refused), LLM_OUT_OF_BLOCKS, 3, 0, 1);
+  const Tensor k = rowsOf(cache->config(), range(0, 8), 0, 0);
+  expectError(cache->append(running, 0, k, k), LLM_WRONG_STATE, 1, 2, -1, 0);
+  EXPECT_OK(cache->endStep());
+  EXPECT_TRUE(holds(*cache, 0, range(0, 8)));
+}
+
+TEST(CacheStep, TakesWhatTheRunningOneDidNotUse) {
+  auto cache = make(configOf(1, 4, 3));
+  KVStep step;
+  EXPECT_OK(begin(*cache, {{0, 1}, {range(0, 4), range(4, 8)}}, step));
+  EXPECT_EQ(cache->stats().free_blocks, 0);
+  const int32_t id = 2;
+  const int64_t all = 12;
+  EXPECT_OK(cache->checkRoom({&id, 1}, {&all, 1}));
+  EXPECT_OK(appendAll(*cache, {{2}, {range(0, 12)}}));
+  EXPECT_TRUE(holds(*cache, 2, range(0, 12)));
+}
+
 TEST(CacheStep, RowsThatShareATailNeedOneCopyLess) {
   auto cache = make(configOf(1, 4, 3));
   EXPECT_OK(appendAll(*cache, {{0}, {range(0, 2)}}));

@@ -211,6 +211,7 @@ private:
                     std::span<const int32_t> cuSeqlens);
   Status checkLayerEnd(int32_t layer) const;
   Status checkRow(int32_t id, int64_t newTokens, int64_t &free);
+  int64_t unusedBlocks() const;
   int32_t blocksNeeded(const Sequence &sequence, int64_t newTokens);
   bool losesTail(const Sequence &sequence);
   template <typename Prepare>
