@@ -62,6 +62,7 @@ TEST(CacheConfig, EveryFieldIsChecked) {
   fails([](auto &c) { c.layers = 65535; }, 65534, 65535);
   fails([](auto &c) { c.kv_heads = 0; }, 1, 0);
   fails([](auto &c) { c.head_dim = -3; }, 1, -3);
+  fails([](auto &c) { c.head_dim = 8193; }, 8192, 8193);
   fails([](auto &c) { c.block_size = 0; }, 1, 0);
   fails([](auto &c) { c.max_sequences = 0; }, 1, 0);
   fails([](auto &c) { c.max_seq_len = 0; }, 1, 0);
