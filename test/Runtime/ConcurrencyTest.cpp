@@ -181,16 +181,22 @@ TEST_F(Concurrency, VersionIsReplacedUnderProbes) {
     return code ? code : llm_rt_replace_kv(call, 1, call->kv[0], kv);
   }),
             LLM_OK);
-  std::atomic<bool> done = false;
+  // Neither side ends before the other has had its rounds beside it. Relaxed:
+  // what is counted must not order what TSan looks at.
+  std::atomic<int> replaced = 0, probed = 0;
   const auto write = [&] {
-    for (int i = 0; i < rounds; ++i)
+    do {
       EXPECT_EQ(invoke(p.cache), LLM_OK);
-    done = true;
+      replaced.fetch_add(1, std::memory_order_relaxed);
+    } while (replaced.load(std::memory_order_relaxed) < rounds ||
+             probed.load(std::memory_order_relaxed) < rounds);
   };
   const auto look = [&] {
-    do
+    do {
       probe(p.cache);
-    while (!done);
+      probed.fetch_add(1, std::memory_order_relaxed);
+    } while (replaced.load(std::memory_order_relaxed) < rounds ||
+             probed.load(std::memory_order_relaxed) < rounds);
   };
   together({write, look, look});
   EXPECT_EQ(llm_kv_check(p.cache, nullptr), LLM_OK);
