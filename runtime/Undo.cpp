@@ -9,7 +9,8 @@
 // An undo log holds pins, not references: a pinned block is neither free nor
 // writable, so what a transaction has let go is still there when it is aborted,
 // and copy-on-write keeps everybody's hands off it. Aborting and committing
-// take no memory.
+// take no memory. The price: of rows that share a partial tail with one that
+// the log pins, all copy it, where the last could have written behind it.
 //
 //===----------------------------------------------------------------------===//
 

@@ -530,6 +530,24 @@ TEST(CacheTransaction, BlocksOfBeforeAreFreeAtCommitOnly) {
   EXPECT_EQ(cache->stats().pending_blocks, 0);
 }
 
+// The log pins the parent's tail once that is copied: then the child may not
+// write behind its tokens either.
+TEST(CacheTransaction, ForkedTailIsCopiedOnceIfTheChildComesFirst) {
+  const std::pair<std::vector<int32_t>, int64_t> orders[] = {{{1, 0}, 1},
+                                                             {{0, 1}, 2}};
+  for (const auto &[ids, copies] : orders) {
+    auto cache = make(configOf(1, 4, 8));
+    ASSERT_OK(appendAll(*cache, {{0}, {range(0, 6)}}));
+    cache->beginTransaction();
+    ASSERT_OK(fork(*cache, 0, 1, 6));
+    ASSERT_OK(appendAll(*cache, {ids, {range(6, 1), range(6, 1)}}));
+    cache->commitTransaction();
+    EXPECT_EQ(cache->stats().cow_blocks, copies);
+    EXPECT_TRUE(holds(*cache, 0, range(0, 7)));
+    EXPECT_TRUE(holds(*cache, 1, range(0, 7)));
+  }
+}
+
 TEST(CacheTransaction, DecodingCopiesNothingAtAnyPoolSize) {
   for (int64_t scale : {1, 64}) {
     llm_kv_config config = configOf(2, 16, 40 * scale, 4);
