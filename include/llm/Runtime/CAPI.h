@@ -249,7 +249,9 @@ LLM_API llm_code llm_context_create(int32_t num_threads, llm_context **context,
 /// Models and caches keep what they need of it: destroy in any order.
 LLM_API void llm_context_destroy(llm_context *context);
 
-/// Checks the ABI version. The program must outlive the model.
+/// Checks the ABI version. The program must outlive the model. Its CPU is not
+/// checked: `triple` does not name the features that its code needs, which are
+/// those of the machine that compiled it.
 LLM_API llm_code llm_model_create(llm_context *context,
                                   const llm_program *program, llm_model **model,
                                   llm_error *error);
