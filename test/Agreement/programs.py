@@ -131,6 +131,12 @@ class Maker:
             raise Invalid("too many integers")
         return self.next_int - count
 
+    def offset(self, end, size):
+        """Where data of this size begins in an input."""
+        if size > end:
+            raise Invalid("too much data")
+        return self.r.randint(0, end - size)
+
     def accumulate(self, name, size):
         offset = self.program.sizes[name]
         self.program.sizes[name] += size
@@ -294,7 +300,7 @@ class Maker:
         if t.window and p["window"] > t.window:
             p["window"] = t.window
         lanes = tokens * t.heads * self.program.group * t.dim
-        p["q"] = r.randint(0, NUM_Q - lanes - 3 * t.dim)
+        p["q"] = self.offset(NUM_Q - 3 * t.dim, lanes)
         p["aq"] = self.accumulate("aq", lanes * t.layers)
         p["al"] = self.accumulate(
             "al", tokens * t.heads * self.program.group * t.layers
@@ -313,8 +319,8 @@ class Maker:
         t = self.type
         size = tokens * t.heads * t.dim * t.layers
         return {
-            "k": self.r.randint(0, NUM_X - size),
-            "v": self.r.randint(0, NUM_X - size),
+            "k": self.offset(NUM_X, size),
+            "v": self.offset(NUM_X, size),
         }
 
     def step(self, source):
@@ -447,9 +453,8 @@ class Maker:
             "bound": self.r.randint(1, 4),
         }
         lanes = p["rows"] * self.type.heads * self.type.dim
-        p.update(
-            {c: self.r.randint(0, NUM_X - MOST_TURNS * p["length"] * lanes) for c in "kv"}
-        )
+        size = MOST_TURNS * p["length"] * lanes
+        p.update({c: self.offset(NUM_X, size) for c in "kv"})
         p["ax"] = self.accumulate("ax", MOST_TURNS * 2 * p["bound"] * lanes)
         return Op("forall", [], [], p)
 
