@@ -249,7 +249,9 @@ LogicalResult CastKVOp::verify() {
 }
 
 OpFoldResult CastKVOp::fold(FoldAdaptor) {
-  return getCache().getType() == getResult().getType() ? getCache() : Value();
+  // In a graph region a cast may be its own operand.
+  bool isSame = getCache().getType() == getResult().getType();
+  return isSame && getCache() != getResult() ? getCache() : Value();
 }
 
 //===----------------------------------------------------------------------===//
@@ -264,12 +266,18 @@ LogicalResult BeginStepOp::verify() {
 }
 
 OpFoldResult AtLayerOp::fold(FoldAdaptor) {
-  // Only the last layer counts.
-  if (auto inner = getStep().getDefiningOp<AtLayerOp>()) {
-    getStepMutable().assign(inner.getStep());
-    return getResult();
+  // Only the last layer counts. A graph region may hold a cycle.
+  Value step = getStep();
+  llvm::SmallPtrSet<Operation *, 4> seen;
+  while (auto inner = step.getDefiningOp<AtLayerOp>()) {
+    if (!seen.insert(inner).second)
+      return {};
+    step = inner.getStep();
   }
-  return {};
+  if (step == getStep())
+    return {};
+  getStepMutable().assign(step);
+  return getResult();
 }
 
 //===----------------------------------------------------------------------===//

@@ -1,6 +1,6 @@
-// RUN: %llm-opt %s --canonicalize --split-input-file | FileCheck %s --check-prefixes=CHECK,FOLD
-// RUN: %llm-opt %s --cse --split-input-file | FileCheck %s --check-prefixes=CHECK,CSE
-// RUN: %llm-opt %s --loop-invariant-code-motion --split-input-file | FileCheck %s --check-prefixes=CHECK,LICM
+// RUN: %llm-opt %s --allow-unregistered-dialect --canonicalize --split-input-file | FileCheck %s --check-prefixes=CHECK,FOLD
+// RUN: %llm-opt %s --allow-unregistered-dialect --cse --split-input-file | FileCheck %s --check-prefixes=CHECK,CSE
+// RUN: %llm-opt %s --allow-unregistered-dialect --loop-invariant-code-motion --split-input-file | FileCheck %s --check-prefixes=CHECK,LICM
 
 !kv = !llm.paged_kv_cache<1x1x64xf16>
 !handle = !llm.kv_handle<1x1x64xf16>
@@ -181,4 +181,23 @@ func.func @invariant_ops(%c: !kv, %ids: tensor<4xi32>, %cu: tensor<5xi32>, %kv: 
     func.call @take(%appended, %o, %next, %positions, %at) : (!kv, tensor<4x1x1x64xf32>, !kv, tensor<4xi32>, !llm.kv_step) -> ()
   }
   return
+}
+
+// -----
+
+// In a graph region, as a module's, folding comes to an end.
+
+// CHECK-LABEL: module @cycles
+// FOLD-DAG: %[[SELF:.*]] = llm.at_layer %[[SELF]][
+// FOLD-DAG: %[[CAST:.*]] = llm.cast_kv %[[CAST]]
+// FOLD-DAG: "take"(%[[SELF]], %[[CAST]])
+module @cycles {
+  %c0 = arith.constant 0 : index
+  %self = llm.at_layer %self[%c0]
+  %a = llm.at_layer %b[%c0]
+  %b = llm.at_layer %a[%c0]
+  %tail = llm.at_layer %b[%c0]
+  %cast = llm.cast_kv %cast : !llm.paged_kv_cache -> !llm.paged_kv_cache
+  "take"(%self, %cast) : (!llm.kv_step, !llm.paged_kv_cache) -> ()
+  "take"(%tail) : (!llm.kv_step) -> ()
 }
