@@ -60,6 +60,15 @@ static LogicalResult verifyWeight(Operation *op, WeightAttr weight, Type type) {
   return success();
 }
 
+static LogicalResult verifyDims(Operation *op, NamedAttribute attribute) {
+  auto names = dyn_cast<ArrayAttr>(attribute.getValue());
+  if (names && llvm::all_of(names, llvm::IsaPred<StringAttr>))
+    return success();
+  return op->emitOpError() << "expected '" << attribute.getName().getValue()
+                           << "' to be an array of strings, got "
+                           << attribute.getValue();
+}
+
 LogicalResult LLMDialect::verifyRegionArgAttribute(Operation *op,
                                                    unsigned region,
                                                    unsigned argument,
@@ -71,7 +80,7 @@ LogicalResult LLMDialect::verifyRegionArgAttribute(Operation *op,
   if (name == kNameAttr)
     return verifyKind<StringAttr>(op, attribute, "a string");
   if (name == kDimsAttr)
-    return verifyKind<ArrayAttr>(op, attribute, "an array of strings");
+    return verifyDims(op, attribute);
   if (name == kBelowAttr && !isa<StringAttr>(attribute.getValue()))
     return verifyKind<IntegerAttr>(op, attribute,
                                    "an integer or a dimension's name");
@@ -95,7 +104,7 @@ LogicalResult LLMDialect::verifyRegionResultAttribute(
   if (name == kNameAttr)
     return verifyKind<StringAttr>(op, attribute, "a string");
   if (name == kDimsAttr)
-    return verifyKind<ArrayAttr>(op, attribute, "an array of strings");
+    return verifyDims(op, attribute);
   auto function = cast<FunctionOpInterface>(op);
   if (name == kFreshAttr && function.getResultAttr(result, kTiedAttr))
     return op->emitOpError() << "result " << result << " is '" << kFreshAttr

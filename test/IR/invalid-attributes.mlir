@@ -71,6 +71,11 @@ func.func private @dims_kind(tensor<?xf32> {llm.dims = "T"})
 
 // -----
 
+// expected-error @+1 {{expected 'llm.dims' to be an array of strings, got [1]}}
+func.func private @dims_element_kind(tensor<?xf32> {llm.dims = [1]})
+
+// -----
+
 // expected-error @+1 {{expected 'llm.below' to be an integer or a dimension's name, got unit}}
 func.func private @below_kind(tensor<?xi32> {llm.below})
 
