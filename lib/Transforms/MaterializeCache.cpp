@@ -43,11 +43,14 @@ struct MaterializeCache : llm::impl::MaterializeCacheBase<MaterializeCache> {
 private:
   /// A cache elsewhere would change its type without having an owner.
   static LogicalResult checkModule(ModuleOp module) {
-    for (Operation &op : *module.getBody())
+    for (Operation &op : *module.getBody()) {
+      if (touchesCache(&op) && !isa<func::FuncOp>(op))
+        return op.emitOpError("uses a cache outside of a function");
       if (!isa<func::FuncOp>(op) &&
           llvm::any_of(op.getRegions(), hasCacheInside))
         return op.emitOpError("uses a cache in its region; only func.func in "
                               "the module itself may");
+    }
     return success();
   }
 

@@ -174,6 +174,15 @@ func.func @never_yields(%c: !llm.paged_kv_cache) -> !llm.paged_kv_cache {
 
 // -----
 
+// Nobody would end a cache of the module itself.
+
+!kv = !llm.paged_kv_cache<1x1x64xf16, block_size = 16, max_seq_len = 512, max_sequences = 4>
+%blocks = arith.constant 3 : index
+// expected-error @+1 {{uses a cache outside of a function}}
+%c = llm.create_kv_cache blocks(%blocks) : !kv
+
+// -----
+
 // A nested module's functions are not this pass's.
 
 !kv = !llm.paged_kv_cache
