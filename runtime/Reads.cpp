@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 using namespace llm;
 
@@ -29,7 +30,7 @@ Status PagedKVCache::gather(std::span<const int32_t> ids, int32_t layer,
     gather_.seqLens[row] = static_cast<int32_t>(
         std::min<int64_t>(bound, heldTokens(layer, sequences_[ids[row]])));
   if (table)
-    return gatherGiven(ids, *table);
+    return gatherGiven(ids, layer, *table);
   gatherOwn(ids, step);
   return Status();
 }
@@ -53,11 +54,11 @@ void PagedKVCache::gatherOwn(std::span<const int32_t> ids, uint64_t step) {
   gather_.epoch = epoch_;
 }
 
-Status PagedKVCache::gatherGiven(std::span<const int32_t> ids,
+Status PagedKVCache::gatherGiven(std::span<const int32_t> ids, int32_t layer,
                                  const llm_tensor &table) {
   const auto rows = static_cast<int64_t>(ids.size());
   LLM_TRY(checkTensor("block_indices", &table, LLM_I32, {rows, -1}));
-  collectBlocks();
+  bool counted = false;
   gather_.step = 0;
   gather_.stride = std::max<int64_t>(table.sizes[1], 1);
   gather_.table.resize(rows * gather_.stride);
@@ -73,35 +74,59 @@ Status PagedKVCache::gatherGiven(std::span<const int32_t> ids,
           .ofSequence(ids[row]);
     const auto *from =
         static_cast<const int32_t *>(table.data) + row * table.strides[0];
+    const BlockTable *own = sequences_[ids[row]].table;
     for (int64_t i = 0; i < needed; ++i) {
       const int32_t block = from[i * table.strides[1]];
-      LLM_TRY(checkGiven(ids[row], block));
+      if (block != own->blocks[i]) {
+        if (!std::exchange(counted, true))
+          countTokens(layer);
+        LLM_TRY(checkGiven(ids[row], block,
+                           gather_.seqLens[row] - i * config().block_size));
+      }
       gather_.table[row * gather_.stride + i] = block;
     }
   }
   return Status();
 }
 
-Status PagedKVCache::checkGiven(int32_t id, int32_t block) const {
-  if (block > 0 && block <= config().num_blocks &&
-      (owned_[block / 64] >> (block % 64) & 1))
+/// Whether a block can be read for the last `tokens` of a sequence.
+Status PagedKVCache::checkGiven(int32_t id, int32_t block,
+                                int64_t tokens) const {
+  if (block < 1 || block > config().num_blocks ||
+      counts_[block].call != countCall_)
+    return Status::error(LLM_INVALID_ARGUMENT, config().num_blocks, block,
+                         "expected a block of this version, in [1, %lld], "
+                         "got %d",
+                         static_cast<long long>(config().num_blocks), block)
+        .ofSequence(id);
+  const int64_t needed = std::min<int64_t>(tokens, config().block_size);
+  if (counts_[block].tokens >= needed)
     return Status();
-  return Status::error(LLM_INVALID_ARGUMENT, config().num_blocks, block,
-                       "expected a block of this version, in [1, %lld], got %d",
-                       static_cast<long long>(config().num_blocks), block)
+  return Status::error(LLM_INVALID_ARGUMENT, needed, counts_[block].tokens,
+                       "expected a block with %lld tokens in block_indices, "
+                       "block %d has %d",
+                       static_cast<long long>(needed), block,
+                       counts_[block].tokens)
       .ofSequence(id);
 }
 
-/// Brings the set of this version's blocks up to date.
-void PagedKVCache::collectBlocks() {
-  if (ownedEpoch_ == epoch_)
-    return;
-  owned_.assign(config().num_blocks / 64 + 1, 0);
-  for (const Sequence &sequence : sequences_)
-    if (sequence.table)
-      for (int32_t block : sequence.table->blocks)
-        owned_[block / 64] |= uint64_t(1) << (block % 64);
-  ownedEpoch_ = epoch_;
+/// Counts the layer's tokens in each of this version's blocks, for checkGiven.
+void PagedKVCache::countTokens(int32_t layer) {
+  counts_.resize(config().num_blocks + 1);
+  ++countCall_;
+  for (const Sequence &sequence : sequences_) {
+    if (!sequence.table)
+      continue;
+    int32_t left = heldTokens(layer, sequence);
+    for (int32_t block : sequence.table->blocks) {
+      BlockCount &count = counts_[block];
+      const int32_t tokens = std::min(left, config().block_size);
+      count.tokens =
+          count.call == countCall_ ? std::max(count.tokens, tokens) : tokens;
+      count.call = countCall_;
+      left -= tokens;
+    }
+  }
 }
 
 //===----------------------------------------------------------------------===//

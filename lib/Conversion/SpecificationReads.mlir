@@ -81,9 +81,12 @@ func.func private @llm_spec.own_table(%C: index, %block_size: i32, %ids: !ids)
   return %table : !table
 }
 
-// A row of a given table reaches what is read of it, and names live blocks.
+// A row of a given table reaches what is read of it, and names live blocks that
+// hold the tokens. (Sequences share no block here: a table that reads behind a
+// fork's end, in a block shared with its parent, is refused by this alone.)
 func.func private @llm_spec.check_table(
-    %next: !ids, %C: index, %block_size: i32, %table: !table, %held: !ids) {
+    %cur: !len, %next: !ids, %layer: index, %C: index, %block_size: i32,
+    %table: !table, %held: !ids) {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %size = arith.index_cast %block_size : i32 to index
@@ -112,6 +115,14 @@ func.func private @llm_spec.check_table(
       %begin = arith.muli %index, %size : index
       %live = arith.cmpi ult, %begin, %slots : index
       cf.assert %live, "invalid argument: expected a live block of this version"
+      %first = arith.muli %j, %size : index
+      %left = arith.subi %tokens, %first : index
+      %read = arith.minui %left, %size : index
+      %last = arith.addi %begin, %read : index
+      %count = tensor.extract %cur[%layer, %s] : !len
+      %written = arith.index_cast %count : i32 to index
+      %holds = arith.cmpi ule, %last, %written : index
+      cf.assert %holds, "invalid argument: expected a block with the tokens that are read"
     }
   }
   return
@@ -200,8 +211,9 @@ func.func private @llm_spec.lookup_kv(
   %held = func.call @llm_spec.held(%cur, %layer, %ids, %bound)
       : (!len, index, !ids, index) -> !ids
   %own = scf.if %given -> (!table) {
-    func.call @llm_spec.check_table(%next, %C, %block_size, %table, %held)
-        : (!ids, index, i32, !table, !ids) -> ()
+    func.call @llm_spec.check_table(%cur, %next, %layer, %C, %block_size,
+                                    %table, %held)
+        : (!len, !ids, index, index, i32, !table, !ids) -> ()
     scf.yield %table : !table
   } else {
     %t = func.call @llm_spec.own_table(%C, %block_size, %ids)

@@ -410,8 +410,16 @@ const Violation violations[] = {
   %ids = call @pair(%i0, %i1) : (i32, i32) -> !ids
   %longer = call @append_batch(%flat, %l2, %l2) : (!any, index, index) -> !any
   %table = llm.block_table %longer, %ids : !any, !ids -> tensor<?x?xi32>
-  %last = tensor.extract_slice %table[0, 1] [2, 2] [1, 1] : tensor<?x?xi32> to tensor<2x2xi32>
-  %dynamic = tensor.cast %last : tensor<2x2xi32> to tensor<?x?xi32>
+  %two_of_three = tensor.extract_slice %table[0, 0] [2, 2] [1, 2] : tensor<?x?xi32> to tensor<2x2xi32>
+  %dynamic = tensor.cast %two_of_three : tensor<2x2xi32> to tensor<?x?xi32>
+  %r = call @lookup(%flat, %dynamic) : (!any, tensor<?x?xi32>) -> !ids)"},
+    {"partial_block_before_a_full_one", LLM_INVALID_ARGUMENT,
+     "expected a block with the tokens that are read", R"(
+  %ids = call @pair(%i0, %i1) : (i32, i32) -> !ids
+  %table = llm.block_table %flat, %ids : !any, !ids -> tensor<?x?xi32>
+  %last = tensor.extract_slice %table[0, 1] [2, 1] [1, 1] : tensor<?x?xi32> to tensor<2x1xi32>
+  %twice = tensor.concat dim(1) %last, %last : (tensor<2x1xi32>, tensor<2x1xi32>) -> tensor<2x2xi32>
+  %dynamic = tensor.cast %twice : tensor<2x2xi32> to tensor<?x?xi32>
   %r = call @lookup(%flat, %dynamic) : (!any, tensor<?x?xi32>) -> !ids)"},
     {"more_queries_than_tokens", LLM_INVALID_ARGUMENT,
      "expected at most as many queries as tokens", R"(

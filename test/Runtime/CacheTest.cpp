@@ -703,6 +703,33 @@ TEST(CacheReads, TableMayNameABlockTakenSinceTheLastLook) {
   }
 }
 
+TEST(CacheReads, TableMustNameBlocksThatHoldWhatIsRead) {
+  llm_kv_config config = configOf(2, 4, 8);
+  config.poison = 1;
+  auto cache = make(config);
+  ASSERT_OK(appendAll(*cache, {{0, 1}, {range(0, 6), range(10, 3)}}));
+  const int32_t id = 0, full = cache->blocks(0)[0],
+                partial = cache->blocks(0)[1], other = cache->blocks(1)[0];
+  Tensor k(LLM_F32, {1, 8, 2, 4}), v = k;
+  const auto look = [&](int32_t first, int32_t second, int32_t layer = 0) {
+    Tensor table(LLM_I32, {1, 2});
+    table.as<int32_t>()[0] = first, table.as<int32_t>()[1] = second;
+    return cache->lookup({&id, 1}, layer, k, v, &table);
+  };
+  expectError(look(partial, full), LLM_INVALID_ARGUMENT, 4, 2, 0);
+  expectError(look(other, partial), LLM_INVALID_ARGUMENT, 4, 3, 0);
+  EXPECT_OK(look(full, full));
+  EXPECT_OK(look(full, other));
+  EXPECT_EQ(k.get(5 * 8), valueOf(11, 0, 0, 0, 0));
+  // A layer that was not appended in the running step holds less.
+  const Batch more = {{0, 1}, {range(6, 2), range(13, 1)}};
+  KVStep step;
+  ASSERT_OK(begin(*cache, more, step));
+  ASSERT_OK(appendLayer(*cache, step, more, 0));
+  EXPECT_OK(look(other, partial, 0));
+  expectError(look(other, partial, 1), LLM_INVALID_ARGUMENT, 4, 3, 0);
+}
+
 TEST(CacheReads, TableMustBeLongEnoughAndLiveInThisVersion) {
   auto cache = make(configOf(1, 4, 8));
   EXPECT_OK(appendAll(*cache, {{0}, {range(0, 8)}}));

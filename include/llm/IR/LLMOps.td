@@ -264,7 +264,8 @@ def LLM_PagedAttentionOp : LLM_ReadingOp<"paged_attention",
 
     `blocks` is an explicit block table, i32 `[B, W]`: token j of row i is slot
     j mod block_size of block `table[i, j div block_size]`. Its ids must be live
-    in this version, and a row must reach what is read (`invalid argument`).
+    in this version and hold the tokens that are read, and a row must reach them
+    (`invalid argument`).
 
     `num_heads` (query heads) and `head_dim` are checked against the types.
 

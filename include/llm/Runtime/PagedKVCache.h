@@ -187,6 +187,11 @@ private:
     bool released; ///< the row's table was the version's own
     bool pinned;   ///< by the undo log, once it is copied
   };
+  /// The most tokens that a sequence holds in a block, at the time of `call`.
+  struct BlockCount {
+    uint64_t call = 0;
+    int32_t tokens = 0;
+  };
   /// A table [B, stride] of physical blocks, and the keys each row may read.
   struct Gather {
     int64_t stride = 0;
@@ -239,9 +244,10 @@ private:
   Status gather(std::span<const int32_t> ids, int32_t layer, int64_t bound,
                 const llm_tensor *table, uint64_t step);
   void gatherOwn(std::span<const int32_t> ids, uint64_t step);
-  Status gatherGiven(std::span<const int32_t> ids, const llm_tensor &table);
-  Status checkGiven(int32_t id, int32_t block) const;
-  void collectBlocks();
+  Status gatherGiven(std::span<const int32_t> ids, int32_t layer,
+                     const llm_tensor &table);
+  Status checkGiven(int32_t id, int32_t block, int64_t tokens) const;
+  void countTokens(int32_t layer);
 
   // Tables.
   bool isWritable(const Sequence &sequence, int64_t index) const;
@@ -285,8 +291,8 @@ private:
   Gather gather_;
   std::vector<int32_t> fresh_; ///< scratch: blocks just taken
   std::vector<LostTail> lostTails_;
-  std::vector<uint64_t> owned_; ///< bit b: block b is live in this version
-  uint64_t ownedEpoch_ = 0;
+  std::vector<BlockCount> counts_; ///< [num_blocks + 1], by countTokens
+  uint64_t countCall_ = 0;
 };
 
 } // namespace llm
