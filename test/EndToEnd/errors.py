@@ -1,6 +1,8 @@
 """What a user is told when something is wrong."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,10 @@ def paths() -> None:
     done = call("LLM_IMPORT", model, "-o", "/dev/full", status=1)
     check_mentions(done, ["/dev/full", "no space left"])
     assert Path("/dev/full").is_char_device()
+    shell = f"{os.environ['LLM_IMPORT']} {model} > /dev/full"
+    full = subprocess.run(shell, shell=True, capture_output=True, text=True)
+    assert full.returncode == 1
+    assert "standard output: no space left" in full.stderr
 
 
 # Models that are not understood
