@@ -395,16 +395,11 @@ static Step makeQueryRows(OpBuild &b, const Version &version, Value query) {
 /// [B * S, ...] as [B, S, ...] like `query`, [B, S, Hq, D].
 static Value expandBatch(OpBuild &b, Value tensor, RankedTensorType type,
                          Value query) {
-  auto collapsed = tensor::CollapseShapeOp::inferCollapsedType(
-      type, getBatchDims(type.getRank()));
-  SmallVector<OpFoldResult> sizes = tensor::getMixedSizes(b.b, b.loc, query);
-  sizes.resize(type.getRank());
-  return tensor::ExpandShapeOp::create(
-      b.b, b.loc, type,
-      b.cast(tensor,
-             collapsed.clone(
-                 cast<RankedTensorType>(tensor.getType()).getElementType())),
-      getBatchDims(type.getRank()), sizes);
+  SmallVector<Value> sizes;
+  for (int64_t i = 0; i < type.getRank(); ++i)
+    sizes.push_back(b.dim(query, i));
+  Value shape = tensor::FromElementsOp::create(b.b, b.loc, sizes);
+  return tensor::ReshapeOp::create(b.b, b.loc, type, tensor, shape);
 }
 
 LLM_SPEC_PATTERN(PagedAttentionOp) {
