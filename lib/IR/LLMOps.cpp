@@ -123,11 +123,11 @@ static LogicalResult verifySameLength(Operation *op, StringRef lhsName,
                                       int64_t more = 0) {
   int64_t l = cast<ShapedType>(lhs.getType()).getDimSize(0);
   int64_t r = cast<ShapedType>(rhs.getType()).getDimSize(0);
-  if (ShapedType::isDynamic(l) || ShapedType::isDynamic(r) || l + more == r)
+  if (ShapedType::isDynamic(l) || ShapedType::isDynamic(r) || l == r - more)
     return success();
-  return op->emitOpError() << "expected " << rhsName << " to have " << l + more
-                           << " elements for " << l << " " << lhsName
-                           << ", got " << r;
+  return op->emitOpError() << "expected " << rhsName << " to have "
+                           << uint64_t(l) + more << " elements for " << l << " "
+                           << lhsName << ", got " << r;
 }
 
 //===----------------------------------------------------------------------===//
@@ -341,8 +341,13 @@ static LogicalResult verifyLse(PagedAttentionOp op, RankedTensorType query) {
 }
 
 static LogicalResult verifyMask(PagedAttentionOp op, PagedKVCacheType cache) {
-  if (op.getSoftcap() && !(op.getSoftcap()->convertToFloat() > 0.0f))
-    return op.emitOpError() << "expected softcap to be positive, got "
+  if (op.getScale() && !op.getScale()->isFinite())
+    return op.emitOpError() << "expected a finite scale, got "
+                            << op.getScale()->convertToFloat();
+  if (op.getSoftcap() && (!op.getSoftcap()->isFinite() ||
+                          !(op.getSoftcap()->convertToFloat() > 0)))
+    return op.emitOpError() << "expected softcap to be positive and finite, "
+                               "got "
                             << op.getSoftcap()->convertToFloat();
   if (!op.getWindow())
     return success();
@@ -458,7 +463,7 @@ LogicalResult KVStatsOp::verify() {
 LogicalResult RopeOp::verify() {
   auto type = cast<RankedTensorType>(getInput().getType());
   int64_t headDim = type.getDimSize(2);
-  if (ShapedType::isDynamic(headDim) || headDim % 2)
+  if (ShapedType::isDynamic(headDim) || headDim < 1 || headDim % 2)
     return emitOpError() << "expected a static, even head_dim, got " << type;
   if (int64_t(getInvFreq().size()) != headDim / 2)
     return emitOpError() << "expected " << headDim / 2

@@ -144,6 +144,15 @@ func.func @begin_step_lengths(%c: !kv, %ids: tensor<4xi32>, %cu: tensor<4xi32>) 
 // -----
 
 !kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @begin_step_most_ids(%c: !kv, %ids: tensor<9223372036854775807xi32>, %cu: tensor<4xi32>) {
+  // expected-error @+1 {{expected cu_seqlens to have 9223372036854775808 elements for 9223372036854775807 sequence ids, got 4}}
+  %next, %step = llm.begin_step %c, %ids, %cu : !kv, tensor<9223372036854775807xi32>, tensor<4xi32> -> !kv
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
 func.func @fork_children(%c: !kv, %a: tensor<4xi32>, %b: tensor<3xi32>) {
   // expected-error @+1 {{expected children to have 4 elements for 4 parents, got 3}}
   %next = llm.fork_kv %c, %a, %b, %a : !kv, tensor<4xi32>, tensor<3xi32>, tensor<4xi32> -> !kv
@@ -399,8 +408,26 @@ func.func @attend_lse(%q: tensor<4x1x3x64xf32>, %c: !kv) {
 
 !kv = !llm.paged_kv_cache<1x1x64xf16>
 func.func @attend_softcap(%q: tensor<4x1x3x64xf32>, %c: !kv) {
-  // expected-error @+1 {{expected softcap to be positive, got 0}}
+  // expected-error @+1 {{expected softcap to be positive and finite, got 0}}
   %o = llm.paged_attention %q, %c {softcap = 0.0 : f32} : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @attend_infinite_softcap(%q: tensor<4x1x3x64xf32>, %c: !kv) {
+  // expected-error @+1 {{expected softcap to be positive and finite, got INF}}
+  %o = llm.paged_attention %q, %c {softcap = 0x7F800000 : f32} : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @attend_no_scale(%q: tensor<4x1x3x64xf32>, %c: !kv) {
+  // expected-error @+1 {{expected a finite scale, got nan}}
+  %o = llm.paged_attention %q, %c {scale = 0x7FC00000 : f32} : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>
   return
 }
 
@@ -525,6 +552,14 @@ func.func @lookup_head_dim(%c: !kv) {
 func.func @rope_odd(%x: tensor<4x3x5xf32>, %positions: tensor<4xi32>) {
   // expected-error @+1 {{expected a static, even head_dim, got 'tensor<4x3x5xf32>'}}
   %y = llm.rope %x, %positions {inv_freq = array<f32: 1.0, 0.01>, pairing = #llm.rope_pairing<half>} : tensor<4x3x5xf32>, tensor<4xi32>
+  return
+}
+
+// -----
+
+func.func @rope_empty(%x: tensor<4x3x0xf32>, %positions: tensor<4xi32>) {
+  // expected-error @+1 {{expected a static, even head_dim, got 'tensor<4x3x0xf32>'}}
+  %y = llm.rope %x, %positions {inv_freq = array<f32>, pairing = #llm.rope_pairing<half>} : tensor<4x3x0xf32>, tensor<4xi32>
   return
 }
 
