@@ -116,8 +116,22 @@ double operationsOf(const Row &row) {
 // Batches
 //===----------------------------------------------------------------------===//
 
-/// Memory with normally distributed numbers: a few of them, again and again.
-Memory randomNumbers(int64_t bytes, llm_dtype type) {
+/// Memory that lives as long as the program: rows use it one after another.
+class Arena {
+public:
+  char *take(int64_t bytes) {
+    if (bytes > size)
+      memory = allocate(size = bytes);
+    return memory.get();
+  }
+
+private:
+  Memory memory;
+  int64_t size = 0;
+};
+
+/// Fills memory with normally distributed numbers: a few, again and again.
+char *randomNumbers(Arena &arena, int64_t bytes, llm_dtype type) {
   constexpr int64_t kNumbers = 1000003;
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
@@ -125,9 +139,9 @@ Memory randomNumbers(int64_t bytes, llm_dtype type) {
   std::generate(numbers.begin(), numbers.end(), [&] { return normal(random); });
   std::vector<char> typed(kNumbers * bytesOf(type));
   cpu::kernels().convert(typed.data(), type, numbers.data(), LLM_F32, kNumbers);
-  Memory memory = allocate(bytes);
+  char *memory = arena.take(bytes);
   for (int64_t at = 0; at < bytes; at += typed.size())
-    std::memcpy(memory.get() + at, typed.data(),
+    std::memcpy(memory + at, typed.data(),
                 std::min<int64_t>(typed.size(), bytes - at));
   return memory;
 }
@@ -151,17 +165,17 @@ public:
              bytes * kBlockSize,
              bytes};
     sequences = coldBytes() / (2 * width * pages.blockStride) + 1;
-    k = randomNumbers(sequences * width * pages.blockStride, row.type);
-    v = randomNumbers(sequences * width * pages.blockStride, row.type);
-    pages.k = k.get();
-    pages.v = v.get();
+    int64_t poolBytes = sequences * width * pages.blockStride;
+    static Arena k, v, queries, outputs;
+    pages.k = randomNumbers(k, poolBytes, row.type);
+    pages.v = randomNumbers(v, poolBytes, row.type);
     table.resize(sequences * width);
     std::iota(table.begin(), table.end(), 0);
     std::shuffle(table.begin(), table.end(), std::mt19937(1));
     elements = int64_t(row.queries) * row.queryHeads * row.headDim;
     inputs = row.work == Work::Append ? sequences : 1;
-    q = randomNumbers(inputs * elements * bytesOf(type), type);
-    out = allocate(elements * bytesOf(type));
+    q = randomNumbers(queries, inputs * elements * bytesOf(type), type);
+    out = outputs.take(elements * bytesOf(type));
     slots.resize(row.queries);
   }
 
@@ -174,14 +188,14 @@ public:
   }
 
   void call() {
-    llm_tensor in = tensor(q.get() + at % inputs * elements * bytesOf(type));
+    llm_tensor in = tensor(q + at % inputs * elements * bytesOf(type));
     if (row.work == Work::Append)
       return writeKV(pages, slots.data(), in, in);
     int32_t cuSeqlens[] = {0, row.queries};
     BatchView batch = {1,       cuSeqlens,          &row.past,
                        &length, &table[at * width], width};
     AttentionParams params = {1 / std::sqrt(float(row.headDim)), 0, 0, true};
-    pagedAttention(pages, batch, params, in, tensor(out.get()), nullptr);
+    pagedAttention(pages, batch, params, in, tensor(out), nullptr);
   }
 
 private:
@@ -199,7 +213,7 @@ private:
   const llm_dtype type;
   KVPages pages = {};
   int64_t sequences, elements, inputs, at = 0;
-  Memory k, v, q, out;
+  char *q, *out;
   std::vector<int32_t> table;
   std::vector<int64_t> slots;
 };

@@ -31,8 +31,8 @@ namespace {
 /// The most that chunk states may take; beyond it tasks stay whole.
 constexpr int64_t kMaxSplitFloats = int64_t(1) << 24;
 
-/// All tasks of a call, numbered sequence by sequence, then tile by tile, then
-/// head by head.
+/// All tasks of a call, numbered sequence by sequence, then head by head, then
+/// tile by tile: tiles of one head find its keys in the cache.
 class Call {
 public:
   Call(const KVPages &pages, const BatchView &batch,
@@ -82,7 +82,8 @@ private:
 
 /// Task `index` of a sequence.
 AttentionTask Call::task(int32_t sequence, int64_t index) const {
-  int64_t begin = index / pages.kvHeads * tileRows;
+  int64_t tiles = numTasks(sequence) / pages.kvHeads;
+  int64_t begin = index % tiles * tileRows;
   return {.pages = &pages,
           .params = &params,
           .q = &q,
@@ -94,7 +95,7 @@ AttentionTask Call::task(int32_t sequence, int64_t index) const {
           .seqLen = batch.seqLens[sequence],
           .rowBegin = begin,
           .rowEnd = std::min(begin + tileRows, numRows(sequence)),
-          .kvHead = static_cast<int32_t>(index % pages.kvHeads),
+          .kvHead = static_cast<int32_t>(index / tiles),
           .group = group};
 }
 

@@ -16,9 +16,13 @@
 // head: a key that has been fetched serves all of them. Tile by tile the task
 //
 //   1. looks its keys up in the block table (one byte offset per key), and
-//      widens them to f32 once if there are many rows,
+//      transposes them into a panel (AttentionTile.h),
 //   2. computes scores, 3. folds them into each row's running maximum m, sum l
 //   of exponentials and output o, 4. adds the weighted values to o.
+//
+// Everything is f32, with one exception: if queries and pages are bf16 and the
+// level has dot products of bf16, both products use them, and weights (not
+// their sum l) are rounded to bf16.
 //
 // A chunk always starts from an empty state and chunks are merged in order
 // (OnlineSoftmax.h), so it does not matter whether one thread computes them all
@@ -31,8 +35,8 @@
 // not touched; keys that a row does not see never enter its arithmetic.
 //
 // Floor of decode: the bytes of K and V over the read bandwidth. Of prefill:
-// 4 * headDim flops for each visible (row, key) pair over the peak of f32 fma;
-// scores pay 3 more instructions per headDim / 16 for adding up lanes.
+// 4 * headDim flops for each visible (row, key) pair over the peak of f32 fma,
+// or of bf16 dot products.
 //
 //===----------------------------------------------------------------------===//
 
@@ -50,19 +54,15 @@ namespace {
 // Workspace
 //===----------------------------------------------------------------------===//
 
-/// Rows from which on widening a tile once is cheaper than at every use.
-constexpr int64_t kWidenRows = 8;
-constexpr int64_t kWidenDim = 256;
-constexpr int64_t kScoreStride = kTileKeys + kKeySlack;
-
 /// What a task computes in: on the stack, because kernels cannot fail.
 struct Workspace {
   alignas(64) float q[kMaxTaskFloats];
-  alignas(64) float scores[kMaxTaskRows * kScoreStride];
-  alignas(64) float wide[kTileKeys * kWidenDim];
+  alignas(64) float scores[kMaxTaskRows * kTileKeys];
+  alignas(64) float keys[kPanelLanes * kTileKeys];
+  alignas(64) float values[kTileKeys * kPanelLanes];
   KeyRange visible[kMaxTaskRows]; ///< of each row, in positions
-  int64_t offsets[kTileKeys + kKeySlack];
-  int64_t wideOffsets[kTileKeys + kKeySlack];
+  int64_t offsets[2][kTileKeys];  ///< of keys, in even and odd tiles
+  int64_t located[2] = {-1, -1};  ///< the tiles they belong to
 };
 
 /// A task in its workspace.
@@ -73,14 +73,15 @@ struct Frame {
   int64_t dim;
   int64_t stride; ///< of rows of q, in floats
 
-  Rows<const float> q(int64_t row) const {
-    return {work.q + row * stride, stride};
+  /// Row `row` of q from `lane` on.
+  Rows<const float> q(int64_t row, int64_t lane) const {
+    return {work.q + row * stride + lane, stride};
   }
   Rows<float> scores(int64_t row) const {
-    return {work.scores + row * kScoreStride, kScoreStride};
+    return {work.scores + row * kTileKeys, kTileKeys};
   }
   Rows<const float> weights(int64_t row) const {
-    return {work.scores + row * kScoreStride, kScoreStride};
+    return {work.scores + row * kTileKeys, kTileKeys};
   }
   /// What row `row` sees of the tile at `tile`, relative to it.
   KeyRange visible(int64_t row, int64_t tile) const {
@@ -100,159 +101,193 @@ inline Byte *rowOf(const AttentionTask &task, const llm_tensor &tensor,
          (token * tensor.strides[0] + head * tensor.strides[1]) * bytes;
 }
 
-/// q in f32, padded with zeros to whole vectors.
-template <llm_dtype T>
+/// q as factors, padded with zeros to whole vectors.
+template <typename Product, llm_dtype T>
 void loadQueries(const Frame &f) {
+  constexpr int64_t kStep = kLanes * Product::kDepth;
   for (int64_t row = 0; row < f.rows; ++row) {
     const char *from =
         rowOf<const char>(f.task, *f.task.q, f.task.rowBegin + row, bytesOf(T));
     float *to = f.work.q + row * f.stride;
-    for (int64_t d = 0; d < f.stride; d += kLanes)
-      store(to + d,
-            load<T>(from + d * bytesOf(T), min(max(f.dim - d, 0), kLanes)));
+    for (int64_t d = 0; d < f.dim; d += kStep, to += kLanes)
+      store(to, Product::template lanes<T>(from + d * bytesOf(T),
+                                           min(f.dim - d, kStep)));
   }
 }
 
+/// Queries and pages of bf16 are multiplied as they are.
+inline bool usesDots(const AttentionTask &task) {
+  return kHasDots && task.q->dtype == LLM_BF16 && task.pages->dtype == LLM_BF16;
+}
+
 inline void begin(const Frame &f) {
-  if (f.task.q->dtype == LLM_F32)
-    loadQueries<LLM_F32>(f);
+  if (usesDots(f.task))
+    loadQueries<BestProduct, LLM_BF16>(f);
+  else if (f.task.q->dtype == LLM_F32)
+    loadQueries<FmaProduct, LLM_F32>(f);
   else if (f.task.q->dtype == LLM_F16)
-    loadQueries<LLM_F16>(f);
+    loadQueries<FmaProduct, LLM_F16>(f);
   else
-    loadQueries<LLM_BF16>(f);
+    loadQueries<FmaProduct, LLM_BF16>(f);
   for (int64_t row = 0; row < f.rows; ++row)
     f.work.visible[row] = visibleKeys(f.task, f.task.rowBegin + row);
-  memset(f.work.scores, 0, f.rows * kScoreStride * sizeof(float));
 }
 
 //===----------------------------------------------------------------------===//
 // A tile of keys
 //===----------------------------------------------------------------------===//
 
-/// Byte offsets of the keys [begin, end) of the tile at position `tile`. The
-/// last one is repeated: scores reads ahead, and must not leave the keys.
-inline void locate(const Frame &f, int64_t tile, KeyRange keys) {
+/// The keys of a tile that some row sees, relative to it.
+inline KeyRange keysOf(const Frame &f, int64_t tile) {
+  return {f.visible(0, tile).begin, f.visible(f.rows - 1, tile).end};
+}
+
+/// Byte offsets of the `keys` of the tile at position `tile`. In the vectors
+/// that hold them, the first and the last stand for the others: what those
+/// lanes compute is masked, and must not leave the keys.
+inline const int64_t *locate(const Frame &f, int64_t tile, KeyRange keys) {
   const KVPages &pages = *f.task.pages;
+  int64_t parity = tile / kTileKeys % 2;
+  int64_t *offsets = f.work.offsets[parity];
+  if (f.work.located[parity] == tile || keys.begin >= keys.end)
+    return offsets;
+  f.work.located[parity] = tile;
   int64_t block = (tile + keys.begin) / pages.blockSize;
   int64_t slot = (tile + keys.begin) % pages.blockSize;
   for (int64_t key = keys.begin; key < keys.end; ++block, slot = 0) {
     int64_t base = f.task.blocks[block] * pages.blockStride +
                    f.task.kvHead * pages.headStride;
     for (; slot < pages.blockSize && key < keys.end; ++slot, ++key)
-      f.work.offsets[key] = base + slot * pages.tokenStride;
+      offsets[key] = base + slot * pages.tokenStride;
   }
-  for (int i = 0; i < kKeySlack; ++i)
-    f.work.offsets[keys.end + i] = f.work.offsets[keys.end - 1];
-}
-
-/// The tile's keys of `from` as f32 in the workspace.
-template <llm_dtype T>
-Keys widenTile(const Frame &f, const Keys &from, KeyRange keys) {
-  for (int64_t key = keys.begin; key < keys.end; ++key) {
-    const char *row = from.base + from.offsets[key];
-    float *to = f.work.wide + key * f.stride;
-    f.work.wideOffsets[key] = key * f.stride * sizeof(float);
-    for (int64_t d = 0; d < f.dim; d += kLanes)
-      store(to + d, load<T>(row + d * bytesOf(T), min(f.dim - d, kLanes)));
-  }
-  for (int i = 0; i < kKeySlack; ++i)
-    f.work.wideOffsets[keys.end + i] = f.work.wideOffsets[keys.end - 1];
-  return {reinterpret_cast<const char *>(f.work.wide), f.work.wideOffsets,
-          f.dim};
+  for (int64_t key = keys.begin; key % kLanes; --key)
+    offsets[key - 1] = offsets[key];
+  for (int64_t key = keys.end; key % kLanes; ++key)
+    offsets[key] = offsets[key - 1];
+  return offsets;
 }
 
 /// Scores of every row; a block of rows computes what any of its rows sees.
-template <llm_dtype T>
-void tileScores(const Frame &f, const Keys &k, int64_t tile) {
-  forRowBlocks(f.rows, [&](auto n, int64_t row) {
-    KeyRange first = f.visible(row, tile);
-    KeyRange last = f.visible(row + n.value - 1, tile);
-    scores<T, n.value>(f.q(row), k, first.begin, last.end, f.scores(row));
-  });
+template <typename Product, llm_dtype T>
+void tileScores(const Frame &f, const Keys &k, KeyRange keys, int64_t tile,
+                const Ahead &ahead) {
+  for (int64_t lane = 0; lane * Product::kDepth < f.dim; lane += kPanelLanes) {
+    float *panel = f.work.keys;
+    int64_t steps =
+        packKeys<Product, T>(k, keys, lane * Product::kDepth, panel, ahead);
+    forRowBlocks(f.rows, [&](auto n, int64_t row) {
+      KeyRange seen = {f.visible(row, tile).begin,
+                       f.visible(row + n.value - 1, tile).end};
+      if (seen.begin < seen.end)
+        scores<Product, n.value>(f.q(row, lane), panel, steps, seen,
+                                 f.scores(row), lane > 0);
+    });
+  }
 }
 
-/// Weighted values of every row. The keys that a block's rows have in common
-/// are read once; those before and after are added row by row, so every row
-/// gets its keys in order, and none that it does not see.
-template <llm_dtype T>
-void tileWeighted(const Frame &f, const Keys &v, int64_t tile,
-                  const State &state) {
-  auto addAlone = [&](int64_t row, int64_t begin, int64_t end) {
+/// Folds the tile's scores into the state and turns them into weights.
+inline void tileSoftmax(const Frame &f, int64_t tile, const State &state) {
+  alignas(64) float before[kMaxTaskRows], after[kMaxTaskRows];
+  for (int64_t row = 0; row < f.rows; ++row) {
+    KeyRange keys = f.visible(row, tile);
+    before[row] = after[row] = state.max[row];
+    if (keys.begin < keys.end)
+      after[row] =
+          transformScores(*f.task.params, keys, f.scores(row)[0], before[row]);
+  }
+  for (int64_t row = 0; row < f.rows; row += kLanes) {
+    Vec m = load(after + row);
+    store(before + row, exp(load(before + row) - finite(m)));
+  }
+  for (int64_t row = 0; row < f.rows; ++row) {
+    KeyRange keys = f.visible(row, tile);
+    if (keys.begin < keys.end)
+      foldScores(f.scores(row)[0], after[row], before[row], state, row);
+  }
+}
+
+/// Adds weighted values v(lane of keys, dim), `dims` of them from `dim` on, to
+/// every row. The keys that a block's rows have in common are read once; those
+/// before and after are added row by row, so every row gets its keys in order,
+/// and none that it does not see.
+template <typename Product, typename LoadV>
+void addWeighted(const Frame &f, int64_t tile, const State &state, int64_t dim,
+                 int64_t dims, LoadV v) {
+  auto add = [&](auto n, int64_t row, int64_t begin, int64_t end) {
     if (begin < end)
-      weighted<T, 1>(f.weights(row), v, begin, end,
-                     {state.out[row], state.out.stride});
+      weighted<Product, n.value>(f.weights(row), begin, end, v, dims,
+                                 {state.out[row] + dim, state.out.stride});
   };
   forRowBlocks(f.rows, [&](auto n, int64_t row) {
     int64_t begin = f.visible(row + n.value - 1, tile).begin;
     int64_t end = max(f.visible(row, tile).end, begin);
     for (int i = 0; i < n.value; ++i) {
       KeyRange keys = f.visible(row + i, tile);
-      addAlone(row + i, keys.begin, min(begin, keys.end));
+      add(Int<1>{}, row + i, keys.begin, min(begin, keys.end));
     }
-    if (begin < end)
-      weighted<T, n.value>(f.weights(row), v, begin, end,
-                           {state.out[row], state.out.stride});
+    add(n, row, begin, end);
     for (int i = 0; i < n.value; ++i)
-      addAlone(row + i, end, f.visible(row + i, tile).end);
+      add(Int<1>{}, row + i, end, f.visible(row + i, tile).end);
   });
 }
 
-inline void tileSoftmax(const Frame &f, int64_t tile, const State &state) {
-  for (int64_t row = 0; row < f.rows; ++row) {
-    KeyRange keys = f.visible(row, tile);
-    if (keys.begin < keys.end)
-      foldScores(*f.task.params, keys, f.scores(row)[0], state, row);
+/// Values that are whole vectors, and that few rows use, need no panel.
+template <typename Product, llm_dtype T>
+void tileWeighted(const Frame &f, const Keys &v, KeyRange keys, int64_t tile,
+                  const State &state) {
+  if (Product::kDepth == 1 && f.dim % kLanes == 0 &&
+      (T == LLM_F32 || f.rows <= kBlockRows))
+    return addWeighted<FmaProduct>(
+        f, tile, state, 0, f.dim, [&](int64_t key, int64_t d) {
+          return load<T>(v.base + v.offsets[key] + d * bytesOf(T));
+        });
+  for (int64_t dim = 0; dim < f.dim; dim += kPanelLanes) {
+    float *panel = f.work.values;
+    int64_t dims = packValues<Product, T>(v, keys, dim, panel);
+    addWeighted<Product>(f, tile, state, dim, dims,
+                         [&](int64_t step, int64_t d) {
+                           return load(panel + step * kPanelLanes + d);
+                         });
   }
-}
-
-/// Asks for a tile's values while its scores are computed: between scattered
-/// blocks the hardware's prefetcher has to start anew each time.
-inline void prefetch(const Keys &keys, KeyRange range, int64_t bytes) {
-  for (int64_t key = range.begin; key < range.end; ++key)
-    for (int64_t at = 0; at < bytes; at += 64)
-      __builtin_prefetch(keys.base + keys.offsets[key] + at, 0, 2);
 }
 
 /// The whole of a tile of pages of type T.
-template <llm_dtype T>
+template <typename Product, llm_dtype T>
 void attendTile(const Frame &f, int64_t tile, const State &state) {
-  KeyRange keys = {f.visible(0, tile).begin, f.visible(f.rows - 1, tile).end};
+  KeyRange keys = keysOf(f, tile), next = keysOf(f, tile + kTileKeys);
   if (keys.begin >= keys.end)
     return;
-  locate(f, tile, keys);
-  const KVPages &pages = *f.task.pages;
-  Keys k = {static_cast<const char *>(pages.k), f.work.offsets, f.dim};
-  Keys v = {static_cast<const char *>(pages.v), f.work.offsets, f.dim};
-  prefetch(v, keys, f.dim * bytesOf(T));
-  if (T != LLM_F32 && f.rows > kWidenRows && f.stride <= kWidenDim) {
-    tileScores<LLM_F32>(f, widenTile<T>(f, k, keys), tile);
-    tileSoftmax(f, tile, state);
-    tileWeighted<LLM_F32>(f, widenTile<T>(f, v, keys), tile, state);
-  } else {
-    tileScores<T>(f, k, tile);
-    tileSoftmax(f, tile, state);
-    tileWeighted<T>(f, v, tile, state);
-  }
+  const char *k = static_cast<const char *>(f.task.pages->k);
+  const char *v = static_cast<const char *>(f.task.pages->v);
+  const int64_t *offsets = locate(f, tile, keys);
+  Ahead ahead = {k, v, locate(f, tile + kTileKeys, next), next};
+  tileScores<Product, T>(f, {k, offsets, f.dim}, keys, tile, ahead);
+  tileSoftmax(f, tile, state);
+  for (int64_t row = 0; row < f.rows; ++row)
+    Product::round(f.scores(row)[0]);
+  tileWeighted<Product, T>(f, {v, offsets, f.dim}, keys, tile, state);
 }
 
 //===----------------------------------------------------------------------===//
 // A task
 //===----------------------------------------------------------------------===//
 
-template <llm_dtype T>
+template <typename Product, llm_dtype T>
 void attendTiles(const Frame &f, int64_t chunk, const State &state) {
   for (int64_t i = 0; i < kChunkKeys; i += kTileKeys)
-    attendTile<T>(f, chunk * kChunkKeys + i, state);
+    attendTile<Product, T>(f, chunk * kChunkKeys + i, state);
 }
 
 inline void computeChunk(const Frame &f, int64_t chunk, const State &state) {
   clear(state, f.rows);
-  if (f.task.pages->dtype == LLM_F32)
-    attendTiles<LLM_F32>(f, chunk, state);
+  if (usesDots(f.task))
+    attendTiles<BestProduct, LLM_BF16>(f, chunk, state);
+  else if (f.task.pages->dtype == LLM_F32)
+    attendTiles<FmaProduct, LLM_F32>(f, chunk, state);
   else if (f.task.pages->dtype == LLM_F16)
-    attendTiles<LLM_F16>(f, chunk, state);
+    attendTiles<FmaProduct, LLM_F16>(f, chunk, state);
   else
-    attendTiles<LLM_BF16>(f, chunk, state);
+    attendTiles<FmaProduct, LLM_BF16>(f, chunk, state);
 }
 
 /// out = o / l, rounded to out's type.

@@ -1,4 +1,4 @@
-//===- AttentionTile.h - Scores and weighted sums of a few rows --*- C++
+//===- AttentionTile.h - Products of rows with a tile of keys ----*- C++
 //-*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
@@ -7,27 +7,25 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The two products of attention, for up to four rows that share their keys:
+// Both products of attention are one loop, c[row][lane] += a[row][step] *
+// b[step][lane], over register tiles of kBlockRows x kBlockVecs accumulators:
 //
-//   scores:   s[row][key]  = sum over d   of q[row][d] * k[key][d]
-//   weighted: o[row][d]   += sum over key of p[row][key] * v[key][d]
+//             a          b                               c
+//   scores    queries    keys, [dim][key]: a panel       scores  [row][key]
+//   weighted  weights    values, [key][dim]              outputs [row][dim]
 //
-// K and V lie token by token, so vectors run along d in both. A register tile
-// is `kAccumulators` vectors:
+// Each vector of b feeds kBlockRows accumulators, and each splat of a
+// kBlockVecs: 24 products need 10 loads. K lies token by token in its pages,
+// so the panel is K transposed (packKeys), once for all rows; nothing is ever
+// summed across lanes.
 //
-//   scores    rows x keys: each vector of q and k that is loaded (and widened
-//             from f16 or bf16) feeds several accumulators; sumEach then adds
-//             up the lanes of all accumulators at once
-//   weighted  rows x a strip of d: each vector of v feeds every row, and o
-//             stays in registers over the whole tile of keys
+// `Product` says what a step is. FmaProduct: one number, widened to f32. With
+// DotProduct it is a pair of bf16, and a lane of a or b holds both halves.
 //
 // One number's additions have one order, whatever the rows beside it are: along
-// d and then sumEach's tree for a score, along the keys for an output. This is
-// what makes results independent of the batch, of how queries are cut into
-// chunks, and of the block size.
-//
-// Keys are addressed through byte offsets, one per key; how a block table leads
-// to them is the business of AttentionKernel.h.
+// dim for a score, along the keys for an output. This is what makes results
+// independent of the batch, of how queries are cut into chunks, and of the
+// block size.
 //
 //===----------------------------------------------------------------------===//
 
@@ -47,157 +45,252 @@ struct Keys {
   int64_t dim;
 };
 
-/// scores computes keys in groups: it may write up to this many scores too
-/// many, and reads as many offsets.
-constexpr int kKeySlack = kAccumulators;
+/// K and V of the tile to come. The hardware prefetches within a page, but
+/// starts anew in each block: a line in eight wakes it (one thread of a Xeon,
+/// of the sequential rate: 0.7 without, 0.9 so, 0.7 with every line asked for).
+struct Ahead {
+  const char *k, *v;
+  const int64_t *offsets;
+  KeyRange keys;
 
-//===----------------------------------------------------------------------===//
-// Scores
-//===----------------------------------------------------------------------===//
-
-/// acc[row][key] += q[row][d ..] * k[key], where `loadKey(key)` is k's vector.
-template <int NumRows, int NumKeys, typename Load>
-inline void multiplyScores(Vec *acc, Rows<const float> q, int64_t d,
-                           Load loadKey) {
-  Vec row[NumRows];
-  LLM_UNROLL
-  for (int r = 0; r < NumRows; ++r)
-    row[r] = load(q[r] + d);
-  LLM_UNROLL
-  for (int key = 0; key < NumKeys; ++key) {
-    Vec k = loadKey(key);
-    LLM_UNROLL
-    for (int r = 0; r < NumRows; ++r)
-      acc[r * NumKeys + key] = fma(row[r], k, acc[r * NumKeys + key]);
+  /// Asks for the keys [begin, end) of the vector at `key`.
+  void prefetch(int64_t key, int64_t begin, int64_t end, int64_t bytes) const {
+    constexpr uintptr_t kWake = 512;
+    if (key >= keys.end || key + kLanes <= keys.begin)
+      return;
+    const char *bases[] = {k, v};
+    for (const char *base : bases)
+      for (int64_t i = begin; i < end; ++i) {
+        auto from = reinterpret_cast<uintptr_t>(base + offsets[key + i]);
+        for (uintptr_t at = (from + kWake - 1) / kWake * kWake;
+             at < from + bytes; at += kWake)
+          __builtin_prefetch(reinterpret_cast<const void *>(at), 0, 2);
+      }
   }
-}
+};
 
-/// The lane sums of a register tile, to s[row][0 .. NumKeys).
-template <int NumRows, int NumKeys>
-inline void storeScores(const Vec *acc, Rows<float> s) {
-  float sums[kAccumulators];
-  LLM_UNROLL
-  for (int i = 0; i < kAccumulators; i += kLanes)
-    store(sums + i, sumEach(acc + i));
-  LLM_UNROLL
-  for (int r = 0; r < NumRows; ++r)
-    memcpy(s[r], sums + r * NumKeys, NumKeys * sizeof(float));
-}
+//===----------------------------------------------------------------------===//
+// What a step multiplies
+//===----------------------------------------------------------------------===//
 
-/// s[row][key] for the keys [begin, end) of the tile; q's rows are padded with
-/// zeros to whole vectors.
-template <llm_dtype T, int NumRows>
-void scores(Rows<const float> q, const Keys &k, int64_t begin, int64_t end,
-            Rows<float> s) {
-  constexpr int kKeys = kAccumulators / NumRows;
-  const int64_t tail = k.dim % kLanes, whole = k.dim - tail;
-  for (int64_t key = begin; key < end; key += kKeys) {
-    Vec acc[kAccumulators] = {};
-    const int64_t *offsets = k.offsets + key;
-    for (int64_t d = 0; d < whole; d += kLanes)
-      multiplyScores<NumRows, kKeys>(acc, q, d, [&](int i) {
-        return load<T>(k.base + offsets[i] + d * bytesOf(T));
-      });
-    if (tail)
-      multiplyScores<NumRows, kKeys>(acc, q, whole, [&](int i) {
-        return load<T>(k.base + offsets[i] + whole * bytesOf(T), tail);
-      });
-    storeScores<NumRows, kKeys>(acc, {s.data + key, s.stride});
+struct FmaProduct {
+  static constexpr int kDepth = 1; ///< numbers of one lane
+  static Vec multiply(Vec a, Vec b, Vec c) { return fma(a, b, c); }
+
+  /// The lanes of elements that start at `from`.
+  template <llm_dtype T>
+  static Vec lanes(const char *from) {
+    return load<T>(from);
   }
-}
-
-//===----------------------------------------------------------------------===//
-// Weighted sums
-//===----------------------------------------------------------------------===//
-
-/// o[row][d ..] += p * v for a strip of `Width` vectors, of which the last has
-/// `last` elements.
-template <llm_dtype T, int NumRows, int Width, bool Tail>
-inline void weightedStrip(Rows<const float> p, const Keys &v, int64_t begin,
-                          int64_t end, int64_t d, Rows<float> o) {
-  Vec acc[NumRows][Width];
-  LLM_UNROLL
-  for (int r = 0; r < NumRows; ++r)
-    LLM_UNROLL
-  for (int i = 0; i < Width; ++i)
-    acc[r][i] = load(o[r] + d + i * kLanes);
-  for (int64_t key = begin; key < end; ++key) {
-    const char *from = v.base + v.offsets[key] + d * bytesOf(T);
-    Vec value[Width];
-    LLM_UNROLL
-    for (int i = 0; i < Width; ++i)
-      value[i] = Tail ? load<T>(from, v.dim - d)
-                      : load<T>(from + i * kLanes * bytesOf(T));
-    LLM_UNROLL
-    for (int r = 0; r < NumRows; ++r) {
-      Vec weight = splat(p[r][key]);
-      LLM_UNROLL
-      for (int i = 0; i < Width; ++i)
-        acc[r][i] = fma(weight, value[i], acc[r][i]);
-    }
+  /// The first n elements, then zeros.
+  template <llm_dtype T>
+  static Vec lanes(const char *from, int64_t n) {
+    return load<T>(from, n);
   }
-  LLM_UNROLL
-  for (int r = 0; r < NumRows; ++r)
-    LLM_UNROLL
-  for (int i = 0; i < Width; ++i)
-    store(o[r] + d + i * kLanes, acc[r][i]);
-}
+  /// Weights as factors, in place.
+  static void round(float *) {}
+};
 
-/// Strips of `Width` vectors from d on, then narrower ones. Returns where
-/// fewer elements than a vector remain.
-template <llm_dtype T, int NumRows, int Width>
-inline int64_t weightedStrips(Rows<const float> p, const Keys &v, int64_t begin,
-                              int64_t end, int64_t d, Rows<float> o) {
-  for (; d + Width * kLanes <= v.dim; d += Width * kLanes)
-    weightedStrip<T, NumRows, Width, false>(p, v, begin, end, d, o);
-  if constexpr (Width > 1)
-    return weightedStrips<T, NumRows, (Width > 4 ? 4 : 1)>(p, v, begin, end, d,
-                                                           o);
-  return d;
-}
+#if defined(LLM_CPU_X86_BF16)
+struct DotProduct {
+  static constexpr int kDepth = 2;
+  static Vec multiply(Vec a, Vec b, Vec c) { return dot(a, b, c); }
 
-/// o[row] += p[row][key] * v[key] for the keys [begin, end) of the tile; o's
-/// rows are whole vectors.
-template <llm_dtype T, int NumRows>
-void weighted(Rows<const float> p, const Keys &v, int64_t begin, int64_t end,
-              Rows<float> o) {
-  constexpr int kWidth = kAccumulators / NumRows > 8 ? 8
-                         : kAccumulators / NumRows >= 4
-                             ? 4
-                             : kAccumulators / NumRows;
-  int64_t d = weightedStrips<T, NumRows, kWidth>(p, v, begin, end, 0, o);
-  if (d < v.dim)
-    weightedStrip<T, NumRows, 1, true>(p, v, begin, end, d, o);
-}
+  template <llm_dtype T>
+  static Vec lanes(const char *from) {
+    return load<LLM_F32>(from);
+  }
+  template <llm_dtype T>
+  static Vec lanes(const char *from, int64_t n) {
+    return (Vec)_mm512_maskz_loadu_epi16((uint32_t)((uint64_t(1) << n) - 1),
+                                         from);
+  }
+  static void round(float *p) {
+    for (int64_t i = 0; i < kTileKeys; i += kLanes)
+      store<LLM_BF16>(reinterpret_cast<char *>(p) + 2 * i, load(p + i));
+  }
+};
+constexpr bool kHasDots = true;
+using BestProduct = DotProduct;
+#else
+constexpr bool kHasDots = false;
+using BestProduct = FmaProduct;
+#endif
 
 //===----------------------------------------------------------------------===//
-// Blocks of rows
+// The product
 //===----------------------------------------------------------------------===//
-
-constexpr int kBlockRows = 4;
 
 template <int N>
 struct Int {
   static constexpr int value = N;
 };
 
-/// Calls fn(Int<n>, first row) for blocks of four rows and what remains.
-template <typename Fn>
-inline void forRowBlocks(int64_t rows, Fn fn) {
-  for (int64_t row = 0; row < rows; row += kBlockRows)
-    switch (rows - row) {
-    case 1:
-      fn(Int<1>{}, row);
-      break;
-    case 2:
-      fn(Int<2>{}, row);
-      break;
-    case 3:
-      fn(Int<3>{}, row);
-      break;
-    default:
-      fn(Int<kBlockRows>{}, row);
+/// Calls fn(Int<width>, begin) for strips of `Width` vectors, then narrower
+/// ones, that cover [begin, end): whole vectors.
+template <int Width, typename Fn>
+inline void forStrips(int64_t begin, int64_t end, Fn fn) {
+  for (; begin + Width * kLanes <= end; begin += Width * kLanes)
+    fn(Int<Width>{}, begin);
+  if constexpr (Width > 1)
+    forStrips<Width / 2>(begin, end, fn);
+}
+
+/// Calls fn(Int<n>, first row) for blocks of kBlockRows rows and what remains.
+template <int N = kBlockRows, typename Fn>
+inline void forRowBlocks(int64_t rows, Fn fn, int64_t row = 0) {
+  for (; row + N <= rows; row += N)
+    fn(Int<N>{}, row);
+  if constexpr (N > 1)
+    forRowBlocks<N - 1>(rows, fn, row);
+}
+
+/// c[row] (+)= the sum over steps of a[row][step] * b(step, i), a vector.
+template <typename Product, int NumRows, int Width, typename LoadB>
+inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
+                     Rows<float> c, bool add) {
+  Vec acc[NumRows][Width];
+  LLM_UNROLL
+  for (int r = 0; r < NumRows; ++r)
+    LLM_UNROLL
+  for (int i = 0; i < Width; ++i)
+    acc[r][i] = add ? load(c[r] + i * kLanes) : Vec{};
+  LLM_NO_UNROLL
+  for (int64_t step = begin; step < end; ++step) {
+    Vec factors[Width];
+    LLM_UNROLL
+    for (int i = 0; i < Width; ++i)
+      factors[i] = b(step, i);
+    LLM_UNROLL
+    for (int r = 0; r < NumRows; ++r) {
+      Vec factor = splatAt(a[r] + step);
+      LLM_UNROLL
+      for (int i = 0; i < Width; ++i)
+        acc[r][i] = Product::multiply(factor, factors[i], acc[r][i]);
     }
+  }
+  LLM_UNROLL
+  for (int r = 0; r < NumRows; ++r)
+    LLM_UNROLL
+  for (int i = 0; i < Width; ++i)
+    store(c[r] + i * kLanes, acc[r][i]);
+}
+
+//===----------------------------------------------------------------------===//
+// Scores
+//===----------------------------------------------------------------------===//
+
+/// Lanes of a panel, of K or V: a longer head_dim takes several.
+constexpr int64_t kPanelLanes = 256;
+
+/// The panel [lane of dim][key] of the vectors of keys that hold `keys`, from
+/// dimension `dim` on. Returns its lanes of dim.
+template <typename Product, llm_dtype T>
+int64_t packKeys(const Keys &k, KeyRange keys, int64_t dim, float *panel,
+                 const Ahead &ahead) {
+  constexpr int64_t kStep = kLanes * Product::kDepth;
+  int64_t end = min(k.dim, dim + kPanelLanes * Product::kDepth);
+  for (int64_t key = keys.begin / kLanes * kLanes; key < keys.end;
+       key += kLanes) {
+    float *to = panel + key;
+    for (int64_t d = dim; d < end; d += kStep, to += kLanes * kTileKeys) {
+      Vec x[kLanes];
+      int64_t done = (d - dim) * kLanes / (end - dim);
+      int64_t next = min((d + kStep - dim) * kLanes / (end - dim), kLanes);
+      if (dim == 0)
+        ahead.prefetch(key, done, next, k.dim * bytesOf(T));
+      auto from = [&](int i) {
+        return k.base + k.offsets[key + i] + d * bytesOf(T);
+      };
+      if (d + kStep <= end) {
+        LLM_UNROLL
+        for (int i = 0; i < kLanes; ++i)
+          x[i] = Product::template lanes<T>(from(i));
+      } else {
+        LLM_UNROLL
+        for (int i = 0; i < kLanes; ++i)
+          x[i] = Product::template lanes<T>(from(i), end - d);
+      }
+      transpose(x);
+      LLM_UNROLL
+      for (int i = 0; i < kLanes; ++i)
+        store(to + i * kTileKeys, x[i]);
+    }
+  }
+  return (end - dim + Product::kDepth - 1) / Product::kDepth;
+}
+
+/// s[row][key] (+)= q[row] * the panel, for the vectors that hold `keys`.
+template <typename Product, int NumRows>
+void scores(Rows<const float> q, const float *panel, int64_t steps,
+            KeyRange keys, Rows<float> s, bool add) {
+  forStrips<kBlockVecs>(keys.begin / kLanes * kLanes, roundUp(keys.end, kLanes),
+                        [&](auto width, int64_t key) {
+                          multiply<Product, NumRows, width.value>(
+                              q, 0, steps,
+                              [&](int64_t step, int i) {
+                                return load(panel + step * kTileKeys + key +
+                                            i * kLanes);
+                              },
+                              {s.data + key, s.stride}, add);
+                        });
+}
+
+//===----------------------------------------------------------------------===//
+// Weighted sums
+//===----------------------------------------------------------------------===//
+
+/// The panel [lane of keys][dim] of `keys`, from dimension `dim` on. Returns
+/// its whole vectors' dimensions.
+template <typename Product, llm_dtype T>
+int64_t packValues(const Keys &v, KeyRange keys, int64_t dim, float *panel) {
+  constexpr int kDepth = Product::kDepth;
+  int64_t end = min(v.dim, dim + kPanelLanes);
+  for (int64_t step = keys.begin / kDepth; step * kDepth < keys.end; ++step) {
+    float *to = panel + step * kPanelLanes;
+    for (int64_t d = dim; d < end; d += kLanes, to += kLanes) {
+      Vec value = {};
+      LLM_UNROLL
+      for (int i = 0; i < kDepth; ++i) {
+        const char *from = v.base + v.offsets[step * kDepth + i];
+        Vec x = load<T>(from + d * bytesOf(T), min(end - d, kLanes));
+        // Of two bf16, each in the upper half of its lane, the first goes down.
+        value = ofBits(bitsOf(value) >> 16 | bitsOf(x));
+      }
+      store(to, value);
+    }
+  }
+  return roundUp(end - dim, kLanes);
+}
+
+/// o[row] += p[row][key] * v(lane of keys, dim) for the keys [begin, end) and
+/// the dimensions [0, dims). Of a pair of keys only those in the range enter.
+template <typename Product, int NumRows, typename LoadV>
+void weighted(Rows<const float> p, int64_t begin, int64_t end, LoadV v,
+              int64_t dims, Rows<float> o) {
+  constexpr int kWidth = NumRows > 2 ? kBlockVecs : 2 * kBlockVecs;
+  auto add = [&](int64_t first, int64_t last, auto load) {
+    forStrips<kWidth>(0, dims, [&](auto width, int64_t d) {
+      multiply<Product, NumRows, width.value>(
+          p, first, last,
+          [&](int64_t step, int i) { return load(step, d + i * kLanes); },
+          {o.data + d, o.stride}, true);
+    });
+  };
+  if constexpr (Product::kDepth == 1) {
+    add(begin, end, v);
+  } else {
+    auto masked = [&](uint32_t mask) {
+      return [=](int64_t step, int64_t d) {
+        return ofBits(bitsOf(v(step, d)) & mask);
+      };
+    };
+    if (begin % 2)
+      add(begin / 2, begin / 2 + 1, masked(0xffff0000));
+    add((begin + 1) / 2, end / 2, v);
+    if (end % 2)
+      add(end / 2, end / 2 + 1, masked(0xffff));
+  }
 }
 
 } // namespace

@@ -11,8 +11,8 @@
 // symbol: its table. Target.cpp picks a table when the library is loaded.
 //
 //   LevelBaseline.cpp --+                       +-- Attention.cpp
-//                       +-- KernelTable, kernels() -- WriteKV.cpp
-//   LevelX86V4.cpp    --+                       +-- Weights.cpp
+//   LevelX86V4.cpp    --+-- KernelTable, kernels() -- WriteKV.cpp
+//   LevelX86BF16.cpp  --+                       +-- Weights.cpp
 //
 //===----------------------------------------------------------------------===//
 
@@ -31,8 +31,8 @@ constexpr int64_t kTileKeys = 64;
 constexpr int64_t kChunkKeys = 8 * kTileKeys;
 
 /// Bounds of a task's rows: the kernel's workspace has a fixed size.
-constexpr int64_t kMaxTaskRows = 64;
-constexpr int64_t kMaxTaskFloats = kMaxHeadDim;
+constexpr int64_t kMaxTaskRows = 128;
+constexpr int64_t kMaxTaskFloats = 2 * kMaxHeadDim;
 
 /// Some rows of one sequence at one KV head. Row r is the query r / group at
 /// head kvHead * group + r % group: the rows that read the same keys.
@@ -100,6 +100,7 @@ struct KernelTable {
 
 extern const KernelTable baselineKernels;
 extern const KernelTable x86V4Kernels;
+extern const KernelTable x86BF16Kernels;
 
 /// The table in use.
 const KernelTable &kernels();

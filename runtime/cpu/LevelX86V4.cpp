@@ -1,4 +1,4 @@
-//===- LevelX86V4.cpp - Kernels for CPUs with AVX-512 and its bf16 --------===//
+//===- LevelX86V4.cpp - Kernels for CPUs with AVX-512 ---------------------===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -6,9 +6,9 @@
 //
 //===----------------------------------------------------------------------===//
 
-// Compiled with -march=x86-64-v4 -mavx512bf16: see CMakeLists.txt.
+// Compiled with -march=x86-64-v4: see CMakeLists.txt.
 #define LLM_CPU_X86_V4
-#define LLM_CPU_NAME "x86-64-v4+bf16"
+#define LLM_CPU_NAME "x86-64-v4"
 #define LLM_CPU_TABLE x86V4Kernels
 
 #include "Level.inc"

@@ -86,10 +86,11 @@ inline void merge(const State &a, const State &b, int64_t rows) {
 // Scores of a tile
 //===----------------------------------------------------------------------===//
 
-/// scale * s, softly capped; lanes outside of `keys` become -inf.
-inline void transformScores(const AttentionParams &params, KeyRange keys,
-                            float *s) {
-  for (int64_t i = keys.begin / kLanes * kLanes; i < keys.end; i += kLanes) {
+/// scale * s, softly capped; lanes outside of `keys`, of which there is one at
+/// least, become -inf. Returns the maximum of them and `m`.
+inline float transformScores(const AttentionParams &params, KeyRange keys,
+                             float *s, float m) {
+  for (int64_t i = 0; i < kTileKeys; i += kLanes) {
     Vec x = load(s + i) * params.scale;
     if (params.softcap != 0)
       x = tanh(x / params.softcap) * params.softcap;
@@ -99,34 +100,28 @@ inline void transformScores(const AttentionParams &params, KeyRange keys,
     s[i] = -kInfinity;
   for (int64_t i = keys.end; i < kTileKeys; ++i)
     s[i] = -kInfinity;
+  Vec top = splat(m);
+  for (int64_t i = 0; i < kTileKeys; i += kLanes)
+    top = max(top, load(s + i));
+  return maxOf(top);
 }
 
-/// s -> exp(s - m); returns their sum.
-inline float exponentials(float *s, float m) {
-  Vec sum = {};
+/// What is subtracted for a maximum m: 0 if every score so far is -inf.
+inline Vec finite(Vec m) { return m == -kInfinity ? Vec{} : m; }
+
+/// Folds a tile's scores of one row, with the maximum m over all so far, into
+/// its state, and turns them into weights. `factor` scales what is there.
+inline void foldScores(float *s, float m, float factor, const State &state,
+                       int64_t row) {
+  Vec sum = {}, base = finite(splat(m));
   for (int64_t i = 0; i < kTileKeys; i += kLanes) {
-    Vec p = exp(load(s + i) - m);
+    Vec p = exp(load(s + i) - base);
     store(s + i, p);
     sum += p;
   }
-  return sumOf(sum);
-}
-
-/// Folds a tile's scores of one row into its state and turns them into weights;
-/// `keys` are what the row sees of the tile, at least one.
-inline void foldScores(const AttentionParams &params, KeyRange keys, float *s,
-                       const State &state, int64_t row) {
-  transformScores(params, keys, s);
-  Vec top = splat(state.max[row]);
-  for (int64_t i = 0; i < kTileKeys; i += kLanes)
-    top = max(top, load(s + i));
-  float m = maxOf(top);
-  float safe = m == -kInfinity ? 0 : m; // every score so far is -inf
-  float factor = exp(state.max[row] - safe);
   state.max[row] = m;
-  state.sum[row] = state.sum[row] * factor + exponentials(s, safe);
-  if (factor != 1)
-    scaleRow(state.out[row], state.out.stride, factor);
+  state.sum[row] = state.sum[row] * factor + sumOf(sum);
+  scaleRow(state.out[row], state.out.stride, factor);
 }
 
 } // namespace

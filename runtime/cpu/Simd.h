@@ -7,11 +7,13 @@
 //===----------------------------------------------------------------------===//
 //
 // Kernels compute in f32, `kLanes` numbers at a time; f16 and bf16 exist in
-// memory only (Formats.h). The source of a kernel is compiled once per level:
+// memory (Formats.h), and as factors of bf16 dot products. The source of a
+// kernel is compiled once per level:
 //
 //   level            kLanes   what it may use
 //   baseline              4   compiler vectors: SSE2, NEON, or nothing at all
-//   x86-64-v4+bf16       16   AVX-512 F, BW, CD, DQ, VL, BF16
+//   x86-64-v4            16   AVX-512 F, BW, CD, DQ, VL
+//   x86-64-v4+bf16       16   the same, and dot products of bf16
 //
 // Everything is internal to the file that includes this: two levels of one
 // inline function must never meet in the linker, or a baseline CPU would run
@@ -31,11 +33,14 @@
 #include <arm_neon.h>
 #endif
 
-/// Unrolls the loop that follows, whose trip count is a small constant.
+/// Unrolls the loop that follows, whose trip count is a small constant; or does
+/// not, where more than one step at once would spill registers.
 #if defined(__clang__)
 #define LLM_UNROLL _Pragma("clang loop unroll(full)")
+#define LLM_NO_UNROLL _Pragma("clang loop unroll(disable)")
 #else
 #define LLM_UNROLL _Pragma("GCC unroll 16")
+#define LLM_NO_UNROLL _Pragma("GCC unroll 1")
 #endif
 
 namespace llm::cpu {
@@ -47,12 +52,14 @@ namespace {
 
 #if defined(LLM_CPU_X86_V4)
 constexpr int kLanes = 16;
-/// Accumulators of a register tile: half of the registers.
-constexpr int kAccumulators = 16;
+/// A register tile is kBlockRows x kBlockVecs accumulators: with a row of
+/// factors and one splat they fill the registers (32, or 16).
+constexpr int kBlockRows = 6;
 #else
 constexpr int kLanes = 4;
-constexpr int kAccumulators = 8;
+constexpr int kBlockRows = 2;
 #endif
+constexpr int kBlockVecs = 4;
 
 typedef float Vec __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t UInts __attribute__((vector_size(kLanes * 4)));
@@ -63,6 +70,12 @@ constexpr float kInfinity = __builtin_inff();
 inline UInts bitsOf(Vec x) { return (UInts)x; }
 inline Vec ofBits(UInts x) { return (Vec)x; }
 inline Vec splat(float x) { return x - Vec{}; } // keeps the sign of -0
+/// The four bytes at `from` in every lane.
+inline Vec splatAt(const float *from) {
+  uint32_t bits;
+  memcpy(&bits, from, sizeof(bits));
+  return ofBits(UInts{} + bits);
+}
 inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 inline Vec min(Vec a, Vec b) { return a < b ? a : b; }
 inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -87,6 +100,14 @@ inline Vec fma(Vec a, Vec b, Vec c) {
   return a * b + c;
 #endif
 }
+
+#if defined(LLM_CPU_X86_BF16)
+/// c + the products of both bf16 in each lane of a and b. Subnormals count as
+/// zero.
+inline Vec dot(Vec a, Vec b, Vec c) {
+  return (Vec)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
+}
+#endif
 
 /// x * 2^n for an integral n of at most 255 in magnitude, rounded once.
 inline Vec scaleByPowerOfTwo(Vec x, Vec n) {
@@ -115,39 +136,30 @@ inline Vec scaleByPowerOfTwo(Vec x, Vec n) {
   __builtin_shufflevector(a, b, i, j, 4 + (i), 4 + (j))
 #endif
 
-inline Vec foldHalves(Vec a, Vec b) {
-  return LLM_SHUFFLE(a, b, 0, 1) + LLM_SHUFFLE(a, b, 2, 3);
-}
-inline Vec foldPairs(Vec a, Vec b) {
-  return LLM_SHUFFLE(a, b, 0, 2) + LLM_SHUFFLE(a, b, 1, 3);
-}
-/// Lane i: the sum of the four lanes of the i-th argument's quad.
-inline Vec foldQuad(Vec a, Vec b, Vec c, Vec d) {
-  return foldPairs(foldHalves(a, b), foldHalves(c, d));
-}
+/// Transposes the 4 x 4 elements, or quads, of four vectors.
+#define LLM_TRANSPOSE(SHUFFLE, a, b, c, d)                                     \
+  do {                                                                         \
+    Vec abLow = SHUFFLE(a, b, 0, 1), abHigh = SHUFFLE(a, b, 2, 3);             \
+    Vec cdLow = SHUFFLE(c, d, 0, 1), cdHigh = SHUFFLE(c, d, 2, 3);             \
+    a = SHUFFLE(abLow, cdLow, 0, 2);                                           \
+    b = SHUFFLE(abLow, cdLow, 1, 3);                                           \
+    c = SHUFFLE(abHigh, cdHigh, 0, 2);                                         \
+    d = SHUFFLE(abHigh, cdHigh, 1, 3);                                         \
+  } while (false)
 
-/// Lane i of the result is the sum of the lanes of x[i]: kLanes sums for 15/16
-/// of an addition each instead of four. Every sum is the same tree (lanes 8
-/// apart, then 4, 2, 1), so it does not depend on where in `x` a vector stands.
-inline Vec sumEach(const Vec *x) {
-#if defined(LLM_CPU_X86_V4)
-  Vec quads[4];
+/// x[i][j] <-> x[j][i] for kLanes vectors: four shuffles each at 16 lanes.
+inline void transpose(Vec *x) {
   LLM_UNROLL
-  for (int i = 0; i < 4; ++i) { // quad j of quads[i]: a sum of x[4 * j + i]
-    Vec lo = LLM_SHUFFLE_QUADS(x[i], x[4 + i], 0, 1) +
-             LLM_SHUFFLE_QUADS(x[i], x[4 + i], 2, 3);
-    Vec hi = LLM_SHUFFLE_QUADS(x[8 + i], x[12 + i], 0, 1) +
-             LLM_SHUFFLE_QUADS(x[8 + i], x[12 + i], 2, 3);
-    quads[i] =
-        LLM_SHUFFLE_QUADS(lo, hi, 0, 2) + LLM_SHUFFLE_QUADS(lo, hi, 1, 3);
-  }
-  return foldQuad(quads[0], quads[1], quads[2], quads[3]);
-#else
-  return foldQuad(x[0], x[1], x[2], x[3]);
+  for (int i = 0; i < kLanes; i += 4)
+    LLM_TRANSPOSE(LLM_SHUFFLE, x[i], x[i + 1], x[i + 2], x[i + 3]);
+#if defined(LLM_CPU_X86_V4)
+  LLM_UNROLL
+  for (int i = 0; i < 4; ++i)
+    LLM_TRANSPOSE(LLM_SHUFFLE_QUADS, x[i], x[4 + i], x[8 + i], x[12 + i]);
 #endif
 }
 
-/// The sum of the lanes, in sumEach's order.
+/// The sum of the lanes: those 8 apart, then 4, 2, 1.
 inline float sumOf(Vec x) {
 #if defined(LLM_CPU_X86_V4)
   x += LLM_SHUFFLE_QUADS(x, x, 2, 3);

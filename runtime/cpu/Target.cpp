@@ -23,27 +23,48 @@ using namespace llm::cpu;
 namespace {
 
 #if defined(LLM_CPU_HAS_X86_V4)
-bool supportsX86V4() {
+bool hasV4() {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
          __builtin_cpu_supports("avx512f") &&
          __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512cd") &&
          __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512bf16");
+         __builtin_cpu_supports("avx512vl");
 }
+
+bool hasBF16() { return hasV4() && __builtin_cpu_supports("avx512bf16"); }
+
+/// AMD's dot products do twice the work of f32 fma per second, Intel's half of
+/// it (measured: 67 and 133 GFLOP/s on one core shared by two programs).
+bool hasFastBF16() { return hasBF16() && __builtin_cpu_is("amd"); }
 #endif
+
+bool always() { return true; }
+
+/// From the least to the best.
+const struct Level {
+  const KernelTable *table;
+  bool (*runs)();
+  bool (*preferred)();
+} levels[] = {
+    {&baselineKernels, always, always},
+#if defined(LLM_CPU_HAS_X86_V4)
+    {&x86V4Kernels, hasV4, hasV4},
+    {&x86BF16Kernels, hasBF16, hasFastBF16},
+#endif
+};
 
 /// The named level, or the best one.
 const KernelTable *find(const char *name) {
-  if (name && !std::strcmp(name, baselineKernels.name))
-    return &baselineKernels;
-#if defined(LLM_CPU_HAS_X86_V4)
-  if (supportsX86V4())
-    return &x86V4Kernels;
-#endif
-  return &baselineKernels;
+  const KernelTable *best = nullptr;
+  for (const Level &level : levels) {
+    if (name && !std::strcmp(name, level.table->name) && level.runs())
+      return level.table;
+    if (level.preferred())
+      best = level.table;
+  }
+  return best;
 }
 
 std::atomic<const KernelTable *> selected{find(std::getenv("LLM_CPU_TARGET"))};

@@ -271,9 +271,12 @@ TEST(CpuTarget, EnvironmentForcesALevel) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Levels, ConversionTest,
-                         testing::Values("baseline", "x86-64-v4+bf16"),
+                         testing::Values("baseline", "x86-64-v4",
+                                         "x86-64-v4+bf16"),
                          [](const auto &info) {
-                           return info.index ? "X86V4" : "Baseline";
+                           return info.index == 0   ? "Baseline"
+                                  : info.index == 1 ? "X86V4"
+                                                    : "X86BF16";
                          });
 
 } // namespace
