@@ -197,7 +197,7 @@ inline void tileSoftmax(const Frame &f, int64_t tile, const State &state) {
   }
   for (int64_t row = 0; row < f.rows; row += kLanes) {
     Vec m = load(after + row);
-    store(before + row, exp(load(before + row) - finite(m)));
+    store(before + row, decay(load(before + row) - finite(m)));
   }
   for (int64_t row = 0; row < f.rows; ++row) {
     KeyRange keys = f.visible(row, tile);

@@ -36,11 +36,8 @@ inline Vec expReduced(Vec r) {
   return fma(p, r * r, r) + 1.0f;
 }
 
-/// e^x, relative error below 2e-7; NaN for NaN.
-inline Vec exp(Vec x) {
-  // Beyond these bounds the result is 0 or infinity; comparisons keep NaN.
-  x = x < -104.0f ? splat(-104.0f) : x;
-  x = x > 89.0f ? splat(89.0f) : x;
+/// e^x for -104 <= x <= 89, beyond which it is 0 or infinity.
+inline Vec expBounded(Vec x) {
   const Vec magic = splat(12582912.0f); // 1.5 * 2^23: adding it rounds
   Vec n = fma(x, splat(1.44269504f), magic) - magic;
   Vec r = fma(n, splat(-0.693359375f), x);
@@ -48,7 +45,20 @@ inline Vec exp(Vec x) {
   return scaleByPowerOfTwo(expReduced(r), n);
 }
 
-inline float exp(float x) { return exp(splat(x))[0]; }
+/// e^x, relative error below 2e-7; NaN for NaN.
+inline Vec exp(Vec x) {
+  x = x < -104.0f ? splat(-104.0f) : x; // comparisons keep NaN
+  return expBounded(x > 89.0f ? splat(89.0f) : x);
+}
+
+/// e^x for x <= 0, but 0 where it would be subnormal: such a result takes a
+/// CPU 16 times as long, and what is masked would have one.
+inline Vec decay(Vec x) {
+  Vec result = expBounded(x < -87.0f ? splat(-87.0f) : x);
+  return x < -87.0f ? Vec{} : result;
+}
+
+inline float decay(float x) { return decay(splat(x))[0]; }
 
 /// Relative error below 1e-6, near zero too.
 inline Vec tanh(Vec x) {

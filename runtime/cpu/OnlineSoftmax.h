@@ -73,7 +73,7 @@ inline void merge(const State &a, const State &b, int64_t rows) {
     if (b.sum[row] == 0)
       continue;
     float m = a.max[row] > b.max[row] ? a.max[row] : b.max[row];
-    float scaleA = exp(a.max[row] - m), scaleB = exp(b.max[row] - m);
+    float scaleA = decay(a.max[row] - m), scaleB = decay(b.max[row] - m);
     a.max[row] = m;
     a.sum[row] = a.sum[row] * scaleA + b.sum[row] * scaleB;
     for (int64_t d = 0; d < a.out.stride; d += kLanes)
@@ -115,7 +115,7 @@ inline void foldScores(float *s, float m, float factor, const State &state,
                        int64_t row) {
   Vec sum = {}, base = finite(splat(m));
   for (int64_t i = 0; i < kTileKeys; i += kLanes) {
-    Vec p = exp(load(s + i) - base);
+    Vec p = decay(load(s + i) - base);
     store(s + i, p);
     sum += p;
   }
