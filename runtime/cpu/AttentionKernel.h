@@ -54,6 +54,9 @@ namespace {
 // Workspace
 //===----------------------------------------------------------------------===//
 
+constexpr int64_t kMaxLines = 2048;
+constexpr int64_t kLineBytes = 64;
+
 /// What a task computes in: on the stack, because kernels cannot fail.
 struct Workspace {
   alignas(64) float q[kMaxTaskFloats];
@@ -63,6 +66,7 @@ struct Workspace {
   KeyRange visible[kMaxTaskRows]; ///< of each row, in positions
   int64_t offsets[2][kTileKeys];  ///< of keys, in even and odd tiles
   int64_t located[2] = {-1, -1};  ///< the tiles they belong to
+  const char *lines[kMaxLines];   ///< of the tile to come
 };
 
 /// A task in its workspace.
@@ -167,10 +171,25 @@ inline const int64_t *locate(const Frame &f, int64_t tile, KeyRange keys) {
   return offsets;
 }
 
+/// The lines of K and V of the tile at `tile`, key by key.
+template <typename Ahead>
+Ahead linesOf(const Frame &f, int64_t tile, int64_t keyBytes) {
+  KeyRange keys = keysOf(f, tile);
+  const int64_t *offsets = locate(f, tile, keys);
+  const char **end = f.work.lines, **last = end + kMaxLines - 1;
+  const void *bases[] = {f.task.pages->k, f.task.pages->v};
+  for (int64_t key = keys.begin; key < keys.end; ++key)
+    for (const void *base : bases)
+      for (int64_t at = 0; at < keyBytes && end < last; at += kLineBytes)
+        *end++ = static_cast<const char *>(base) + offsets[key] + at;
+  *end = static_cast<const char *>(f.task.pages->k);
+  return {f.work.lines, end};
+}
+
 /// Scores of every row; a block of rows computes what any of its rows sees.
-template <typename Product, llm_dtype T>
+template <typename Product, llm_dtype T, typename Ahead>
 void tileScores(const Frame &f, const Keys &k, KeyRange keys, int64_t tile,
-                const Ahead &ahead) {
+                Ahead &ahead) {
   for (int64_t lane = 0; lane * Product::kDepth < f.dim; lane += kPanelLanes) {
     float *panel = f.work.keys;
     int64_t steps =
@@ -180,7 +199,7 @@ void tileScores(const Frame &f, const Keys &k, KeyRange keys, int64_t tile,
                        f.visible(row + n.value - 1, tile).end};
       if (seen.begin < seen.end)
         scores<Product, n.value>(f.q(row, lane), panel, steps, seen,
-                                 f.scores(row), lane > 0);
+                                 f.scores(row), lane > 0, ahead);
     });
   }
 }
@@ -210,13 +229,14 @@ inline void tileSoftmax(const Frame &f, int64_t tile, const State &state) {
 /// every row. The keys that a block's rows have in common are read once; those
 /// before and after are added row by row, so every row gets its keys in order,
 /// and none that it does not see.
-template <typename Product, typename LoadV>
+template <typename Product, typename LoadV, typename Ahead>
 void addWeighted(const Frame &f, int64_t tile, const State &state, int64_t dim,
-                 int64_t dims, LoadV v) {
+                 int64_t dims, LoadV v, Ahead &ahead) {
   auto add = [&](auto n, int64_t row, int64_t begin, int64_t end) {
     if (begin < end)
       weighted<Product, n.value>(f.weights(row), begin, end, v, dims,
-                                 {state.out[row] + dim, state.out.stride});
+                                 {state.out[row] + dim, state.out.stride},
+                                 ahead);
   };
   forRowBlocks(f.rows, [&](auto n, int64_t row) {
     int64_t begin = f.visible(row + n.value - 1, tile).begin;
@@ -232,40 +252,53 @@ void addWeighted(const Frame &f, int64_t tile, const State &state, int64_t dim,
 }
 
 /// Values that are whole vectors, and that few rows use, need no panel.
-template <typename Product, llm_dtype T>
+template <typename Product, llm_dtype T, typename Ahead>
 void tileWeighted(const Frame &f, const Keys &v, KeyRange keys, int64_t tile,
-                  const State &state) {
+                  const State &state, Ahead &ahead) {
   if (Product::kDepth == 1 && f.dim % kLanes == 0 &&
       (T == LLM_F32 || f.rows <= kBlockRows))
     return addWeighted<FmaProduct>(
-        f, tile, state, 0, f.dim, [&](int64_t key, int64_t d) {
+        f, tile, state, 0, f.dim,
+        [&](int64_t key, int64_t d) {
           return load<T>(v.base + v.offsets[key] + d * bytesOf(T));
-        });
+        },
+        ahead);
   for (int64_t dim = 0; dim < f.dim; dim += kPanelLanes) {
     float *panel = f.work.values;
     int64_t dims = packValues<Product, T>(v, keys, dim, panel);
-    addWeighted<Product>(f, tile, state, dim, dims,
-                         [&](int64_t step, int64_t d) {
-                           return load(panel + step * kPanelLanes + d);
-                         });
+    addWeighted<Product>(
+        f, tile, state, dim, dims,
+        [&](int64_t step, int64_t d) {
+          return load(panel + step * kPanelLanes + d);
+        },
+        ahead);
   }
+}
+
+template <typename Product, llm_dtype T, int PerStep>
+void attendKeys(const Frame &f, int64_t tile, KeyRange keys,
+                const State &state) {
+  const char *k = static_cast<const char *>(f.task.pages->k);
+  const char *v = static_cast<const char *>(f.task.pages->v);
+  const int64_t *offsets = locate(f, tile, keys);
+  auto ahead = linesOf<Ahead<PerStep>>(f, tile + kTileKeys, f.dim * bytesOf(T));
+  tileScores<Product, T>(f, {k, offsets, f.dim}, keys, tile, ahead);
+  tileSoftmax(f, tile, state);
+  for (int64_t row = 0; row < f.rows; ++row)
+    Product::round(f.scores(row)[0]);
+  tileWeighted<Product, T>(f, {v, offsets, f.dim}, keys, tile, state, ahead);
 }
 
 /// The whole of a tile of pages of type T.
 template <typename Product, llm_dtype T>
 void attendTile(const Frame &f, int64_t tile, const State &state) {
-  KeyRange keys = keysOf(f, tile), next = keysOf(f, tile + kTileKeys);
+  KeyRange keys = keysOf(f, tile);
   if (keys.begin >= keys.end)
     return;
-  const char *k = static_cast<const char *>(f.task.pages->k);
-  const char *v = static_cast<const char *>(f.task.pages->v);
-  const int64_t *offsets = locate(f, tile, keys);
-  Ahead ahead = {k, v, locate(f, tile + kTileKeys, next), next};
-  tileScores<Product, T>(f, {k, offsets, f.dim}, keys, tile, ahead);
-  tileSoftmax(f, tile, state);
-  for (int64_t row = 0; row < f.rows; ++row)
-    Product::round(f.scores(row)[0]);
-  tileWeighted<Product, T>(f, {v, offsets, f.dim}, keys, tile, state);
+  if (f.rows <= kBlockRows)
+    attendKeys<Product, T, bytesOf(T) / 2>(f, tile, keys, state);
+  else
+    attendKeys<Product, T, 0>(f, tile, keys, state);
 }
 
 //===----------------------------------------------------------------------===//

@@ -45,27 +45,26 @@ struct Keys {
   int64_t dim;
 };
 
-/// K and V of the tile to come. The hardware prefetches within a page, but
-/// starts anew in each block: a line in eight wakes it (one thread of a Xeon,
-/// of the sequential rate: 0.7 without, 0.9 so, 0.7 with every line asked for).
+/// Lines of the tile to come. The hardware prefetches within a page only, and
+/// many requests at once would hold up the loads of this tile: they are asked
+/// for one by one, half of them while keys turn and half of them while few rows
+/// are multiplied, PerStep at a time. PerStep is 0 for many rows: they multiply
+/// for longer than memory takes.
+template <int PerStep>
 struct Ahead {
-  const char *k, *v;
-  const int64_t *offsets;
-  KeyRange keys;
+  const char *const *next;
+  const char *const *end; ///< may be read, too
 
-  /// Asks for the keys [begin, end) of the vector at `key`.
-  void prefetch(int64_t key, int64_t begin, int64_t end, int64_t bytes) const {
-    constexpr uintptr_t kWake = 512;
-    if (key >= keys.end || key + kLanes <= keys.begin)
-      return;
-    const char *bases[] = {k, v};
-    for (const char *base : bases)
-      for (int64_t i = begin; i < end; ++i) {
-        auto from = reinterpret_cast<uintptr_t>(base + offsets[key + i]);
-        for (uintptr_t at = (from + kWake - 1) / kWake * kWake;
-             at < from + bytes; at += kWake)
-          __builtin_prefetch(reinterpret_cast<const void *>(at), 0, 2);
-      }
+  void ask(int lines) {
+    for (int i = 0; i < lines; ++i) {
+      __builtin_prefetch(*next, 0, 2);
+      next += next < end;
+    }
+  }
+  void askAtStep() { ask(PerStep); }
+  /// A vector of f32 for each of kLanes keys turns.
+  void askAtTurn(int64_t elementBytes) {
+    ask(static_cast<int>(PerStep ? 8 * PerStep : 8 * elementBytes));
   }
 };
 
@@ -146,9 +145,11 @@ inline void forRowBlocks(int64_t rows, Fn fn, int64_t row = 0) {
 }
 
 /// c[row] (+)= the sum over steps of a[row][step] * b(step, i), a vector.
-template <typename Product, int NumRows, int Width, typename LoadB>
+template <typename Product, int NumRows, int Width, typename LoadB,
+          typename Ahead>
 inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
-                     Rows<float> c, bool add) {
+                     Rows<float> c, bool add, Ahead &ahead) {
+  auto lines = ahead;
   Vec acc[NumRows][Width];
   LLM_UNROLL
   for (int r = 0; r < NumRows; ++r)
@@ -157,6 +158,7 @@ inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
     acc[r][i] = add ? load(c[r] + i * kLanes) : Vec{};
   LLM_NO_UNROLL
   for (int64_t step = begin; step < end; ++step) {
+    lines.askAtStep();
     Vec factors[Width];
     LLM_UNROLL
     for (int i = 0; i < Width; ++i)
@@ -174,6 +176,7 @@ inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
     LLM_UNROLL
   for (int i = 0; i < Width; ++i)
     store(c[r] + i * kLanes, acc[r][i]);
+  ahead = lines;
 }
 
 //===----------------------------------------------------------------------===//
@@ -185,9 +188,9 @@ constexpr int64_t kPanelLanes = 256;
 
 /// The panel [lane of dim][key] of the vectors of keys that hold `keys`, from
 /// dimension `dim` on. Returns its lanes of dim.
-template <typename Product, llm_dtype T>
+template <typename Product, llm_dtype T, typename Ahead>
 int64_t packKeys(const Keys &k, KeyRange keys, int64_t dim, float *panel,
-                 const Ahead &ahead) {
+                 Ahead &ahead) {
   constexpr int64_t kStep = kLanes * Product::kDepth;
   int64_t end = min(k.dim, dim + kPanelLanes * Product::kDepth);
   for (int64_t key = keys.begin / kLanes * kLanes; key < keys.end;
@@ -195,10 +198,7 @@ int64_t packKeys(const Keys &k, KeyRange keys, int64_t dim, float *panel,
     float *to = panel + key;
     for (int64_t d = dim; d < end; d += kStep, to += kLanes * kTileKeys) {
       Vec x[kLanes];
-      int64_t done = (d - dim) * kLanes / (end - dim);
-      int64_t next = min((d + kStep - dim) * kLanes / (end - dim), kLanes);
-      if (dim == 0)
-        ahead.prefetch(key, done, next, k.dim * bytesOf(T));
+      ahead.askAtTurn(bytesOf(T));
       auto from = [&](int i) {
         return k.base + k.offsets[key + i] + d * bytesOf(T);
       };
@@ -221,9 +221,9 @@ int64_t packKeys(const Keys &k, KeyRange keys, int64_t dim, float *panel,
 }
 
 /// s[row][key] (+)= q[row] * the panel, for the vectors that hold `keys`.
-template <typename Product, int NumRows>
+template <typename Product, int NumRows, typename Ahead>
 void scores(Rows<const float> q, const float *panel, int64_t steps,
-            KeyRange keys, Rows<float> s, bool add) {
+            KeyRange keys, Rows<float> s, bool add, Ahead &ahead) {
   forStrips<kBlockVecs>(keys.begin / kLanes * kLanes, roundUp(keys.end, kLanes),
                         [&](auto width, int64_t key) {
                           multiply<Product, NumRows, width.value>(
@@ -232,7 +232,7 @@ void scores(Rows<const float> q, const float *panel, int64_t steps,
                                 return load(panel + step * kTileKeys + key +
                                             i * kLanes);
                               },
-                              {s.data + key, s.stride}, add);
+                              {s.data + key, s.stride}, add, ahead);
                         });
 }
 
@@ -265,16 +265,16 @@ int64_t packValues(const Keys &v, KeyRange keys, int64_t dim, float *panel) {
 
 /// o[row] += p[row][key] * v(lane of keys, dim) for the keys [begin, end) and
 /// the dimensions [0, dims). Of a pair of keys only those in the range enter.
-template <typename Product, int NumRows, typename LoadV>
+template <typename Product, int NumRows, typename LoadV, typename Ahead>
 void weighted(Rows<const float> p, int64_t begin, int64_t end, LoadV v,
-              int64_t dims, Rows<float> o) {
+              int64_t dims, Rows<float> o, Ahead &ahead) {
   constexpr int kWidth = NumRows > 2 ? kBlockVecs : 2 * kBlockVecs;
   auto add = [&](int64_t first, int64_t last, auto load) {
     forStrips<kWidth>(0, dims, [&](auto width, int64_t d) {
       multiply<Product, NumRows, width.value>(
           p, first, last,
           [&](int64_t step, int i) { return load(step, d + i * kLanes); },
-          {o.data + d, o.stride}, true);
+          {o.data + d, o.stride}, true, ahead);
     });
   };
   if constexpr (Product::kDepth == 1) {
