@@ -62,10 +62,8 @@ struct Ahead {
     }
   }
   void askAtStep() { ask(PerStep); }
-  /// A vector of f32 for each of kLanes keys turns.
-  void askAtTurn(int64_t elementBytes) {
-    ask(static_cast<int>(PerStep ? 8 * PerStep : 8 * elementBytes));
-  }
+  /// While a vector of each of kLanes keys turns.
+  void askAtTurn() { ask(PerStep ? kLanes : 2 * kLanes); }
 };
 
 //===----------------------------------------------------------------------===//
@@ -76,12 +74,7 @@ struct FmaProduct {
   static constexpr int kDepth = 1; ///< numbers of one lane
   static Vec multiply(Vec a, Vec b, Vec c) { return fma(a, b, c); }
 
-  /// The lanes of elements that start at `from`.
-  template <llm_dtype T>
-  static Vec lanes(const char *from) {
-    return load<T>(from);
-  }
-  /// The first n elements, then zeros.
+  /// The first n elements at `from` as lanes, then zeros.
   template <llm_dtype T>
   static Vec lanes(const char *from, int64_t n) {
     return load<T>(from, n);
@@ -96,13 +89,8 @@ struct DotProduct {
   static Vec multiply(Vec a, Vec b, Vec c) { return dot(a, b, c); }
 
   template <llm_dtype T>
-  static Vec lanes(const char *from) {
-    return load<LLM_F32>(from);
-  }
-  template <llm_dtype T>
   static Vec lanes(const char *from, int64_t n) {
-    return (Vec)_mm512_maskz_loadu_epi16((uint32_t)((uint64_t(1) << n) - 1),
-                                         from);
+    return loadPacked<T>(from, n);
   }
   static void round(float *p) {
     for (int64_t i = 0; i < kTileKeys; i += kLanes)
@@ -186,35 +174,50 @@ inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
 /// Lanes of a panel, of K or V: a longer head_dim takes several.
 constexpr int64_t kPanelLanes = 256;
 
+/// One number, or two, of each of kLanes keys: a row of the panel, or two.
+template <typename Product, llm_dtype T>
+inline void storeKeys(float *to, Vec packed) {
+  if constexpr (T == LLM_F32 || Product::kDepth == 2) {
+    store(to, packed);
+  } else {
+    Vec first, second;
+    unpack<T>(packed, first, second);
+    store(to, first);
+    store(to + kTileKeys, second);
+  }
+}
+
 /// The panel [lane of dim][key] of the vectors of keys that hold `keys`, from
-/// dimension `dim` on. Returns its lanes of dim.
+/// dimension `dim` on. Returns its lanes of dim. Keys turn as they lie in
+/// memory, f16 and bf16 in pairs: it takes half of the shuffles.
 template <typename Product, llm_dtype T, typename Ahead>
 int64_t packKeys(const Keys &k, KeyRange keys, int64_t dim, float *panel,
                  Ahead &ahead) {
-  constexpr int64_t kStep = kLanes * Product::kDepth;
+  constexpr int64_t kStep = kLanes * 4 / bytesOf(T);
+  constexpr int64_t kRow = kTileKeys * 4 / bytesOf(T) / Product::kDepth;
   int64_t end = min(k.dim, dim + kPanelLanes * Product::kDepth);
   for (int64_t key = keys.begin / kLanes * kLanes; key < keys.end;
        key += kLanes) {
     float *to = panel + key;
-    for (int64_t d = dim; d < end; d += kStep, to += kLanes * kTileKeys) {
+    for (int64_t d = dim; d < end; d += kStep, to += kLanes * kRow) {
       Vec x[kLanes];
-      ahead.askAtTurn(bytesOf(T));
+      ahead.askAtTurn();
       auto from = [&](int i) {
         return k.base + k.offsets[key + i] + d * bytesOf(T);
       };
       if (d + kStep <= end) {
         LLM_UNROLL
         for (int i = 0; i < kLanes; ++i)
-          x[i] = Product::template lanes<T>(from(i));
+          x[i] = load<LLM_F32>(from(i));
       } else {
         LLM_UNROLL
         for (int i = 0; i < kLanes; ++i)
-          x[i] = Product::template lanes<T>(from(i), end - d);
+          x[i] = loadPacked<T>(from(i), end - d);
       }
       transpose(x);
       LLM_UNROLL
       for (int i = 0; i < kLanes; ++i)
-        store(to + i * kTileKeys, x[i]);
+        storeKeys<Product, T>(to + i * kRow, x[i]);
     }
   }
   return (end - dim + Product::kDepth - 1) / Product::kDepth;

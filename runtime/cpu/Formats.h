@@ -117,6 +117,44 @@ inline Vec load(const void *from, int64_t n) {
 #endif
 }
 
+/// The bytes of the first `n` elements of type T, then zeros: two f16 or bf16
+/// share a lane.
+template <llm_dtype T>
+inline Vec loadPacked(const void *from, int64_t n) {
+#if defined(LLM_CPU_X86_V4)
+  if constexpr (T != LLM_F32)
+    return (Vec)_mm512_maskz_loadu_epi16(
+        static_cast<uint32_t>((uint64_t(1) << n) - 1), from);
+#endif
+  if constexpr (T == LLM_F32)
+    return load<T>(from, n);
+  Vec packed = {};
+  memcpy(&packed, from, n * bytesOf(T));
+  return packed;
+}
+
+/// The first and the second element of each lane.
+template <llm_dtype T>
+inline void unpack(Vec packed, Vec &first, Vec &second) {
+  if constexpr (T == LLM_BF16) {
+    first = ofBits(bitsOf(packed) << 16);
+    second = ofBits(bitsOf(packed) & 0xffff0000);
+    return;
+  }
+#if defined(LLM_CPU_X86_V4)
+  // Even words to the lower half, odd ones to the upper.
+  const __m512i order = _mm512_set_epi16(31, 29, 27, 25, 23, 21, 19, 17, 15, 13,
+                                         11, 9, 7, 5, 3, 1, 30, 28, 26, 24, 22,
+                                         20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  __m512i words = _mm512_permutexvar_epi16(order, (__m512i)packed);
+  first = fromF16((Halves)_mm512_castsi512_si256(words));
+  second = fromF16((Halves)_mm512_extracti64x4_epi64(words, 1));
+#else
+  first = fromF16(__builtin_convertvector(bitsOf(packed) & 0xffff, Halves));
+  second = fromF16(__builtin_convertvector(bitsOf(packed) >> 16, Halves));
+#endif
+}
+
 /// Stores the first `n` lanes.
 template <llm_dtype T>
 inline void store(void *to, Vec x, int64_t n = kLanes) {
