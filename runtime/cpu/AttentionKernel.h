@@ -176,12 +176,17 @@ template <typename Ahead>
 Ahead linesOf(const Frame &f, int64_t tile, int64_t keyBytes) {
   KeyRange keys = keysOf(f, tile);
   const int64_t *offsets = locate(f, tile, keys);
-  const char **end = f.work.lines, **last = end + kMaxLines - 1;
+  int64_t lines = (keyBytes + kLineBytes - 1) / kLineBytes;
+  int64_t count = min(keys.end - keys.begin, (kMaxLines - 1) / (2 * lines));
+  const char **end = f.work.lines;
   const void *bases[] = {f.task.pages->k, f.task.pages->v};
-  for (int64_t key = keys.begin; key < keys.end; ++key)
-    for (const void *base : bases)
-      for (int64_t at = 0; at < keyBytes && end < last; at += kLineBytes)
-        *end++ = static_cast<const char *>(base) + offsets[key] + at;
+  for (int64_t key = keys.begin; key < keys.begin + count; ++key)
+    for (const void *base : bases) {
+      const char *from = static_cast<const char *>(base) + offsets[key];
+      for (int64_t i = 0; i < lines; ++i)
+        end[i] = from + i * kLineBytes;
+      end += lines;
+    }
   *end = static_cast<const char *>(f.task.pages->k);
   return {f.work.lines, end};
 }

@@ -55,15 +55,20 @@ struct Ahead {
   const char *const *next;
   const char *const *end; ///< may be read, too
 
-  void ask(int lines) {
-    for (int i = 0; i < lines; ++i) {
+  /// While a step is multiplied.
+  void askAtStep() {
+    for (int i = 0; i < PerStep; ++i) {
       __builtin_prefetch(*next, 0, 2);
       next += next < end;
     }
   }
-  void askAtStep() { ask(PerStep); }
   /// While a vector of each of kLanes keys turns.
-  void askAtTurn() { ask(PerStep ? kLanes : 2 * kLanes); }
+  void askAtTurn() {
+    int64_t count = min(PerStep ? kLanes : 2 * kLanes, end - next);
+    for (int64_t i = 0; i < count; ++i)
+      __builtin_prefetch(next[i], 0, 2);
+    next += count;
+  }
 };
 
 //===----------------------------------------------------------------------===//
