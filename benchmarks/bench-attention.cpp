@@ -173,7 +173,7 @@ public:
     std::iota(table.begin(), table.end(), 0);
     std::shuffle(table.begin(), table.end(), std::mt19937(1));
     elements = int64_t(row.queries) * row.queryHeads * row.headDim;
-    inputs = row.work == Work::Append ? sequences : 1;
+    inputs = row.work == Work::Append ? 2 * sequences : 1; // K and V
     q = randomNumbers(queries, inputs * elements * bytesOf(type), type);
     out = outputs.take(elements * bytesOf(type));
     slots.resize(row.queries);
@@ -188,14 +188,16 @@ public:
   }
 
   void call() {
-    llm_tensor in = tensor(q + at % inputs * elements * bytesOf(type));
+    auto input = [&](int64_t i) {
+      return tensor(q + i % inputs * elements * bytesOf(type));
+    };
     if (row.work == Work::Append)
-      return writeKV(pages, slots.data(), in, in);
+      return writeKV(pages, slots.data(), input(2 * at), input(2 * at + 1));
     int32_t cuSeqlens[] = {0, row.queries};
     BatchView batch = {1,       cuSeqlens,          &row.past,
                        &length, &table[at * width], width};
     AttentionParams params = {1 / std::sqrt(float(row.headDim)), 0, 0, true};
-    pagedAttention(pages, batch, params, in, tensor(out), nullptr);
+    pagedAttention(pages, batch, params, input(0), tensor(out), nullptr);
   }
 
 private:
