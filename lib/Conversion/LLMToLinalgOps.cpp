@@ -392,14 +392,25 @@ static Step makeQueryRows(OpBuild &b, const Version &version, Value query) {
   return makeOnlyLayer(b, version, batch[0], batch[1], starts[0]);
 }
 
-/// [B * S, ...] as [B, S, ...] like `query`, [B, S, Hq, D].
+/// [B * S, ...] as [B, S, ...] like `query`, [B, S, Hq, D]. (Where more sizes
+/// are dynamic, MLIR 22 cannot lower an expand_shape.)
 static Value expandBatch(OpBuild &b, Value tensor, RankedTensorType type,
                          Value query) {
+  Value queries = b.dim(query, 1);
   SmallVector<Value> sizes;
   for (int64_t i = 0; i < type.getRank(); ++i)
-    sizes.push_back(b.dim(query, i));
-  Value shape = tensor::FromElementsOp::create(b.b, b.loc, sizes);
-  return tensor::ReshapeOp::create(b.b, b.loc, type, tensor, shape);
+    if (type.isDynamicDim(i))
+      sizes.push_back(b.dim(query, i));
+  return tensor::GenerateOp::create(
+      b.b, b.loc, type, sizes,
+      [&](OpBuilder &nested, Location loc, ValueRange at) {
+        Value first = arith::MulIOp::create(nested, loc, at[0], queries);
+        SmallVector<Value> from = {
+            arith::AddIOp::create(nested, loc, first, at[1])};
+        llvm::append_range(from, at.drop_front(2));
+        tensor::YieldOp::create(
+            nested, loc, tensor::ExtractOp::create(nested, loc, tensor, from));
+      });
 }
 
 LLM_SPEC_PATTERN(PagedAttentionOp) {
