@@ -36,6 +36,18 @@ void *operator new(std::size_t bytes) { return allocate(bytes, 16); }
 void *operator new(std::size_t bytes, std::align_val_t alignment) {
   return allocate(bytes, static_cast<std::size_t>(alignment));
 }
+// Those of libstdc++ call the ones above; a sanitizer's would not.
+void *operator new(std::size_t bytes, const std::nothrow_t &) noexcept try {
+  return operator new(bytes);
+} catch (const std::bad_alloc &) {
+  return nullptr;
+}
+void *operator new(std::size_t bytes, std::align_val_t alignment,
+                   const std::nothrow_t &) noexcept try {
+  return operator new(bytes, alignment);
+} catch (const std::bad_alloc &) {
+  return nullptr;
+}
 void operator delete(void *memory) noexcept { std::free(memory); }
 void operator delete(void *memory, std::size_t) noexcept { std::free(memory); }
 void operator delete(void *memory, std::align_val_t) noexcept {

@@ -524,8 +524,9 @@ private:
     }
     }
     // The end of the running step is checked before the next one's batch.
-    if (status.code() != version.model.codeOfEnd())
+    if (status.code() != version.model.codeOfEnd()) {
       EXPECT_EQ(status.code(), code) << status.message();
+    }
     EXPECT_FALSE(status.ok());
   }
 
