@@ -20,6 +20,9 @@
 #include <gtest/gtest.h>
 
 #include <csetjmp>
+#include <cstdlib>
+#include <memory>
+#include <vector>
 
 using namespace llm::testing;
 
@@ -39,6 +42,13 @@ int keepMessage(const char *text) {
 
 [[noreturn]] void leaveProgram() { longjmp(leave, 1); }
 
+/// The specification frees nothing: its memory ends with the run.
+thread_local std::vector<std::unique_ptr<void, decltype(&std::free)>> memory;
+
+void *allocate(size_t bytes) {
+  return memory.emplace_back(std::malloc(bytes), &std::free).get();
+}
+
 llvm::orc::SymbolMap replaceSymbols(llvm::orc::MangleAndInterner intern) {
   const auto address = [](auto *function) {
     return llvm::orc::ExecutorSymbolDef(
@@ -48,6 +58,7 @@ llvm::orc::SymbolMap replaceSymbols(llvm::orc::MangleAndInterner intern) {
   llvm::orc::SymbolMap symbols;
   symbols[intern("puts")] = address(&keepMessage);
   symbols[intern("abort")] = address(&leaveProgram);
+  symbols[intern("malloc")] = address(&allocate);
   return symbols;
 }
 } // namespace
@@ -109,5 +120,6 @@ std::string SpecifiedProgram::run(const char *entry) {
   message.clear();
   if (setjmp(leave) == 0)
     function(&result);
+  memory.clear();
   return message;
 }
