@@ -106,8 +106,10 @@ Status PagedKVCache::checkBatch(std::span<const int32_t> ids,
 
 /// Blocks of the running step that no token uses: its end frees them.
 int64_t PagedKVCache::unusedBlocks() const {
+  if (!running_.id)
+    return 0;
   int64_t unused = 0;
-  for (int32_t id : running_.id ? running_.ids : std::vector<int32_t>()) {
+  for (int32_t id : running_.ids) {
     const Sequence &sequence = sequences_[id];
     if (!sequence.table || sequence.table->references > 1)
       continue;

@@ -697,9 +697,11 @@ TEST(CacheReads, TableMayNameABlockTakenSinceTheLastLook) {
   for (int64_t i = 0; i < 3; ++i) {
     EXPECT_OK(appendAll(*cache, {{0}, {range(4 * i, 4)}}));
     Tensor table(LLM_I32, {1, i + 1}), k(LLM_F32, {1, 12, 2, 4}), v = k;
-    std::copy_n(cache->blocks(0).data(), i + 1, table.as<int32_t>());
+    std::reverse_copy(cache->blocks(0).begin(), cache->blocks(0).end(),
+                      table.as<int32_t>());
     EXPECT_OK(cache->lookup({&id, 1}, 0, k, v, &table));
-    EXPECT_EQ(k.get(4 * i * 8), valueOf(4 * i, 0, 0, 0, 0));
+    EXPECT_EQ(k.get(0), valueOf(4 * i, 0, 0, 0, 0));
+    EXPECT_EQ(k.get(4 * i * 8), valueOf(0, 0, 0, 0, 0));
   }
 }
 

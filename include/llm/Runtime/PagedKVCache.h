@@ -103,7 +103,9 @@ public:
   Status append(const KVStep &step, int32_t layer, const llm_tensor &k,
                 const llm_tensor &v);
   /// q, out: [T, Hq, D]; lse: null or f32 [T, Hq]. Rows see the keys which the
-  /// layer holds now. `table`: null or i32 [B, W], read instead of the cache's.
+  /// layer holds now. `table`: null or i32 [B, W], read instead of the cache's;
+  /// LLM_INVALID_ARGUMENT names the first block that is not of this version or
+  /// does not hold the tokens that are read of it.
   Status attention(const KVStep &step, int32_t layer, const llm_tensor &q,
                    const llm_attention_params &params, const llm_tensor &out,
                    const llm_tensor *lse, const llm_tensor *table = nullptr);
