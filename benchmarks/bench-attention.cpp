@@ -155,20 +155,14 @@ public:
         type(row.type == LLM_BF16 && row.work != Work::Append ? LLM_BF16
                                                               : LLM_F32) {
     int64_t bytes = row.headDim * bytesOf(row.type);
-    pages = {nullptr,
-             nullptr,
-             row.type,
-             row.kvHeads,
-             row.headDim,
-             kBlockSize,
-             bytes * kBlockSize * row.kvHeads,
-             bytes * kBlockSize,
-             bytes};
-    sequences = coldBytes() / (2 * width * pages.blockStride) + 1;
-    int64_t poolBytes = sequences * width * pages.blockStride;
+    KVPlane plane = {nullptr, row.type, bytes * kBlockSize * row.kvHeads,
+                     bytes * kBlockSize, bytes};
+    pages = {plane, plane, row.kvHeads, row.headDim, kBlockSize};
+    sequences = coldBytes() / (2 * width * plane.blockStride) + 1;
+    int64_t poolBytes = sequences * width * plane.blockStride;
     static Arena k, v, queries, outputs;
-    pages.k = randomNumbers(k, poolBytes, row.type);
-    pages.v = randomNumbers(v, poolBytes, row.type);
+    pages.k.data = randomNumbers(k, poolBytes, row.type);
+    pages.v.data = randomNumbers(v, poolBytes, row.type);
     table.resize(sequences * width);
     std::iota(table.begin(), table.end(), 0);
     std::shuffle(table.begin(), table.end(), std::mt19937(1));

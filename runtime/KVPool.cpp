@@ -147,15 +147,13 @@ char *KVPool::block(int32_t layer, int32_t number) const {
 KVPages KVPool::pages(int32_t layer) const {
   const int64_t token = config_.head_dim * elementBytes(config_.dtype);
   KVPages pages;
-  pages.k = block(layer, 0);
-  pages.v = block(layer, 0) + blockStride_ / 2;
-  pages.dtype = config_.dtype;
+  pages.k = {block(layer, 0), config_.dtype, blockStride_,
+             token * config_.block_size, token};
+  pages.v = pages.k;
+  pages.v.data += blockStride_ / 2;
   pages.kvHeads = config_.kv_heads;
   pages.headDim = config_.head_dim;
   pages.blockSize = config_.block_size;
-  pages.blockStride = blockStride_;
-  pages.headStride = token * config_.block_size;
-  pages.tokenStride = token;
   return pages;
 }
 

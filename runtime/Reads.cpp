@@ -228,24 +228,20 @@ struct RowCopy {
   const int32_t *table;
   int64_t length;
 
-  void operator()(const void *component, const llm_tensor &out) const {
-    const int64_t size = elementBytes(pages.dtype);
+  void operator()(const KVPlane &plane, const llm_tensor &out) const {
+    const int64_t size = elementBytes(plane.dtype);
     for (int64_t token = 0; token < out.sizes[0]; ++token)
       for (int64_t head = 0; head < pages.kvHeads; ++head) {
         char *to = static_cast<char *>(out.data) +
                    (token * out.strides[0] + head * out.strides[1]) * size;
         if (token < length)
-          std::memcpy(to, source(component, token, head), pages.headDim * size);
+          std::memcpy(to,
+                      plane.at(table[token / pages.blockSize], head,
+                               token % pages.blockSize),
+                      pages.headDim * size);
         else
           std::memset(to, 0, pages.headDim * size);
       }
-  }
-
-  const char *source(const void *component, int64_t token, int64_t head) const {
-    return static_cast<const char *>(component) +
-           table[token / pages.blockSize] * pages.blockStride +
-           head * pages.headStride +
-           token % pages.blockSize * pages.tokenStride;
   }
 };
 

@@ -121,7 +121,7 @@ void loadQueries(const Frame &f) {
 
 /// Queries and pages of bf16 are multiplied as they are.
 inline bool usesDots(const AttentionTask &task) {
-  return kHasDots && task.q->dtype == LLM_BF16 && task.pages->dtype == LLM_BF16;
+  return kHasDots && task.q->dtype == LLM_BF16 && task.pages->k.dtype == LLM_BF16;
 }
 
 inline void begin(const Frame &f) {
@@ -159,10 +159,10 @@ inline const int64_t *locate(const Frame &f, int64_t tile, KeyRange keys) {
   int64_t block = (tile + keys.begin) / pages.blockSize;
   int64_t slot = (tile + keys.begin) % pages.blockSize;
   for (int64_t key = keys.begin; key < keys.end; ++block, slot = 0) {
-    int64_t base = f.task.blocks[block] * pages.blockStride +
-                   f.task.kvHead * pages.headStride;
+    int64_t base = f.task.blocks[block] * pages.k.blockStride +
+                   f.task.kvHead * pages.k.headStride;
     for (; slot < pages.blockSize && key < keys.end; ++slot, ++key)
-      offsets[key] = base + slot * pages.tokenStride;
+      offsets[key] = base + slot * pages.k.tokenStride;
   }
   for (int64_t key = keys.begin; key % kLanes; --key)
     offsets[key - 1] = offsets[key];
@@ -179,7 +179,7 @@ Ahead linesOf(const Frame &f, int64_t tile, int64_t keyBytes) {
   int64_t lines = (keyBytes + kLineBytes - 1) / kLineBytes;
   int64_t count = min(keys.end - keys.begin, (kMaxLines - 1) / (2 * lines));
   const char **end = f.work.lines;
-  const void *bases[] = {f.task.pages->k, f.task.pages->v};
+  const void *bases[] = {f.task.pages->k.data, f.task.pages->v.data};
   for (int64_t key = keys.begin; key < keys.begin + count; ++key)
     for (const void *base : bases) {
       const char *from = static_cast<const char *>(base) + offsets[key];
@@ -187,7 +187,7 @@ Ahead linesOf(const Frame &f, int64_t tile, int64_t keyBytes) {
         end[i] = from + i * kLineBytes;
       end += lines;
     }
-  *end = static_cast<const char *>(f.task.pages->k);
+  *end = static_cast<const char *>(f.task.pages->k.data);
   return {f.work.lines, end};
 }
 
@@ -283,8 +283,8 @@ void tileWeighted(const Frame &f, const Keys &v, KeyRange keys, int64_t tile,
 template <typename Product, llm_dtype T, int PerStep>
 void attendKeys(const Frame &f, int64_t tile, KeyRange keys,
                 const State &state) {
-  const char *k = static_cast<const char *>(f.task.pages->k);
-  const char *v = static_cast<const char *>(f.task.pages->v);
+  const char *k = static_cast<const char *>(f.task.pages->k.data);
+  const char *v = static_cast<const char *>(f.task.pages->v.data);
   const int64_t *offsets = locate(f, tile, keys);
   auto ahead = linesOf<Ahead<PerStep>>(f, tile + kTileKeys, f.dim * bytesOf(T));
   tileScores<Product, T>(f, {k, offsets, f.dim}, keys, tile, ahead);
@@ -320,9 +320,9 @@ inline void computeChunk(const Frame &f, int64_t chunk, const State &state) {
   clear(state, f.rows);
   if (usesDots(f.task))
     attendTiles<BestProduct, LLM_BF16>(f, chunk, state);
-  else if (f.task.pages->dtype == LLM_F32)
+  else if (f.task.pages->k.dtype == LLM_F32)
     attendTiles<FmaProduct, LLM_F32>(f, chunk, state);
-  else if (f.task.pages->dtype == LLM_F16)
+  else if (f.task.pages->k.dtype == LLM_F16)
     attendTiles<FmaProduct, LLM_F16>(f, chunk, state);
   else
     attendTiles<FmaProduct, LLM_BF16>(f, chunk, state);

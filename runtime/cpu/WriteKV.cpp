@@ -24,17 +24,15 @@ namespace {
 
 int64_t bytesOf(llm_dtype type) { return type == LLM_F32 ? 4 : 2; }
 
-/// All heads of token `token` of `from` into a slot of `pages` (its K or V).
-void writeToken(const KVPages &pages, void *to, int64_t slot,
+/// All heads of token `token` of `from` into a slot of K or V.
+void writeToken(const KVPages &pages, const KVPlane &to, int64_t slot,
                 const llm_tensor &from, int64_t token) {
   const KernelTable &table = kernels();
-  char *page = static_cast<char *>(to) +
-               slot / pages.blockSize * pages.blockStride +
-               slot % pages.blockSize * pages.tokenStride;
   const char *row = static_cast<const char *>(from.data) +
                     token * from.strides[0] * bytesOf(from.dtype);
   for (int64_t head = 0; head < pages.kvHeads; ++head)
-    table.convert(page + head * pages.headStride, pages.dtype,
+    table.convert(to.at(slot / pages.blockSize, head, slot % pages.blockSize),
+                  to.dtype,
                   row + head * from.strides[1] * bytesOf(from.dtype),
                   from.dtype, pages.headDim);
 }

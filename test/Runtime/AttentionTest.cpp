@@ -135,13 +135,13 @@ struct Problem {
     tokens = cuSeqlens.back();
     permuteBlocks();
     int64_t row = c.headDim * bytesOf(c.pageType);
-    pages.dtype = c.pageType;
     pages.kvHeads = c.kvHeads;
     pages.headDim = c.headDim;
     pages.blockSize = c.blockSize;
-    pages.tokenStride = c.tokenMajor ? row * c.kvHeads : row;
-    pages.headStride = c.tokenMajor ? row : row * c.blockSize;
-    pages.blockStride = row * c.kvHeads * c.blockSize + 64;
+    pages.k = {nullptr, c.pageType, row * c.kvHeads * c.blockSize + 64,
+               c.tokenMajor ? row : row * c.blockSize,
+               c.tokenMajor ? row * c.kvHeads : row};
+    pages.v = pages.k;
   }
 
   void permuteBlocks() {
@@ -161,14 +161,14 @@ struct Problem {
   }
 
   void fill() {
-    kPool.resize(numBlocks * pages.blockStride);
+    kPool.resize(numBlocks * pages.k.blockStride);
     vPool.resize(kPool.size());
     std::vector<float> poison(kPool.size() / bytesOf(c.pageType), kNaN);
     for (std::vector<char> *pool : {&kPool, &vPool})
       cpu::kernels().convert(pool->data(), c.pageType, poison.data(), LLM_F32,
                              poison.size());
-    pages.k = kPool.data();
-    pages.v = vPool.data();
+    pages.k.data = kPool.data();
+    pages.v.data = vPool.data();
     for (size_t i = 0; i < c.sequences.size(); ++i)
       fillSequence(i);
     fillQueries();
@@ -186,20 +186,19 @@ struct Problem {
     }
     for (int32_t at = firstVisible(i); at < lengthOf(i); ++at)
       for (int32_t h = 0; h < c.kvHeads; ++h) {
-        writeRow(kPool, keys[i], i, at, h);
-        writeRow(vPool, values[i], i, at, h);
+        writeRow(pages.k, keys[i], i, at, h);
+        writeRow(pages.v, values[i], i, at, h);
       }
     for (int32_t at = 0; at < firstVisible(i) / c.blockSize; ++at)
       table[i * tableStride + at] = -1000000; // given back: leads nowhere
   }
 
   /// Rounds a row into its page, and back to what the reference reads.
-  void writeRow(std::vector<char> &pool, std::vector<float> &from, size_t i,
+  void writeRow(const KVPlane &plane, std::vector<float> &from, size_t i,
                 int32_t at, int32_t head) {
     float *row = &from[(int64_t(at) * c.kvHeads + head) * c.headDim];
-    char *to = pool.data() +
-               table[i * tableStride + at / c.blockSize] * pages.blockStride +
-               head * pages.headStride + at % c.blockSize * pages.tokenStride;
+    char *to = plane.at(table[i * tableStride + at / c.blockSize], head,
+                        at % c.blockSize);
     cpu::kernels().convert(to, c.pageType, row, LLM_F32, c.headDim);
     cpu::kernels().convert(row, LLM_F32, to, c.pageType, c.headDim);
   }
@@ -583,8 +582,8 @@ TEST_P(AttentionTest, UnseenTokensCannotReachAQuery) {
       std::fill_n(&p.keys[0][kPoisoned * kvHeads * c.headDim],
                   kvHeads * c.headDim, kNaN);
       for (int32_t h = 0; h < kvHeads; ++h) {
-        p.writeRow(p.kPool, p.keys[0], 0, kPoisoned, h);
-        p.writeRow(p.vPool, p.keys[0], 0, kPoisoned, h);
+        p.writeRow(p.pages.k, p.keys[0], 0, kPoisoned, h);
+        p.writeRow(p.pages.v, p.keys[0], 0, kPoisoned, h);
       }
       p.run();
       std::vector<float> after = p.results();
@@ -699,18 +698,14 @@ TEST_P(AttentionTest, OffsetsBeyondTwoGigabytes) {
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   ASSERT_NE(pool, MAP_FAILED);
   constexpr int32_t kDim = 64, kBlock = 16;
-  KVPages pages = {pool,
-                   static_cast<char *>(pool) + kBytes / 2,
-                   LLM_F32,
-                   1,
-                   kDim,
-                   kBlock,
-                   int64_t(kBlock) * kDim * 4,
-                   kBlock * kDim * 4,
-                   kDim * 4};
-  int32_t block =
-      static_cast<int32_t>((kBytes / 2 - 65536) / pages.blockStride);
-  ASSERT_GT(block * pages.blockStride, int64_t(1) << 31);
+  constexpr int64_t kBlockBytes = kBlock * kDim * 4;
+  KVPlane k = {static_cast<char *>(pool), LLM_F32, kBlockBytes, kBlockBytes,
+               kDim * 4};
+  KVPlane v = k;
+  v.data += kBytes / 2;
+  KVPages pages = {k, v, 1, kDim, kBlock};
+  int32_t block = static_cast<int32_t>((kBytes / 2 - 65536) / kBlockBytes);
+  ASSERT_GT(block * kBlockBytes, int64_t(1) << 31);
   std::vector<float> row(kDim);
   std::iota(row.begin(), row.end(), 1.0f);
   llm_tensor kv = tensorOf(row.data(), LLM_F32, {1, 1, kDim}, {kDim, kDim, 1});
@@ -738,15 +733,10 @@ TEST_P(AttentionTest, WriteKVConvertsOnceAndSkipsPadding) {
           pool(2 * 4 * kHeads * kBlock * kDim * 4, 0);
       cpu::kernels().convert(k.data(), type, data.data(), LLM_F32, data.size());
       int64_t row = kDim * bytesOf(pageType);
-      KVPages pages = {pool.data(),
-                       pool.data() + pool.size() / 2,
-                       pageType,
-                       kHeads,
-                       kDim,
-                       kBlock,
-                       row * kHeads * kBlock,
-                       row * kBlock,
-                       row};
+      KVPlane plane = {pool.data(), pageType, row * kHeads * kBlock,
+                       row * kBlock, row};
+      KVPages pages = {plane, plane, kHeads, kDim, kBlock};
+      pages.v.data += pool.size() / 2;
       int64_t slots[] = {4, -1, 11, 6};
       llm_tensor kv = tensorOf(k.data(), type, {kTokens, kHeads, kDim},
                                {kHeads * kDim, kDim, 1});
@@ -757,9 +747,8 @@ TEST_P(AttentionTest, WriteKVConvertsOnceAndSkipsPadding) {
           for (int h = 0; h < kHeads; ++h)
             cpu::kernels().convert(
                 &expected[half * pool.size() / 2 +
-                          slots[t] / kBlock * pages.blockStride +
-                          h * pages.headStride +
-                          slots[t] % kBlock * pages.tokenStride],
+                          (plane.at(slots[t] / kBlock, h, slots[t] % kBlock) -
+                           plane.data)],
                 pageType, k.data() + (t * kHeads + h) * kDim * bytesOf(type),
                 type, kDim);
       EXPECT_EQ(pool, expected) << nameOf(pageType) << " from " << nameOf(type);

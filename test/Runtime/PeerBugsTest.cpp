@@ -53,8 +53,8 @@ TEST(PeerBugs, RowsWithoutTokensLeaveTheGuardPageAlone) {
   EXPECT_OK(appendAll(*cache, {{3, 0, 1}, {{7}, {}, range(8, 4)}}));
   for (int32_t layer : {0, 1}) {
     const KVPages pages = cache->pool()->pages(layer);
-    const auto *guard = static_cast<const uint16_t *>(pages.k);
-    EXPECT_TRUE(std::all_of(guard, guard + pages.blockStride / 2,
+    const auto *guard = reinterpret_cast<const uint16_t *>(pages.k.data);
+    EXPECT_TRUE(std::all_of(guard, guard + pages.k.blockStride / 2,
                             [](uint16_t bits) { return bits == 0x7fff; }));
   }
 }
@@ -108,7 +108,7 @@ TEST(PeerBugs, OffsetsOfACacheBeyondTwoAndFourGigabytes) {
     ASSERT_OK(appendAll(*cache, {{id}, {{id}}}));
   constexpr int32_t kLast = kSequences - 2, kChild = kSequences - 1;
   const KVPages pages = cache->pool()->pages(1);
-  ASSERT_GT(cache->blocks(kLast)[0] * pages.blockStride, int64_t(1) << 31);
+  ASSERT_GT(cache->blocks(kLast)[0] * pages.k.blockStride, int64_t(1) << 31);
   EXPECT_OK(fork(*cache, kLast, kChild, 1));
   const Batch batch = {{kChild}, {{100}}};
   KVStep step;

@@ -24,19 +24,27 @@ namespace llm {
 /// which is why they cannot fail.
 constexpr int32_t kMaxHeadDim = 8192;
 
-/// One layer's pages of K and V. Token t of KV head h in block b starts at
-/// `k + b * blockStride + h * headStride + t * tokenStride`; its head_dim
-/// elements are contiguous. All strides are in bytes.
-struct KVPages {
-  void *k;
-  void *v;
+/// K or V of one layer. All strides are in bytes; a token's head_dim elements
+/// are contiguous.
+struct KVPlane {
+  char *data;
   llm_dtype dtype; ///< LLM_F32, LLM_F16 or LLM_BF16
-  int32_t kvHeads;
-  int32_t headDim;
-  int32_t blockSize; ///< tokens of one block
   int64_t blockStride;
   int64_t headStride;
   int64_t tokenStride;
+
+  /// Token `token` of KV head `head` in block `block`.
+  char *at(int64_t block, int64_t head, int64_t token) const {
+    return data + block * blockStride + head * headStride + token * tokenStride;
+  }
+};
+
+/// One layer's pages of K and V.
+struct KVPages {
+  KVPlane k, v;
+  int32_t kvHeads;
+  int32_t headDim;
+  int32_t blockSize; ///< tokens of one block
 };
 
 /// The ragged batch of one attention call. Row i owns queries
