@@ -9,7 +9,7 @@
 // Each context has one of these, which its caches and models share and ask
 // wherever something may be refused or break. A test makes the request of its
 // choice fail. What the host's operator new refuses needs no seam: a test
-// replaces it. Nothing in the runtime reads a clock.
+// replaces it. The runtime's clock (Work.h) only counts.
 //
 //===----------------------------------------------------------------------===//
 

@@ -188,17 +188,35 @@ llm_code llm_kv_snapshot(llm_kv_cache *cache, llm_kv_cache **copy,
   });
 }
 
-llm_code llm_kv_get_stats(llm_kv_cache *cache, llm_kv_stats *stats,
-                          llm_error *error) {
-  if (!stats)
-    return report(nullArgument("a place for the statistics"), error);
+/// The same of a poisoned cache too.
+template <typename Body>
+static llm_code probedAnyway(const llm_kv_cache *cache, llm_error *error,
+                             const Body &body) {
   if (!cache)
     return report(nullArgument("a cache"), error);
   CacheLock lock(CacheLock::Probe);
   const Status status = lock.acquireAnyway(cache->host);
   if (status.ok())
-    *stats = cache->host->version->stats();
+    body(*cache->host->version);
   return report(status, error);
+}
+
+llm_code llm_kv_get_stats(llm_kv_cache *cache, llm_kv_stats *stats,
+                          llm_error *error) {
+  if (!stats)
+    return report(nullArgument("a place for the statistics"), error);
+  return probedAnyway(cache, error, [&](const PagedKVCache &version) {
+    *stats = version.stats();
+  });
+}
+
+llm_code llm_kv_get_work(llm_kv_cache *cache, llm_kv_work *work,
+                         llm_error *error) {
+  if (!work)
+    return report(nullArgument("a place for the work"), error);
+  return probedAnyway(cache, error, [&](const PagedKVCache &version) {
+    *work = version.pool()->work;
+  });
 }
 
 llm_code llm_kv_check(llm_kv_cache *cache, llm_error *error) {

@@ -63,6 +63,8 @@ public:
   Status checkKernel(const char *name);
 
   llm_kv_stats stats() const;
+  /// Of K and V of one token at one layer.
+  int64_t tokenBytes() const { return blockStride_ / config_.block_size; }
 
   Gate gate;
   std::vector<PagedKVCache *> versions;
@@ -72,6 +74,7 @@ public:
   Status failure;
   /// The counters of llm_kv_stats that only ever grow.
   llm_kv_stats history = {};
+  llm_kv_work work = {};
 
 private:
   struct Unmap {

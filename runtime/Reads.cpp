@@ -8,6 +8,7 @@
 
 #include "KVPool.h"
 #include "Tensors.h"
+#include "Work.h"
 #include "llm/Runtime/PagedKVCache.h"
 
 #include <algorithm>
@@ -200,6 +201,7 @@ Status PagedKVCache::attend(const KVRows &rows, uint64_t step, int32_t layer,
                             const llm_attention_params &params,
                             const llm_tensor &out, const llm_tensor *lse,
                             const llm_tensor *table) {
+  const Timer timer(pool_->work.attention_ns);
   Status status = checkQueries(rows, q, params, out, lse);
   if (status.ok())
     status = gather(rows.ids, layer, INT32_MAX, table, step);
@@ -211,8 +213,12 @@ Status PagedKVCache::attend(const KVRows &rows, uint64_t step, int32_t layer,
                            gather_.seqLens.data(),
                            gather_.table.data(),
                            gather_.stride};
-  pagedAttention(pool_->pages(layer), batch, resolveParams(params, config()), q,
-                 out, lse);
+  const AttentionParams resolved = resolveParams(params, config());
+  pagedAttention(pool_->pages(layer), batch, resolved, q, out, lse);
+  const VisibleKeys visible = countVisibleKeys(batch, resolved);
+  pool_->work.attention_bytes += visible.keys * pool_->tokenBytes();
+  pool_->work.attention_flops +=
+      4 * visible.pairs * q.sizes[1] * config().head_dim;
   return pool_->checkKernel("attention").atLayer(layer);
 }
 

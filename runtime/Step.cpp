@@ -8,6 +8,7 @@
 
 #include "KVPool.h"
 #include "Tensors.h"
+#include "Work.h"
 #include "llm/Runtime/PagedKVCache.h"
 
 #include <algorithm>
@@ -259,10 +260,12 @@ void PagedKVCache::placeBlocks(const KVStep &step) noexcept {
 
 Status PagedKVCache::append(const KVStep &step, int32_t layer,
                             const llm_tensor &k, const llm_tensor &v) {
+  const Timer timer(pool_->work.append_ns);
   LLM_TRY(checkAppend(step, layer, k, v));
   LLM_TRY(makeWritable());
   preparePlan();
   writeKV(pool_->pages(layer), plan_.slots.data(), k, v);
+  pool_->work.append_bytes += running_.numTokens() * pool_->tokenBytes();
   LLM_TRY(pool_->checkKernel("write").atLayer(layer));
   advance(layer);
   return Status();

@@ -12,7 +12,6 @@
 #include "llvm/ADT/StringRef.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 using namespace mlir::llm;
@@ -23,18 +22,15 @@ using llvm::StringRef;
 
 static Error evaluateChunk(StepModel &model, ArrayRef<int32_t> tokens,
                            int64_t begin, Phase &phase, LogitsSink sink) {
-  using Clock = std::chrono::steady_clock;
-  const Clock::time_point start = Clock::now();
-  Expected<ArrayRef<float>> logits =
-      model.step(StepPart{0, tokens, int64_t(tokens.size())});
-  if (!logits)
-    return logits.takeError();
+  const StepPart part = {0, tokens, int64_t(tokens.size())};
+  ArrayRef<float> logits;
+  if (Error error = measureStep(
+          model, phase, [&] { return model.step(part).moveInto(logits); }))
+    return error;
   phase.tokens += tokens.size();
-  phase.seconds += std::chrono::duration<double>(Clock::now() - start).count();
   const int64_t vocabulary = model.vocabularySize();
   for (int64_t i = 0, e = tokens.size(); i != e; ++i)
-    if (Error error =
-            sink(begin + i, logits->slice(i * vocabulary, vocabulary)))
+    if (Error error = sink(begin + i, logits.slice(i * vocabulary, vocabulary)))
       return error;
   return Error::success();
 }

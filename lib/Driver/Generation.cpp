@@ -14,7 +14,6 @@
 #include "llvm/Support/FormatVariadic.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 using namespace mlir::llm;
@@ -113,14 +112,10 @@ Error Generator::runStep(Parts &parts, Phase &phase) {
 }
 
 Error Generator::runPhase(Phase &phase, Parts (Generator::*nextParts)()) {
-  using Clock = std::chrono::steady_clock;
-  for (Parts parts; !(parts = (this->*nextParts)()).empty();) {
-    const Clock::time_point start = Clock::now();
-    if (Error error = runStep(parts, phase))
+  for (Parts parts; !(parts = (this->*nextParts)()).empty();)
+    if (Error error =
+            measureStep(model, phase, [&] { return runStep(parts, phase); }))
       return error;
-    phase.seconds +=
-        std::chrono::duration<double>(Clock::now() - start).count();
-  }
   return Error::success();
 }
 

@@ -21,14 +21,25 @@ int64_t mlir::llm::peakRSSBytes() {
   return int64_t(usage.ru_maxrss) * 1024;
 }
 
+static double seconds(int64_t nanoseconds) { return double(nanoseconds) / 1e9; }
+
 //===----------------------------------------------------------------------===//
 // JSON
 //===----------------------------------------------------------------------===//
 
 static json::Object toJSON(const Phase &phase) {
+  const llm_kv_work &work = phase.work;
+  json::Object attention{{"seconds", seconds(work.attention_ns)},
+                         {"bytes", work.attention_bytes},
+                         {"flops", work.attention_flops}};
+  json::Object append{{"seconds", seconds(work.append_ns)},
+                      {"bytes", work.append_bytes}};
   return json::Object{{"tokens", phase.tokens},
                       {"seconds", phase.seconds},
-                      {"tokens_per_second", phase.tokensPerSecond()}};
+                      {"tokens_per_second", phase.tokensPerSecond()},
+                      {"steps", phase.steps},
+                      {"attention", std::move(attention)},
+                      {"append", std::move(append)}};
 }
 
 static json::Object toJSON(const llm_kv_stats &stats) {
@@ -85,6 +96,24 @@ static std::string describe(const Phase &phase) {
                        phase.seconds, phase.tokensPerSecond());
 }
 
+static double ratio(double part, double whole) {
+  return whole > 0 ? part / whole : 0;
+}
+
+/// Where the cache's part of the time went; bytes / ns is GB/s.
+static std::string describeWork(const Phase &phase) {
+  const llm_kv_work &work = phase.work;
+  const double time = seconds(work.attention_ns);
+  return llvm::formatv(
+      "attention {0:f3} s ({1:f1}%, {2:f3} ms a step, {3:f1} GB/s, {4:f1} "
+      "GFLOP/s), append {5:f3} s ({6:f1}%, {7:f1} GB/s)",
+      time, 100 * ratio(time, phase.seconds), 1e3 * ratio(time, phase.steps),
+      ratio(work.attention_bytes, work.attention_ns),
+      ratio(work.attention_flops, work.attention_ns), seconds(work.append_ns),
+      100 * ratio(seconds(work.append_ns), phase.seconds),
+      ratio(work.append_bytes, work.append_ns));
+}
+
 static std::string megabytes(int64_t bytes) {
   return llvm::formatv("{0:f1} MiB", double(bytes) / (1 << 20));
 }
@@ -96,6 +125,10 @@ void mlir::llm::printSummary(const RunReport &report, llvm::raw_ostream &os) {
                       megabytes(report.peakRSSBytes));
   os << "prefill " << describe(report.prefill) << ", decode "
      << describe(report.decode) << '\n';
+  for (const auto &[name, phase] : {std::pair("prefill", &report.prefill),
+                                    std::pair("decode", &report.decode)})
+    if (phase->steps)
+      os << name << ' ' << describeWork(*phase) << '\n';
   os << llvm::formatv(
       "cache {0} tokens appended, at most {1} of {2} blocks of {3} tokens live "
       "({4}), {5} blocks ({6}) copied on write\n",

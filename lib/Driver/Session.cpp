@@ -184,6 +184,19 @@ Error Session::release(int32_t sequence) {
   });
 }
 
+//===----------------------------------------------------------------------===//
+// Statistics
+//===----------------------------------------------------------------------===//
+
+Expected<llm_kv_work> Session::work() const {
+  llm_kv_work work = {};
+  if (Error error = callRuntime([&](llm_error *error) {
+        return llm_kv_get_work(cache.get(), &work, error);
+      }))
+    return error;
+  return work;
+}
+
 Expected<llm_kv_stats> Session::stats() const {
   llm_kv_stats stats = {};
   if (Error error = callRuntime([&](llm_error *error) {

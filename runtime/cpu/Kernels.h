@@ -51,21 +51,10 @@ struct AttentionTask {
   int32_t group; ///< query heads of one KV head
 };
 
-struct KeyRange {
-  int64_t begin, end;
-};
-
-/// The keys that row `row` of a task's sequence sees: an interval whose ends
-/// grow with the row.
+/// The keys that row `row` of a task's sequence sees.
 static inline KeyRange visibleKeys(const AttentionTask &task, int64_t row) {
-  const AttentionParams &params = *task.params;
-  int64_t position = task.firstPosition + row / task.group;
-  int64_t end = task.seqLen;
-  if (params.causal && position + 1 < end)
-    end = position + 1;
-  int64_t begin = params.window ? position + 1 - params.window : 0;
-  begin = begin < 0 ? 0 : begin;
-  return {begin < end ? begin : end, end};
+  return visibleKeys(*task.params, task.firstPosition + row / task.group,
+                     task.seqLen);
 }
 
 /// The keys that some row of the task sees.

@@ -47,6 +47,8 @@ TEST(EvaluationTest, scoresAllButTheFirstToken) {
   EXPECT_NEAR(result.meanNLL(), result.total / 3, 1e-12);
   EXPECT_NEAR(result.perplexity(), std::exp(result.total / 3), 1e-9);
   EXPECT_EQ(phase.tokens, 3);
+  EXPECT_EQ(phase.steps, 1);
+  EXPECT_EQ(phase.work.attention_bytes, 3);
   EXPECT_EQ(model.released, std::set<int32_t>({0}));
 }
 

@@ -67,6 +67,13 @@ public:
     return ::llvm::Error::success();
   }
 
+  /// Each step attends over a byte for each token of its sequences, in 2 ns and
+  /// with 3 flops, and appends a byte for each new one in 4 ns.
+  ::llvm::Expected<llm_kv_work> work() const override {
+    return llm_kv_work{4 * newTokens, newTokens, 2 * seenTokens, seenTokens,
+                       3 * seenTokens};
+  }
+
 private:
   static int64_t blocksFor(int64_t tokens) {
     return (tokens + blockSize - 1) / blockSize;
@@ -102,6 +109,8 @@ private:
 
   void runPart(const StepPart &part) {
     std::vector<int32_t> &tokens = sequences[part.sequence];
+    newTokens += part.tokens.size();
+    seenTokens += tokens.size() + part.tokens.size();
     steps.back()[part.sequence] = part.tokens.size();
     for (size_t i = 0; i < part.tokens.size(); ++i) {
       tokens.push_back(part.tokens[i]);
@@ -117,6 +126,7 @@ private:
     logits.insert(logits.end(), row.begin(), row.end());
   }
 
+  int64_t newTokens = 0, seenTokens = 0;
   std::vector<float> logits;
 };
 

@@ -50,6 +50,23 @@ TEST(GenerationTest, feedsEachTokenOnce) {
   EXPECT_EQ(result.decode.tokens, 4);
 }
 
+TEST(GenerationTest, eachPhaseKnowsItsWork) {
+  FakeModel model;
+  GenerationOptions options;
+  options.maxNewTokens = 3;
+  options.prefillChunk = 2;
+  const GenerationResult result = generate(model, options, {{1, 2, 3}});
+  EXPECT_EQ(result.prefill.steps, 2);
+  EXPECT_EQ(result.prefill.work.append_bytes, 3);
+  EXPECT_EQ(result.prefill.work.append_ns, 4 * 3);
+  EXPECT_EQ(result.prefill.work.attention_bytes, 2 + 3);
+  EXPECT_EQ(result.prefill.work.attention_ns, 2 * (2 + 3));
+  EXPECT_EQ(result.prefill.work.attention_flops, 3 * (2 + 3));
+  EXPECT_EQ(result.decode.steps, 2);
+  EXPECT_EQ(result.decode.work.append_bytes, 2);
+  EXPECT_EQ(result.decode.work.attention_bytes, 4 + 5);
+}
+
 TEST(GenerationTest, chunkBoundsTheWholeBatch) {
   FakeModel model;
   GenerationOptions options;
@@ -225,6 +242,7 @@ public:
   }
   llvm::Error fork(int32_t, int32_t) override { return llvm::Error::success(); }
   llvm::Error release(int32_t) override { return llvm::Error::success(); }
+  llvm::Expected<llm_kv_work> work() const override { return llm_kv_work{}; }
 
 private:
   std::vector<float> logits{std::numeric_limits<float>::quiet_NaN(), 1};

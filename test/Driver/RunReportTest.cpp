@@ -28,8 +28,13 @@ static RunReport generationReport() {
   report.loadSeconds = 0.5;
   report.compileSeconds = 2;
   report.compileCPUSeconds = 1.5;
-  report.prefill = {100, 0.25};
-  report.decode = {10, 0.5};
+  report.prefill = {
+      100,
+      0.25,
+      2,
+      {25'000'000, 50'000'000, 100'000'000, 200'000'000, 400'000'000}};
+  report.decode = {
+      10, 0.5, 10, {50'000, 100'000, 50'000'000, 1'500'000'000, 500'000'000}};
   report.peakRSSBytes = 12345;
   report.cache.peak_live_blocks = 7;
   report.sequences = {{{{1, 2}, {3, 4}, ""}, "text"},
@@ -52,10 +57,16 @@ TEST(RunReportTest, generation) {
 
 TEST(RunReportTest, phases) {
   const json::Object object = toJSON(generationReport());
-  EXPECT_EQ(
-      *object.getObject("prefill"),
-      json::Object(
-          {{"tokens", 100}, {"seconds", 0.25}, {"tokens_per_second", 400.0}}));
+  EXPECT_EQ(*object.getObject("prefill"),
+            json::Object({{"tokens", 100},
+                          {"seconds", 0.25},
+                          {"tokens_per_second", 400.0},
+                          {"steps", 2},
+                          {"attention", json::Object({{"seconds", 0.1},
+                                                      {"bytes", 200'000'000},
+                                                      {"flops", 400'000'000}})},
+                          {"append", json::Object({{"seconds", 0.025},
+                                                   {"bytes", 50'000'000}})}}));
   EXPECT_EQ(object.getObject("decode")->getNumber("tokens_per_second"), 20);
   EXPECT_EQ(Phase().tokensPerSecond(), 0);
 }
@@ -100,8 +111,19 @@ TEST(RunReportTest, summary) {
             "load 0.50 s, compile 2.00 s, peak memory 0.0 MiB\n"
             "prefill 100 tokens in 0.25 s (400.0 tokens/s), decode 10 tokens "
             "in 0.50 s (20.0 tokens/s)\n"
+            "prefill attention 0.100 s (40.0%, 50.000 ms a step, 2.0 GB/s, 4.0 "
+            "GFLOP/s), append 0.025 s (10.0%, 2.0 GB/s)\n"
+            "decode attention 0.050 s (10.0%, 5.000 ms a step, 30.0 GB/s, 10.0 "
+            "GFLOP/s), append 0.000 s (0.0%, 2.0 GB/s)\n"
             "cache 109 tokens appended, at most 7 of 256 blocks of 16 tokens "
             "live (7.0 MiB), 0 blocks (0.0 MiB) copied on write\n");
+}
+
+TEST(RunReportTest, phasesThatWereNotAreNotSummed) {
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  printSummary(RunReport(), os);
+  EXPECT_EQ(text.find("attention"), std::string::npos) << text;
 }
 
 TEST(RunReportTest, peakMemoryIsPlausible) {

@@ -40,13 +40,15 @@ void together(const std::vector<std::function<void()>> &bodies) {
 
 class Concurrency : public ::testing::Test {
 protected:
-  /// All four probes; their codes are OK, or that of meeting a writer.
+  /// All five probes; their codes are OK, or that of meeting a writer.
   void probe(llm_kv_cache *cache, bool mayMeet = true) {
     llm_kv_stats stats = {};
+    llm_kv_work work = {};
     llm_kv_config config = {};
     int64_t length = 0;
     int32_t id = 0;
     for (llm_code code : {llm_kv_get_stats(cache, &stats, nullptr),
+                          llm_kv_get_work(cache, &work, nullptr),
                           llm_kv_get_config(cache, &config, nullptr),
                           llm_kv_length(cache, 0, &length, nullptr),
                           llm_kv_acquire_sequence(cache, &id, nullptr)}) {

@@ -138,6 +138,7 @@ TEST_F(HostTest, NullIsInvalidNotACrash) {
   EXPECT_EQ(llm_kv_append(nullptr, 0, nullptr, nullptr, &error),
             LLM_INVALID_ARGUMENT);
   EXPECT_EQ(llm_kv_commit(nullptr, &error), LLM_INVALID_ARGUMENT);
+  EXPECT_EQ(llm_kv_get_work(cache, nullptr, &error), LLM_INVALID_ARGUMENT);
   EXPECT_EQ(llm_kv_release(cache, nullptr, 1, &error), LLM_INVALID_ARGUMENT);
   EXPECT_EQ(llm_kv_release(cache, nullptr, -1, &error), LLM_INVALID_ARGUMENT);
   EXPECT_EQ(llm_kv_release(cache, nullptr, 0, &error), LLM_OK);

@@ -9,6 +9,7 @@
 #ifndef LLM_DRIVER_GENERATION_H
 #define LLM_DRIVER_GENERATION_H
 
+#include "llm/Driver/Phase.h"
 #include "llm/Driver/Sampler.h"
 #include "llm/Driver/StepModel.h"
 
@@ -20,14 +21,6 @@
 #include <vector>
 
 namespace mlir::llm {
-
-/// Work of one kind and the time that it took.
-struct Phase {
-  int64_t tokens = 0;
-  double seconds = 0;
-
-  double tokensPerSecond() const { return seconds > 0 ? tokens / seconds : 0; }
-};
 
 struct GenerationOptions {
   SamplerOptions sampler;

@@ -47,7 +47,8 @@ int64_t peakRSSBytes();
 /// The object that `--json` writes.
 ::llvm::json::Object toJSON(const RunReport &report);
 
-/// Three lines for a reader, and a fourth for a score.
+/// For a reader: time and memory, speed, what attention took of it in each
+/// phase that was, the cache, and a score.
 void printSummary(const RunReport &report, ::llvm::raw_ostream &os);
 
 } // namespace mlir::llm

@@ -51,6 +51,7 @@ public:
   step(::llvm::ArrayRef<StepPart> parts) override;
   ::llvm::Error fork(int32_t parent, int32_t child) override;
   ::llvm::Error release(int32_t sequence) override;
+  ::llvm::Expected<llm_kv_work> work() const override;
 
   const llm_kv_config &config() const { return cacheConfig; }
   ::llvm::Expected<llm_kv_stats> stats() const;

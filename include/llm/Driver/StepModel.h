@@ -9,6 +9,8 @@
 #ifndef LLM_DRIVER_STEPMODEL_H
 #define LLM_DRIVER_STEPMODEL_H
 
+#include "llm/Runtime/CAPI.h"
+
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/Support/Error.h"
 
@@ -47,6 +49,9 @@ public:
 
   /// Empties a sequence and gives its blocks back.
   virtual ::llvm::Error release(int32_t sequence) = 0;
+
+  /// What all steps so far have cost the cache.
+  virtual ::llvm::Expected<llm_kv_work> work() const = 0;
 };
 
 } // namespace mlir::llm

@@ -68,6 +68,22 @@ struct AttentionParams {
   bool causal;
 };
 
+struct KeyRange {
+  int64_t begin, end;
+};
+
+/// The keys that a query at `position` sees of `seqLen`: an interval whose ends
+/// grow with the position.
+static inline KeyRange visibleKeys(const AttentionParams &params,
+                                   int64_t position, int64_t seqLen) {
+  int64_t end = seqLen;
+  if (params.causal && position + 1 < end)
+    end = position + 1;
+  int64_t begin = params.window ? position + 1 - params.window : 0;
+  begin = begin < 0 ? 0 : begin;
+  return {begin < end ? begin : end, end};
+}
+
 /// out = softmax(scale q k^T + masks) v over the pages, accumulated in f32.
 /// q, out: [T, Hq, D] strided, one dtype (f32, f16, bf16), last dimension
 /// contiguous. lse: null or f32 [T, Hq] strided. A row without a visible key

@@ -19,12 +19,12 @@
 //  * Tensors are borrowed for the duration of the call; strides are in
 //    elements. Every tensor lives in host memory.
 //  * One writer, many probes, of all caches on one pool (a cache and its
-//    snapshots). Probes are llm_kv_get_config, _get_stats, _length and
-//    _acquire_sequence; they may run at the same time. Everything else that
-//    takes a cache or a step is a writer, a running entry to its end. Who meets
-//    a writer gets LLM_BUSY at once and has changed nothing; a writer waits for
-//    probes. While a step is open, what would change the pool beside it gets
-//    LLM_BUSY too.
+//    snapshots). Probes are llm_kv_get_config, _get_stats, _get_work,
+//    _length and _acquire_sequence; they may run at the same time. Everything
+//    else that takes a cache or a step is a writer, a running entry to its end.
+//    Who meets a writer gets LLM_BUSY at once and has changed nothing; a writer
+//    waits for probes. While a step is open, what would change the pool beside
+//    it gets LLM_BUSY too.
 //  * Caches of different pools never meet: calls on them run in parallel, with
 //    one model too. llm_kv_cancel is for any thread at any time.
 //  * Contexts may be shared by threads. A model may, once finished: binding and
@@ -366,6 +366,20 @@ typedef struct llm_kv_stats {
 
 LLM_API llm_code llm_kv_get_stats(llm_kv_cache *cache, llm_kv_stats *stats,
                                   llm_error *error);
+/// What append and attention have cost on this pool so far, kept or not. Times
+/// are those of whole calls, in nanoseconds, so that bytes / ns is GB/s.
+typedef struct llm_kv_work {
+  int64_t append_ns;
+  int64_t append_bytes; ///< of K and V written
+  int64_t attention_ns;
+  /// Of the K and V that some query of a row sees, once for each row of a call.
+  int64_t attention_bytes;
+  /// 4 * head_dim for each query, head of it and key that it sees.
+  int64_t attention_flops;
+} llm_kv_work;
+
+LLM_API llm_code llm_kv_get_work(llm_kv_cache *cache, llm_kv_work *work,
+                                 llm_error *error);
 /// While on, everything that would change the cache fails with LLM_CANCELLED: a
 /// running entry at its next call of the runtime, and is undone as after any
 /// error; a step at its next function. From any thread at any time.
