@@ -6,16 +6,20 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "CopyReturns.h"
+#include "llm/Transforms/Passes.h"
 
 #include "mlir/Dialect/Bufferization/IR/BufferizableOpInterface.h"
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/Bufferization/Transforms/OneShotAnalysis.h"
-#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/Matchers.h"
-#include "mlir/Pass/Pass.h"
+
+namespace mlir::llm {
+#define GEN_PASS_DEF_COPYRETURNS
+#include "llm/Transforms/Passes.h.inc"
+} // namespace mlir::llm
 
 using namespace mlir;
+using namespace mlir::llm;
 using namespace mlir::bufferization;
 
 /// The values whose buffers the operand's may be.
@@ -50,23 +54,7 @@ static void rewrite(func::ReturnOp op) {
 }
 
 namespace {
-struct CopyReturns : PassWrapper<CopyReturns, OperationPass<func::FuncOp>> {
-  MLIR_DEFINE_EXPLICIT_INTERNAL_INLINE_TYPE_ID(CopyReturns)
-
-  StringRef getArgument() const override { return "llm-copy-returns"; }
-  StringRef getDescription() const override {
-    return "Copy returned tensors that may share a buffer with a constant or "
-           "with another result, so that calls bufferize right";
-  }
-
-  void getDependentDialects(DialectRegistry &registry) const override {
-    registry.insert<BufferizationDialect>();
-  }
-
+struct CopyReturns : llm::impl::CopyReturnsBase<CopyReturns> {
   void runOnOperation() override { getOperation().walk(rewrite); }
 };
 } // namespace
-
-std::unique_ptr<Pass> mlir::llm::createCopyReturns() {
-  return std::make_unique<CopyReturns>();
-}

@@ -6,15 +6,19 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "CopyWhileYields.h"
+#include "llm/Transforms/Passes.h"
 
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
-#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Interfaces/DestinationStyleOpInterface.h"
-#include "mlir/Pass/Pass.h"
+
+namespace mlir::llm {
+#define GEN_PASS_DEF_COPYWHILEYIELDS
+#include "llm/Transforms/Passes.h.inc"
+} // namespace mlir::llm
 
 using namespace mlir;
+using namespace mlir::llm;
 
 /// The tensor in whose place the value is made, or the value.
 static Value getOrigin(Value value) {
@@ -41,24 +45,7 @@ static void rewrite(scf::WhileOp loop) {
 }
 
 namespace {
-struct CopyWhileYields
-    : PassWrapper<CopyWhileYields, OperationPass<func::FuncOp>> {
-  MLIR_DEFINE_EXPLICIT_INTERNAL_INLINE_TYPE_ID(CopyWhileYields)
-
-  StringRef getArgument() const override { return "llm-copy-while-yields"; }
-  StringRef getDescription() const override {
-    return "Copy the tensors that while loops yield to their next turn, so "
-           "that they bufferize right";
-  }
-
-  void getDependentDialects(DialectRegistry &registry) const override {
-    registry.insert<bufferization::BufferizationDialect>();
-  }
-
+struct CopyWhileYields : llm::impl::CopyWhileYieldsBase<CopyWhileYields> {
   void runOnOperation() override { getOperation().walk(rewrite); }
 };
 } // namespace
-
-std::unique_ptr<Pass> mlir::llm::createCopyWhileYields() {
-  return std::make_unique<CopyWhileYields>();
-}

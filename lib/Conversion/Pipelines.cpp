@@ -6,9 +6,6 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "CopyReturns.h"
-#include "CopyWhileYields.h"
-#include "SwitchToIf.h"
 #include "llm/Transforms/Passes.h"
 
 #include "mlir/Conversion/Passes.h"
@@ -163,9 +160,6 @@ void mlir::llm::buildLLMToSpecPipeline(OpPassManager &manager) {
 //===----------------------------------------------------------------------===//
 
 void mlir::llm::registerLLMPipelines() {
-  registerPass(createSwitchToIf);
-  registerPass(createCopyWhileYields);
-  registerPass(createCopyReturns);
   PassPipelineRegistration<LLMToCPUOptions>(
       "llm-to-cpu", "From a model over cache values to the LLVM dialect.",
       buildLLMToCPUPipeline);

@@ -6,14 +6,18 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "SwitchToIf.h"
+#include "llm/Transforms/Passes.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
-#include "mlir/Pass/Pass.h"
+
+namespace mlir::llm {
+#define GEN_PASS_DEF_SWITCHTOIF
+#include "llm/Transforms/Passes.h.inc"
+} // namespace mlir::llm
 
 using namespace mlir;
+using namespace mlir::llm;
 
 /// Moves a case, its end included, into an empty block.
 static void moveCase(Region &from, Block *to) {
@@ -54,15 +58,7 @@ static void rewrite(scf::IndexSwitchOp op) {
 }
 
 namespace {
-struct SwitchToIf : PassWrapper<SwitchToIf, OperationPass<func::FuncOp>> {
-  MLIR_DEFINE_EXPLICIT_INTERNAL_INLINE_TYPE_ID(SwitchToIf)
-
-  StringRef getArgument() const override { return "llm-switch-to-if"; }
-  StringRef getDescription() const override {
-    return "Turn switches with tensor results into branches, which bufferize "
-           "right";
-  }
-
+struct SwitchToIf : llm::impl::SwitchToIfBase<SwitchToIf> {
   void runOnOperation() override {
     SmallVector<scf::IndexSwitchOp> switches;
     getOperation().walk([&](scf::IndexSwitchOp op) {
@@ -75,7 +71,3 @@ struct SwitchToIf : PassWrapper<SwitchToIf, OperationPass<func::FuncOp>> {
   }
 };
 } // namespace
-
-std::unique_ptr<Pass> mlir::llm::createSwitchToIf() {
-  return std::make_unique<SwitchToIf>();
-}

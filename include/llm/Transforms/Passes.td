@@ -165,6 +165,91 @@ def VectorizeLinear : Pass<"llm-vectorize-linear", "::mlir::func::FuncOp"> {
     "::mlir::tensor::TensorDialect", "::mlir::vector::VectorDialect"];
 }
 
+def SwitchToIf : Pass<"llm-switch-to-if", "::mlir::func::FuncOp"> {
+  let summary = "Turn switches with tensor results into branches";
+  let description = [{
+    For One-Shot Bufferize of MLIR 22, which does not see that two results of an
+    `scf.index_switch` may share a buffer, and writes one in place where the
+    other is read. A switch with tensor results becomes a chain of `scf.if`;
+    others stay.
+
+    ```mlir
+    %r = scf.index_switch %i -> tensor<4xf32>
+    case 7 {
+      scf.yield %a : tensor<4xf32>
+    }
+    default {
+      scf.yield %b : tensor<4xf32>
+    }
+    ```
+    becomes
+    ```mlir
+    %c7 = arith.constant 7 : index
+    %is_7 = arith.cmpi eq, %i, %c7 : index
+    %r = scf.if %is_7 -> (tensor<4xf32>) {
+      scf.yield %a : tensor<4xf32>
+    } else {
+      scf.yield %b : tensor<4xf32>
+    }
+    ```
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect"];
+}
+
+def CopyWhileYields : Pass<"llm-copy-while-yields", "::mlir::func::FuncOp"> {
+  let summary = "Copy the tensors that while loops yield to their next turn";
+  let description = [{
+    For One-Shot Bufferize of MLIR 22, which yields the buffer of any tensor as
+    it is, one from outside of the loop too, and the next turn writes into it. A
+    tensor that an `scf.while` yields is a copy, unless it was made in place of
+    the loop's own argument.
+
+    ```mlir
+    scf.while (%t = %b) : (tensor<4xf32>) -> () {
+      ...
+    } do {
+      scf.yield %a : tensor<4xf32>
+    }
+    ```
+    becomes
+    ```mlir
+    scf.while (%t = %b) : (tensor<4xf32>) -> () {
+      ...
+    } do {
+      %copy = bufferization.alloc_tensor() copy(%a) : tensor<4xf32>
+      scf.yield %copy : tensor<4xf32>
+    }
+    ```
+  }];
+  let dependentDialects = ["::mlir::bufferization::BufferizationDialect"];
+}
+
+def CopyReturns : Pass<"llm-copy-returns", "::mlir::func::FuncOp"> {
+  let summary = "Copy returned tensors that may share a buffer";
+  let description = [{
+    For One-Shot Bufferize of MLIR 22, which takes the results of a call for
+    memory of their own. A returned tensor becomes a copy if its buffer may be
+    a constant's or that of another result: the caller would write into the
+    constant, or into both results at once.
+
+    ```mlir
+    func.func private @twice(%a: tensor<4xi32>)
+        -> (tensor<4xi32>, tensor<4xi32>) {
+      return %a, %a : tensor<4xi32>, tensor<4xi32>
+    }
+    ```
+    becomes
+    ```mlir
+    func.func private @twice(%a: tensor<4xi32>)
+        -> (tensor<4xi32>, tensor<4xi32>) {
+      %copy = bufferization.alloc_tensor() copy(%a) : tensor<4xi32>
+      return %a, %copy : tensor<4xi32>, tensor<4xi32>
+    }
+    ```
+  }];
+  let dependentDialects = ["::mlir::bufferization::BufferizationDialect"];
+}
+
 def PlanWorkspace : Pass<"llm-plan-workspace", "::mlir::ModuleOp"> {
   let summary = "Take buffers from the call's arena";
   let description = [{
