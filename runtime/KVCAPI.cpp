@@ -8,6 +8,7 @@
 
 #include "HostCache.h"
 #include "Parallel.h"
+#include "cpu/Kernels.h"
 
 #include <algorithm>
 #include <cmath>
@@ -73,7 +74,8 @@ llm_code llm_context_create(int32_t num_threads, llm_context **context,
                             llm_error *error) {
   if (!context)
     return report(nullArgument("a place for the context"), error);
-  return report(withoutExceptions([&] {
+  return report(withoutExceptions([&]() -> Status {
+                  LLM_TRY(cpu::selectedAtLoad());
                   *context = new llm_context{std::max(num_threads, 0),
                                              std::make_shared<Faults>()};
                   return Status();

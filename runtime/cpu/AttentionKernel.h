@@ -164,10 +164,12 @@ inline const int64_t *locate(const Frame &f, int64_t tile, KeyRange keys) {
     for (; slot < pages.blockSize && key < keys.end; ++slot, ++key)
       offsets[key] = base + slot * pages.k.tokenStride;
   }
+  // Not offsets[key] = offsets[key - 1]: clang 22 vectorizes that wrongly.
+  const int64_t first = offsets[keys.begin], last = offsets[keys.end - 1];
   for (int64_t key = keys.begin; key % kLanes; --key)
-    offsets[key - 1] = offsets[key];
+    offsets[key - 1] = first;
   for (int64_t key = keys.end; key % kLanes; ++key)
-    offsets[key] = offsets[key - 1];
+    offsets[key] = last;
   return offsets;
 }
 

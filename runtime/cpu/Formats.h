@@ -46,6 +46,8 @@ inline Halves toBF16(Vec x) {
 inline Vec fromF16(Halves h) {
 #if defined(LLM_CPU_X86_V4)
   return (Vec)_mm512_cvtph_ps((__m256i)h);
+#elif defined(LLM_CPU_X86_V3)
+  return (Vec)_mm256_cvtph_ps((__m128i)h);
 #else
   UInts wide = __builtin_convertvector(h, UInts), magnitude = wide & 0x7fff;
   UInts normal = (magnitude << 13) + 0x38000000; // exponent bias 15 -> 127
@@ -61,6 +63,8 @@ inline Vec fromF16(Halves h) {
 inline Halves toF16(Vec x) {
 #if defined(LLM_CPU_X86_V4)
   return (Halves)_mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(LLM_CPU_X86_V3)
+  return (Halves)_mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
 #else
   UInts bits = bitsOf(x), magnitude = bits & 0x7fffffff;
   UInts normal = (magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1)) >> 13;

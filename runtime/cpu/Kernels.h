@@ -10,9 +10,10 @@
 // Level.inc is compiled once per level, and each of these files exports one
 // symbol: its table. Target.cpp picks a table when the library is loaded.
 //
-//   LevelBaseline.cpp --+                       +-- Attention.cpp
+//   LevelBaseline.cpp --+
+//   LevelX86V3.cpp    --+                       +-- Attention.cpp
 //   LevelX86V4.cpp    --+-- KernelTable, kernels() -- WriteKV.cpp
-//   LevelX86BF16.cpp  --+                       +-- Weights.cpp
+//   LevelX86Dots.cpp  --+                       +-- Weights.cpp
 //
 //===----------------------------------------------------------------------===//
 
@@ -22,6 +23,10 @@
 #include "llm/Runtime/Attention.h"
 
 #include <stdint.h>
+
+namespace llm {
+class Status;
+}
 
 namespace llm::cpu {
 
@@ -88,15 +93,20 @@ struct KernelTable {
 };
 
 extern const KernelTable baselineKernels;
+extern const KernelTable x86V3Kernels;
 extern const KernelTable x86V4Kernels;
-extern const KernelTable x86BF16Kernels;
+extern const KernelTable x86DotsKernels;
 
 /// The table in use.
 const KernelTable &kernels();
 
-/// Switches to the named level ("baseline"); null, an unknown or unsupported
-/// one: the best. Returns the table in use. Not while a kernel runs.
-const KernelTable &selectKernels(const char *name);
+/// Switches to the named level ("baseline"); null or "": the best. A name that
+/// is unknown, or whose level this CPU does not run, is an error that lists
+/// those it runs, and gets the best. Not while a kernel runs.
+Status selectKernels(const char *name);
+
+/// What came of LLM_CPU_TARGET when the library was loaded.
+const Status &selectedAtLoad();
 
 } // namespace llm::cpu
 

@@ -10,10 +10,11 @@
 // memory (Formats.h), and as factors of bf16 dot products. The source of a
 // kernel is compiled once per level:
 //
-//   level            kLanes   what it may use
-//   baseline              4   compiler vectors: SSE2, NEON, or nothing at all
-//   x86-64-v4            16   AVX-512 F, BW, CD, DQ, VL
-//   x86-64-v4+bf16       16   the same, and dot products of bf16
+//   level                  kLanes   what it may use
+//   baseline                    4   compiler vectors: SSE2, NEON, or nothing
+//   x86-64-v3                   8   AVX2, FMA, F16C
+//   x86-64-v4                  16   AVX-512 F, BW, CD, DQ, VL
+//   x86-64-v4+bf16+vnni        16   the same, and dot products
 //
 // Everything is internal to the file that includes this: two levels of one
 // inline function must never meet in the linker, or a baseline CPU would run
@@ -27,7 +28,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(LLM_CPU_X86_V4)
+#if defined(LLM_CPU_X86_V3) || defined(LLM_CPU_X86_V4)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -50,16 +51,17 @@ namespace {
 // Types
 //===----------------------------------------------------------------------===//
 
-#if defined(LLM_CPU_X86_V4)
-constexpr int kLanes = 16;
 /// A register tile is kBlockRows x kBlockVecs accumulators: with a row of
-/// factors and one splat they fill the registers (32, or 16).
-constexpr int kBlockRows = 6;
+/// factors and one splat they fill the registers, 32 of them or 16.
+#if defined(LLM_CPU_X86_V4)
+constexpr int kLanes = 16, kBlockRows = 6, kBlockVecs = 4;
+#elif defined(LLM_CPU_X86_V3)
+constexpr int kLanes = 8, kBlockRows = 6, kBlockVecs = 2;
+#elif defined(__aarch64__)
+constexpr int kLanes = 4, kBlockRows = 6, kBlockVecs = 4;
 #else
-constexpr int kLanes = 4;
-constexpr int kBlockRows = 2;
+constexpr int kLanes = 4, kBlockRows = 2, kBlockVecs = 4;
 #endif
-constexpr int kBlockVecs = 4;
 
 typedef float Vec __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t UInts __attribute__((vector_size(kLanes * 4)));
@@ -94,6 +96,8 @@ constexpr int64_t roundUp(int64_t n, int64_t to) {
 inline Vec fma(Vec a, Vec b, Vec c) {
 #if defined(LLM_CPU_X86_V4)
   return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(LLM_CPU_X86_V3)
+  return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 #elif defined(__aarch64__)
   return (Vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #else
@@ -131,6 +135,13 @@ inline Vec scaleByPowerOfTwo(Vec x, Vec n) {
 #define LLM_SHUFFLE_QUADS(a, b, i, j)                                          \
   (Vec) _mm512_shuffle_f32x4((__m512)(a), (__m512)(b),                         \
                              (i) | (j) << 2 | (i) << 4 | (j) << 6)
+#elif defined(LLM_CPU_X86_V3)
+#define LLM_SHUFFLE(a, b, i, j)                                                \
+  __builtin_shufflevector(a, b, i, j, 8 + (i), 8 + (j), 4 + (i), 4 + (j),      \
+                          12 + (i), 12 + (j))
+/// Quad i of `a` and quad j of `b`.
+#define LLM_JOIN_QUADS(a, b, i, j)                                             \
+  (Vec) _mm256_permute2f128_ps((__m256)(a), (__m256)(b), (i) | (2 + (j)) << 4)
 #else
 #define LLM_SHUFFLE(a, b, i, j)                                                \
   __builtin_shufflevector(a, b, i, j, 4 + (i), 4 + (j))
@@ -147,7 +158,8 @@ inline Vec scaleByPowerOfTwo(Vec x, Vec n) {
     d = SHUFFLE(abHigh, cdHigh, 1, 3);                                         \
   } while (false)
 
-/// x[i][j] <-> x[j][i] for kLanes vectors: four shuffles each at 16 lanes.
+/// x[i][j] <-> x[j][i] for kLanes vectors: four shuffles each at 16 lanes,
+/// three at 8, two at 4.
 inline void transpose(Vec *x) {
   LLM_UNROLL
   for (int i = 0; i < kLanes; i += 4)
@@ -156,6 +168,13 @@ inline void transpose(Vec *x) {
   LLM_UNROLL
   for (int i = 0; i < 4; ++i)
     LLM_TRANSPOSE(LLM_SHUFFLE_QUADS, x[i], x[4 + i], x[8 + i], x[12 + i]);
+#elif defined(LLM_CPU_X86_V3)
+  LLM_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    Vec first = x[i];
+    x[i] = LLM_JOIN_QUADS(first, x[4 + i], 0, 0);
+    x[4 + i] = LLM_JOIN_QUADS(first, x[4 + i], 1, 1);
+  }
 #endif
 }
 
@@ -164,6 +183,8 @@ inline float sumOf(Vec x) {
 #if defined(LLM_CPU_X86_V4)
   x += LLM_SHUFFLE_QUADS(x, x, 2, 3);
   x += LLM_SHUFFLE_QUADS(x, x, 1, 1);
+#elif defined(LLM_CPU_X86_V3)
+  x += LLM_JOIN_QUADS(x, x, 1, 0);
 #endif
   x += LLM_SHUFFLE(x, x, 2, 3);
   return x[0] + x[1];
@@ -173,6 +194,8 @@ inline float maxOf(Vec x) {
 #if defined(LLM_CPU_X86_V4)
   x = max(x, LLM_SHUFFLE_QUADS(x, x, 2, 3));
   x = max(x, LLM_SHUFFLE_QUADS(x, x, 1, 1));
+#elif defined(LLM_CPU_X86_V3)
+  x = max(x, LLM_JOIN_QUADS(x, x, 1, 0));
 #endif
   x = max(x, LLM_SHUFFLE(x, x, 2, 3));
   return x[0] > x[1] ? x[0] : x[1];

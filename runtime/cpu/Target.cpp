@@ -6,14 +6,17 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// One switch, when the library is loaded: the best level that the CPU supports,
-// or the one that the environment variable LLM_CPU_TARGET names.
+// One switch, when the library is loaded: the best level that the CPU runs, or
+// the one that the environment variable LLM_CPU_TARGET names. A library has
+// nobody to tell of a wrong name when it is loaded: llm_context_create does.
 //
 //===----------------------------------------------------------------------===//
 
 #include "Kernels.h"
+#include "llm/Runtime/Status.h"
 
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -22,22 +25,21 @@ using namespace llm::cpu;
 
 namespace {
 
-#if defined(LLM_CPU_HAS_X86_V4)
-bool hasV4() {
+#if defined(LLM_CPU_HAS_X86)
+bool hasV3() {
   __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("avx512f") &&
-         __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512cd") &&
-         __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl");
+  return __builtin_cpu_supports("x86-64-v3");
+}
+bool hasV4() { return hasV3() && __builtin_cpu_supports("x86-64-v4"); }
+bool hasDots() {
+  return hasV4() && __builtin_cpu_supports("avx512bf16") &&
+         __builtin_cpu_supports("avx512vnni");
 }
 
-bool hasBF16() { return hasV4() && __builtin_cpu_supports("avx512bf16"); }
-
-/// AMD's dot products do twice the work of f32 fma per second, Intel's half of
-/// it (measured: 67 and 133 GFLOP/s on one core shared by two programs).
-bool hasFastBF16() { return hasBF16() && __builtin_cpu_is("amd"); }
+/// AMD's dot products of bf16 do twice the work of f32 fma per second, Intel's
+/// half of it (measured: 67 and 133 GFLOP/s on one core shared by two
+/// programs).
+bool hasFastDots() { return hasDots() && __builtin_cpu_is("amd"); }
 #endif
 
 bool always() { return true; }
@@ -49,25 +51,45 @@ const struct Level {
   bool (*preferred)();
 } levels[] = {
     {&baselineKernels, always, always},
-#if defined(LLM_CPU_HAS_X86_V4)
+#if defined(LLM_CPU_HAS_X86)
+    {&x86V3Kernels, hasV3, hasV3},
     {&x86V4Kernels, hasV4, hasV4},
-    {&x86BF16Kernels, hasBF16, hasFastBF16},
+    {&x86DotsKernels, hasDots, hasFastDots},
 #endif
 };
 
-/// The named level, or the best one.
-const KernelTable *find(const char *name) {
-  const KernelTable *best = nullptr;
-  for (const Level &level : levels) {
-    if (name && !std::strcmp(name, level.table->name) && level.runs())
+/// The level of that name that this CPU runs, or null.
+const KernelTable *levelNamed(const char *name) {
+  for (const Level &level : levels)
+    if (!std::strcmp(name, level.table->name) && level.runs())
       return level.table;
+  return nullptr;
+}
+
+const KernelTable *bestLevel() {
+  const KernelTable *best = nullptr;
+  for (const Level &level : levels)
     if (level.preferred())
       best = level.table;
-  }
   return best;
 }
 
-std::atomic<const KernelTable *> selected{find(std::getenv("LLM_CPU_TARGET"))};
+Status unknownLevel(const char *name) {
+  char names[128] = "";
+  for (const Level &level : levels)
+    if (level.runs()) {
+      size_t length = std::strlen(names);
+      std::snprintf(names + length, sizeof(names) - length, "%s%s",
+                    length ? ", " : "", level.table->name);
+    }
+  return Status::error(LLM_INVALID_ARGUMENT, 0, 0,
+                       "expected LLM_CPU_TARGET to name a level that this CPU "
+                       "runs (%s), got '%.40s'",
+                       names, name);
+}
+
+std::atomic<const KernelTable *> selected{&baselineKernels};
+const Status loaded = selectKernels(std::getenv("LLM_CPU_TARGET"));
 
 } // namespace
 
@@ -75,9 +97,13 @@ const KernelTable &llm::cpu::kernels() {
   return *selected.load(std::memory_order_relaxed);
 }
 
-const KernelTable &llm::cpu::selectKernels(const char *name) {
-  selected.store(find(name), std::memory_order_relaxed);
-  return kernels();
+Status llm::cpu::selectKernels(const char *name) {
+  bool named = name && *name;
+  const KernelTable *found = named ? levelNamed(name) : bestLevel();
+  selected.store(found ? found : bestLevel(), std::memory_order_relaxed);
+  return found ? Status() : unknownLevel(name);
 }
+
+const Status &llm::cpu::selectedAtLoad() { return loaded; }
 
 extern "C" const char *llm_cpu_target(void) { return kernels().name; }

@@ -13,8 +13,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Levels.h"
 #include "Parallel.h"
-#include "cpu/Kernels.h"
 
 #include <gtest/gtest.h>
 
@@ -354,15 +354,14 @@ void check(const Case &c) {
 // Against the reference, at every level
 //===----------------------------------------------------------------------===//
 
-class AttentionTest : public testing::TestWithParam<const char *> {
+class AttentionTest : public LevelTest {
 protected:
   void SetUp() override {
-    if (cpu::selectKernels(GetParam()).name != std::string(GetParam()))
-      GTEST_SKIP() << "this CPU has no " << GetParam();
+    LevelTest::SetUp();
     setNumThreads(4);
   }
   void TearDown() override {
-    cpu::selectKernels(nullptr);
+    LevelTest::TearDown();
     setNumThreads(0);
   }
 };
@@ -420,7 +419,7 @@ double worstRow(const Case &c) {
 /// of bf16 alone 1.7e-3, and 2.3e-3 in the worst row. Dot products of bf16
 /// round the weights besides.
 TEST_P(AttentionTest, RelativeErrors) {
-  bool dots = std::string(GetParam()) == "x86-64-v4+bf16";
+  bool dots = GetParam().name == std::string("x86-64-v4+bf16+vnni");
   for (llm_dtype pages : types)
     for (llm_dtype type : types)
       for (int32_t dim : {64, 80, 96, 128, 256})
@@ -755,13 +754,6 @@ TEST_P(AttentionTest, WriteKVConvertsOnceAndSkipsPadding) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Levels, AttentionTest,
-                         testing::Values("baseline", "x86-64-v4",
-                                         "x86-64-v4+bf16"),
-                         [](const auto &info) {
-                           return info.index == 0   ? "Baseline"
-                                  : info.index == 1 ? "X86V4"
-                                                    : "X86BF16";
-                         });
+LLM_AT_EVERY_LEVEL(AttentionTest);
 
 } // namespace

@@ -13,9 +13,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "cpu/Kernels.h"
-
-#include <gtest/gtest.h>
+#include "Levels.h"
 
 #include <bit>
 #include <cmath>
@@ -80,14 +78,8 @@ uint16_t rounded(const Format &f, float x) {
 // Tests
 //===----------------------------------------------------------------------===//
 
-class ConversionTest : public testing::TestWithParam<const char *> {
+class ConversionTest : public LevelTest {
 protected:
-  void SetUp() override {
-    if (cpu::selectKernels(GetParam()).name != std::string(GetParam()))
-      GTEST_SKIP() << "this CPU has no " << GetParam();
-  }
-  void TearDown() override { cpu::selectKernels(nullptr); }
-
   static std::vector<float> widen(const std::vector<uint16_t> &from,
                                   llm_dtype type) {
     std::vector<float> to(from.size());
@@ -179,11 +171,11 @@ TEST_P(ConversionTest, SameBitsAsTheBaseline) {
   for (llm_dtype type : {LLM_F16, LLM_BF16}) {
     std::vector<uint16_t> narrow = round(numbers, type);
     std::vector<float> wide = widen(allPatterns(), type);
-    cpu::selectKernels("baseline");
+    ASSERT_TRUE(cpu::selectKernels("baseline").ok());
     EXPECT_EQ(narrow, round(numbers, type));
     std::vector<float> expected = widen(allPatterns(), type);
     EXPECT_EQ(std::memcmp(wide.data(), expected.data(), wide.size() * 4), 0);
-    cpu::selectKernels(GetParam());
+    ASSERT_TRUE(cpu::selectKernels(GetParam().name).ok());
   }
 }
 
@@ -243,40 +235,65 @@ TEST_P(ConversionTest, TanhIsAccurate) {
   }
 }
 
-TEST(CpuTarget, UnknownNamesGetTheBestLevel) {
-  std::string best = cpu::selectKernels(nullptr).name;
-  EXPECT_EQ(cpu::selectKernels("riscv").name, best);
-  EXPECT_EQ(cpu::selectKernels("").name, best);
-  EXPECT_EQ(llm_cpu_target(), best);
-  EXPECT_STREQ(cpu::selectKernels("baseline").name, "baseline");
+//===----------------------------------------------------------------------===//
+// The choice of a level
+//===----------------------------------------------------------------------===//
+
+TEST(CpuTarget, UnknownNamesAreErrorsAndGetTheBestLevel) {
+  for (const char *best : {static_cast<const char *>(nullptr), ""})
+    ASSERT_TRUE(cpu::selectKernels(best).ok());
+  std::string best = llm_cpu_target();
+  ASSERT_TRUE(cpu::selectKernels("baseline").ok());
   EXPECT_STREQ(llm_cpu_target(), "baseline");
-  cpu::selectKernels(nullptr);
+  Status status = cpu::selectKernels("riscv");
+  EXPECT_EQ(status.code(), LLM_INVALID_ARGUMENT);
+  EXPECT_EQ(llm_cpu_target(), best);
 }
 
-/// What a new process says of its level with LLM_CPU_TARGET = `name`.
-void expectTarget(const char *name, const char *expected) {
+/// As a message lists them: "baseline, x86-64-v3".
+std::string levelsOfThisCPU() {
+  std::string names;
+  for (CpuLevel level : cpuLevels)
+    if (cpu::selectKernels(level.name).ok())
+      names += (names.empty() ? "" : ", ") + std::string(level.name);
+  EXPECT_TRUE(cpu::selectKernels(nullptr).ok());
+  return names;
+}
+
+/// What a host that begins is told, if anything.
+std::string welcome() {
+  llm_context *context = nullptr;
+  llm_error error = LLM_ERROR_INIT;
+  llm_context_create(1, &context, &error);
+  llm_context_destroy(context);
+  return error.message;
+}
+
+/// In a new process with that LLM_CPU_TARGET; it comes by here too, and has
+/// `loaded` a level.
+void expectLoaded(const std::string &loaded, const char *target,
+                  const std::string &level, const std::string &message) {
   testing::FLAGS_gtest_death_test_style = "threadsafe"; // starts this program
-  setenv("LLM_CPU_TARGET", name, 1);
-  EXPECT_EXIT(std::exit(std::strcmp(llm_cpu_target(), expected)),
-              testing::ExitedWithCode(0), "");
+  setenv("LLM_CPU_TARGET", target, 1);
+  EXPECT_EXIT(std::exit(loaded == level && welcome() == message ? 0 : 1),
+              testing::ExitedWithCode(0), "")
+      << target;
   unsetenv("LLM_CPU_TARGET");
 }
 
-TEST(CpuTarget, EnvironmentForcesALevel) {
-  const char *loaded = llm_cpu_target();
-  std::string best = cpu::selectKernels(nullptr).name;
-  cpu::selectKernels(loaded); // the new process comes by here too
-  expectTarget("baseline", "baseline");
-  expectTarget("no-such-level", best.c_str());
+TEST(CpuTarget, TheEnvironmentForcesALevel) {
+  const std::string loaded = llm_cpu_target();
+  const std::string levels = levelsOfThisCPU(), best = llm_cpu_target();
+  for (CpuLevel level : cpuLevels)
+    if (cpu::selectKernels(level.name).ok())
+      expectLoaded(loaded, level.name, level.name, "");
+  EXPECT_TRUE(cpu::selectKernels(nullptr).ok());
+  expectLoaded(loaded, "", best, "");
+  expectLoaded(loaded, "no-such-level", best,
+               "expected LLM_CPU_TARGET to name a level that this CPU runs (" +
+                   levels + "), got 'no-such-level'");
 }
 
-INSTANTIATE_TEST_SUITE_P(Levels, ConversionTest,
-                         testing::Values("baseline", "x86-64-v4",
-                                         "x86-64-v4+bf16"),
-                         [](const auto &info) {
-                           return info.index == 0   ? "Baseline"
-                                  : info.index == 1 ? "X86V4"
-                                                    : "X86BF16";
-                         });
+LLM_AT_EVERY_LEVEL(ConversionTest);
 
 } // namespace

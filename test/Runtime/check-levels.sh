@@ -1,12 +1,13 @@
 #!/bin/sh
-# Usage: check-levels.sh NM OBJECT...
+# Usage: check-levels.sh NM LEVELS OBJECT...
 #
-# The objects named Level*.o are compiled for different CPUs. Each must export
+# LEVELS objects named Level*.o are compiled for different CPUs. Each must export
 # exactly one symbol, its table, and no weak one: the linker would keep a single
 # copy of a weak function, and an old CPU could get the one with new
 # instructions.
 nm=$1
-shift
+levels=$2
+shift 2
 checked=0
 for object in "$@"; do
   case $(basename "$object") in
@@ -26,5 +27,8 @@ for object in "$@"; do
   fi
   checked=$((checked + 1))
 done
-[ "$checked" -ge 1 ] || { echo "error: no level among the objects"; exit 1; }
+if [ "$checked" -ne "$levels" ]; then
+  echo "error: expected $levels levels among the objects, got $checked"
+  exit 1
+fi
 echo "$checked levels export one symbol each"

@@ -110,7 +110,9 @@ typedef struct llm_error {
 /// "out of blocks" for LLM_OUT_OF_BLOCKS, and so on; never null.
 LLM_API const char *llm_code_name(llm_code code);
 LLM_API uint32_t llm_abi_version(void);
-/// The kernel level in use: "baseline", "x86-64-v4" or "x86-64-v4+bf16".
+/// The kernel level in use: "baseline", "x86-64-v3", "x86-64-v4" or
+/// "x86-64-v4+bf16+vnni". The environment variable LLM_CPU_TARGET, read when
+/// this library is loaded, forces one.
 LLM_API const char *llm_cpu_target(void);
 
 //===----------------------------------------------------------------------===//
@@ -243,7 +245,8 @@ typedef struct llm_context llm_context;
 typedef struct llm_model llm_model;
 typedef struct llm_kv_cache llm_kv_cache;
 
-/// `num_threads` <= 0: one per available core.
+/// `num_threads` <= 0: one per available core. LLM_INVALID_ARGUMENT when
+/// LLM_CPU_TARGET names no level that this CPU runs.
 LLM_API llm_code llm_context_create(int32_t num_threads, llm_context **context,
                                     llm_error *error);
 /// Models and caches keep what they need of it: destroy in any order.

@@ -1,4 +1,4 @@
-//===- LevelX86BF16.cpp - Kernels for CPUs with AVX-512 and its bf16 ------===//
+//===- LevelX86Dots.cpp - Kernels for CPUs with AVX-512 and dot products --===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -6,10 +6,11 @@
 //
 //===----------------------------------------------------------------------===//
 
-// Compiled with -march=x86-64-v4 -mavx512bf16: see CMakeLists.txt.
+// Compiled with -march=x86-64-v4 -mavx512bf16 -mavx512vnni: see
+// CMakeLists.txt.
 #define LLM_CPU_X86_V4
 #define LLM_CPU_X86_BF16
-#define LLM_CPU_NAME "x86-64-v4+bf16"
-#define LLM_CPU_TABLE x86BF16Kernels
+#define LLM_CPU_NAME "x86-64-v4+bf16+vnni"
+#define LLM_CPU_TABLE x86DotsKernels
 
 #include "Level.inc"
