@@ -46,18 +46,41 @@ double secondsOf(const Fn &fn) {
 // Memory
 //===----------------------------------------------------------------------===//
 
-constexpr int64_t kLine = 512; ///< bytes that a step of a probe handles
+constexpr int64_t kLine = 512;    ///< bytes that a step of a probe handles
+constexpr int64_t kGrain = 16384; ///< steps that a thread does at once
 
-__attribute__((target_clones("arch=x86-64-v4", "default"))) uint64_t
-sumOf(const Words *data, int64_t begin, int64_t end) {
-  Words sums[8] = {};
-  for (int64_t i = begin; i < end; ++i)
-    for (int64_t j = 0; j < 8; ++j)
-      sums[j] += data[i * 8 + j];
+uint64_t sumOf(const Words (&sums)[8]) {
   uint64_t total = 0;
   for (Words sum : sums)
     total += sum[0];
   return total;
+}
+
+/// Reads from front to back.
+__attribute__((target_clones("arch=x86-64-v4", "default"))) uint64_t
+readLinearly(const Words *data, int64_t begin, int64_t end) {
+  Words sums[8] = {};
+  for (int64_t i = begin; i < end; ++i)
+    for (int64_t j = 0; j < 8; ++j)
+      sums[j] += data[i * 8 + j];
+  return sumOf(sums);
+}
+
+/// Reads at four places in turn and asks for memory a kilobyte ahead.
+__attribute__((target_clones("arch=x86-64-v4", "default"))) uint64_t
+readInStreams(const Words *data, int64_t begin, int64_t end) {
+  constexpr int64_t kStreams = 4, kAhead = 1024 / sizeof(Words);
+  Words sums[8] = {};
+  int64_t part = (end - begin) * 8 / kStreams;
+  for (int64_t i = 0; i < part; i += 2)
+    for (int64_t j = 0; j < kStreams; ++j) {
+      const Words *from = data + begin * 8 + j * part + i;
+      __builtin_prefetch(from + kAhead);
+      __builtin_prefetch(from + kAhead + 1);
+      sums[2 * j] += from[0];
+      sums[2 * j + 1] += from[1];
+    }
+  return sumOf(sums);
 }
 
 char *coldMemory() {
@@ -65,27 +88,62 @@ char *coldMemory() {
   return memory.get();
 }
 
-double readRate() {
-  const auto *data = reinterpret_cast<const Words *>(coldMemory());
+using Reader = uint64_t (*)(const Words *data, int64_t begin, int64_t end);
+
+double rateOf(Reader read, const char *memory, int64_t bytes) {
+  const auto *data = reinterpret_cast<const Words *>(memory);
   std::atomic<uint64_t> total{0};
   double seconds = secondsOf([&] {
-    parallelFor(coldBytes() / kLine, 16384, [&](int64_t begin, int64_t end) {
-      total += sumOf(data, begin, end);
+    parallelFor(bytes / kLine, kGrain, [&](int64_t begin, int64_t end) {
+      total += read(data, begin, end);
     });
   });
   use(total);
-  return coldBytes() / seconds;
+  return bytes / seconds;
+}
+
+/// Each way has a half of the cold memory, which the other's half evicts.
+double readRate() {
+  int64_t half = coldBytes() / 2;
+  return std::max(rateOf(readLinearly, coldMemory(), half),
+                  rateOf(readInStreams, coldMemory() + half, half));
+}
+
+using Copier = void (*)(char *to, const char *from, int64_t bytes);
+
+void copyByLibrary(char *to, const char *from, int64_t bytes) {
+  std::memcpy(to, from, bytes);
+}
+
+#if defined(__x86_64__)
+/// Writes past the caches, which then need not read what they overwrite.
+void copyPastCaches(char *to, const char *from, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) {
+    __builtin_prefetch(from + i + 1024);
+    for (int64_t j = 0; j < 64; j += 16)
+      _mm_stream_si128(
+          reinterpret_cast<__m128i *>(to + i + j),
+          _mm_load_si128(reinterpret_cast<const __m128i *>(from + i + j)));
+  }
+  _mm_sfence();
+}
+#else
+constexpr Copier copyPastCaches = copyByLibrary;
+#endif
+
+double rateOf(Copier copy, char *memory, int64_t bytes) {
+  double seconds = secondsOf([&] {
+    parallelFor(bytes / 2, kGrain * kLine, [&](int64_t begin, int64_t end) {
+      copy(memory + bytes / 2 + begin, memory + begin, end - begin);
+    });
+  });
+  return bytes / seconds;
 }
 
 double copyRate() {
-  char *memory = coldMemory();
   int64_t half = coldBytes() / 2;
-  double seconds = secondsOf([&] {
-    parallelFor(half, 16384 * kLine, [&](int64_t begin, int64_t end) {
-      std::memcpy(memory + half + begin, memory + begin, end - begin);
-    });
-  });
-  return 2 * half / seconds;
+  return std::max(rateOf(copyByLibrary, coldMemory(), half),
+                  rateOf(copyPastCaches, coldMemory() + half, half));
 }
 
 //===----------------------------------------------------------------------===//
@@ -106,9 +164,14 @@ __attribute__((target_clones("arch=x86-64-v4", "default"))) void multiplyAdd() {
 }
 
 #if defined(__x86_64__)
-bool hasDots() {
+bool hasBf16Dots() {
   return __builtin_cpu_supports("avx512f") &&
          __builtin_cpu_supports("avx512bf16");
+}
+
+bool hasInt8Dots() {
+  return __builtin_cpu_supports("avx512f") &&
+         __builtin_cpu_supports("avx512vnni");
 }
 
 __attribute__((target("avx512f,avx512bf16"))) void multiplyPairs() {
@@ -119,9 +182,19 @@ __attribute__((target("avx512f,avx512bf16"))) void multiplyPairs() {
       x = _mm512_dpbf16_ps(x, ones, ones);
   use(acc);
 }
+
+__attribute__((target("avx512f,avx512vnni"))) void multiplyFours() {
+  __m512i acc[kChains] = {}, ones = _mm512_set1_epi8(1);
+  for (int64_t i = 0; i < kRounds; ++i)
+    for (__m512i &x : acc)
+      x = _mm512_dpbusd_epi32(x, ones, ones);
+  use(acc);
+}
 #else
-bool hasDots() { return false; }
+bool hasBf16Dots() { return false; }
+bool hasInt8Dots() { return false; }
 void multiplyPairs() {}
+void multiplyFours() {}
 #endif
 
 /// Operations per second of `fn` on every thread at once.
@@ -143,7 +216,9 @@ double llm::probe(Ceiling ceiling) {
   case Ceiling::Fma:
     return rateOf(multiplyAdd, 1);
   case Ceiling::Bf16Dot:
-    return hasDots() ? rateOf(multiplyPairs, 2) : 0;
+    return hasBf16Dots() ? rateOf(multiplyPairs, 2) : 0;
+  case Ceiling::Int8Dot:
+    return hasInt8Dots() ? rateOf(multiplyFours, 4) : 0;
   }
   return 0;
 }
@@ -157,8 +232,12 @@ Memory llm::allocate(int64_t bytes) {
   return Memory(memory);
 }
 
-int64_t llm::coldBytes() {
-  static const int64_t bytes =
+static int64_t &coldSize() {
+  static int64_t bytes =
       std::max<int64_t>(int64_t(512) << 20, 2 * sysconf(_SC_LEVEL3_CACHE_SIZE));
-  return bytes / (2 * kLine) * 2 * kLine;
+  return bytes;
 }
+
+int64_t llm::coldBytes() { return coldSize() / (4 * kLine) * 4 * kLine; }
+
+void llm::setColdBytes(int64_t bytes) { coldSize() = bytes; }

@@ -7,7 +7,8 @@
 //===----------------------------------------------------------------------===//
 //
 // Rates that no kernel exceeds, taken with as many threads as the runtime uses.
-// Bandwidth flips within minutes on shared machines: probe right before and
+// Memory is read and copied in several ways, of which the fastest counts.
+// Bandwidth flips within seconds on shared machines: probe right before and
 // after what is held against it.
 //
 //===----------------------------------------------------------------------===//
@@ -26,9 +27,10 @@ enum class Ceiling {
   Copy,    ///< bytes per second, read and written
   Fma,     ///< operations per second: f32, a product is two
   Bf16Dot, ///< the same in pairs of bf16; 0: the CPU has no such instruction
+  Int8Dot, ///< the same in fours of int8
 };
 
-/// One probe: 30 to 100 ms.
+/// One probe: 10 to 100 ms.
 double probe(Ceiling ceiling);
 
 struct Free {
@@ -42,6 +44,10 @@ Memory allocate(int64_t bytes);
 /// More than the last-level cache holds: what is read once per round of this
 /// much comes from memory.
 int64_t coldBytes();
+
+/// Makes it this much instead, before anything has asked: for tests of the
+/// program, whose figures then mean nothing.
+void setColdBytes(int64_t bytes);
 
 } // namespace llm
 
