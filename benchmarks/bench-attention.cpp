@@ -6,38 +6,30 @@
 //
 //===----------------------------------------------------------------------===//
 //
-//   floor   = max(bytes / bandwidth, operations / rate)
-//   ratio   = floor / median time of a call
-//   ceiling = the bandwidth or the rate that makes the floor
+//   bench-attention [--smoke] [options of Google Benchmark]
+//   bench-attention --benchmark_filter=decode/bf16 --benchmark_out=after.json
+//   bench-attention --compare before.json after.json
 //
-// Every row takes the ceilings that bound it right before and right after its
-// calls, with as many threads. The rate is the one of the fastest instruction
-// for the pages' format. Calls are cold: each has a batch of its own, from a
-// pool that is larger than the last-level cache, with blocks in random order
-// and random data.
-//
-//   bench-attention --benchmark_filter=decode/bf16
-//     --benchmark_out=after.json --benchmark_out_format=json
+// README.md says what the rows and their figures mean.
 //
 //===----------------------------------------------------------------------===//
 
-#include "Ceilings.h"
 #include "Commit.h"
+#include "Compare.h"
 #include "Parallel.h"
-#include "cpu/Kernels.h"
+#include "Timing.h"
+#include "llm/Runtime/CAPI.h"
 
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <cstring>
+#include <cstdio>
 #include <fstream>
-#include <numeric>
+#include <iostream>
+#include <optional>
 #include <random>
-#include <sstream>
-#include <string>
-#include <vector>
+#include <string_view>
 
 using namespace llm;
 
@@ -47,241 +39,175 @@ namespace {
 // What is measured
 //===----------------------------------------------------------------------===//
 
-constexpr int32_t kBlockSize = 16;
+const Format f32 = {"f32", LLM_F32, LLM_F32, Ceiling::Fma};
+const Format f16 = {"f16", LLM_F16, LLM_F32, Ceiling::Fma};
+const Format bf16 = {"bf16", LLM_BF16, LLM_BF16, Ceiling::Bf16Dot};
 
-enum class Work { Decode, Prefill, Chunk, Append };
+const Heads grouped = {32, 8, 128}; // Llama
+const Heads small = {9, 3, 64};     // SmolLM2
+const Heads multi = {12, 12, 64};
+const Heads single = {32, 1, 128};
 
-/// `queries` new tokens of one sequence behind `past` cached ones.
-struct Row {
-  Work work;
-  llm_dtype type; ///< of the pages; queries are bf16 for bf16, else f32
-  int32_t queryHeads, kvHeads, headDim;
-  int32_t past, queries;
-};
+std::vector<Sequence> decode(int32_t context) { return {{context - 1, 1}}; }
 
-const Row rows[] = {
-    {Work::Decode, LLM_F32, 32, 8, 128, 4095, 1},
-    {Work::Decode, LLM_F32, 32, 8, 128, 16383, 1},
-    {Work::Decode, LLM_F16, 32, 8, 128, 4095, 1},
-    {Work::Decode, LLM_F16, 32, 8, 128, 16383, 1},
-    {Work::Decode, LLM_BF16, 32, 8, 128, 4095, 1},
-    {Work::Decode, LLM_BF16, 32, 8, 128, 16383, 1},
-    {Work::Decode, LLM_F16, 9, 3, 64, 4095, 1},
-    {Work::Decode, LLM_BF16, 12, 12, 64, 4095, 1},
-    {Work::Decode, LLM_BF16, 32, 1, 128, 4095, 1},
-    {Work::Prefill, LLM_F32, 32, 8, 128, 0, 512},
-    {Work::Prefill, LLM_F32, 32, 8, 128, 0, 2048},
-    {Work::Prefill, LLM_BF16, 32, 8, 128, 0, 512},
-    {Work::Prefill, LLM_BF16, 32, 8, 128, 0, 2048},
-    {Work::Chunk, LLM_F32, 32, 8, 128, 4096, 128},
-    {Work::Chunk, LLM_BF16, 32, 8, 128, 4096, 128},
-    {Work::Append, LLM_BF16, 8, 8, 128, 0, 2048},
-};
-
-int64_t bytesOf(llm_dtype type) { return type == LLM_F32 ? 4 : 2; }
-
-/// As in decode/f16/heads:32x8/dim:128/ctx:4096/threads:2.
-std::string nameOf(const Row &row, int threads) {
-  const char *works[] = {"decode", "prefill", "chunk", "append"};
-  std::ostringstream name;
-  name << works[int(row.work)] << "/"
-       << (row.type == LLM_F32   ? "f32"
-           : row.type == LLM_F16 ? "f16"
-                                 : "bf16")
-       << "/heads:" << row.queryHeads << "x" << row.kvHeads
-       << "/dim:" << row.headDim << "/ctx:" << row.past + row.queries;
-  if (row.work == Work::Chunk)
-    name << "/new:" << row.queries;
-  name << "/threads:" << threads;
-  return name.str();
+int64_t tokensOf(const std::vector<Sequence> &sequences) {
+  int64_t tokens = 0;
+  for (const Sequence &sequence : sequences)
+    tokens += sequence.length();
+  return tokens;
 }
 
-/// What a call must read and write.
-double bytesOf(const Row &row) {
-  double kv = 2.0 * row.kvHeads * row.headDim;
-  if (row.work == Work::Append)
-    return row.queries * kv * (bytesOf(row.type) + 4); // from f32
-  return (row.past + row.queries) * kv * bytesOf(row.type);
-}
-
-/// Of the pairs that are not masked: 2 head_dim for a score, 2 for its value.
-double operationsOf(const Row &row) {
-  double pairs = double(row.queries) * row.past +
-                 double(row.queries) * (row.queries + 1) / 2;
-  return row.work == Work::Append ? 0
-                                  : 4 * pairs * row.headDim * row.queryHeads;
-}
-
-//===----------------------------------------------------------------------===//
-// Batches
-//===----------------------------------------------------------------------===//
-
-/// Memory that lives as long as the program: rows use it one after another.
-class Arena {
-public:
-  char *take(int64_t bytes) {
-    if (bytes > size)
-      memory = allocate(size = bytes);
-    return memory.get();
-  }
-
-private:
-  Memory memory;
-  int64_t size = 0;
-};
-
-/// Fills memory with normally distributed numbers: a few, again and again.
-char *randomNumbers(Arena &arena, int64_t bytes, llm_dtype type) {
-  constexpr int64_t kNumbers = 1000003;
+/// A step of 16 users: contexts of 64 to 8192 tokens, lognormal.
+std::vector<Sequence> ragged() {
   std::mt19937 random(1);
-  std::normal_distribution<float> normal;
-  std::vector<float> numbers(kNumbers);
-  std::generate(numbers.begin(), numbers.end(), [&] { return normal(random); });
-  std::vector<char> typed(kNumbers * bytesOf(type));
-  cpu::kernels().convert(typed.data(), type, numbers.data(), LLM_F32, kNumbers);
-  char *memory = arena.take(bytes);
-  for (int64_t at = 0; at < bytes; at += typed.size())
-    std::memcpy(memory + at, typed.data(),
-                std::min<int64_t>(typed.size(), bytes - at));
-  return memory;
+  std::lognormal_distribution<double> length(std::log(1024), 1);
+  std::vector<Sequence> sequences;
+  while (sequences.size() < 16) {
+    int32_t tokens = static_cast<int32_t>(length(random));
+    if (tokens >= 64 && tokens <= 8192)
+      sequences.push_back({tokens - 1, 1});
+  }
+  return sequences;
 }
 
-/// As many sequences as make the pools cold, called in turn.
-class Pool {
-public:
-  explicit Pool(const Row &row)
-      : row(row), length(row.past + row.queries),
-        width((length + kBlockSize - 1) / kBlockSize),
-        type(row.type == LLM_BF16 && row.work != Work::Append ? LLM_BF16
-                                                              : LLM_F32) {
-    int64_t bytes = row.headDim * bytesOf(row.type);
-    KVPlane plane = {nullptr, row.type, bytes * kBlockSize * row.kvHeads,
-                     bytes * kBlockSize, bytes};
-    pages = {plane, plane, row.kvHeads, row.headDim, kBlockSize};
-    sequences = coldBytes() / (2 * width * plane.blockStride) + 1;
-    int64_t poolBytes = sequences * width * plane.blockStride;
-    static Arena k, v, queries, outputs;
-    pages.k.data = randomNumbers(k, poolBytes, row.type);
-    pages.v.data = randomNumbers(v, poolBytes, row.type);
-    table.resize(sequences * width);
-    std::iota(table.begin(), table.end(), 0);
-    std::shuffle(table.begin(), table.end(), std::mt19937(1));
-    elements = int64_t(row.queries) * row.queryHeads * row.headDim;
-    inputs = row.work == Work::Append ? 2 * sequences : 1; // K and V
-    q = randomNumbers(queries, inputs * elements * bytesOf(type), type);
-    out = outputs.take(elements * bytesOf(type));
-    slots.resize(row.queries);
-  }
+/// As many tokens in sequences of one length, but for the remainder.
+std::vector<Sequence> uniform() {
+  int32_t tokens = tokensOf(ragged());
+  std::vector<Sequence> sequences(16, {tokens / 16 - 1, 1});
+  sequences.back().past += tokens % 16;
+  return sequences;
+}
 
-  /// The call on the next sequence, prepared.
-  void next() {
-    at = (at + 1) % sequences;
-    for (int32_t i = 0; i < row.queries && row.work == Work::Append; ++i)
-      slots[i] = int64_t(table[at * width + i / kBlockSize]) * kBlockSize +
-                 i % kBlockSize;
-  }
+/// Two prompts arrive while eight users read on.
+std::vector<Sequence> mixed() {
+  std::vector<Sequence> sequences(8, {2047, 1});
+  sequences.insert(sequences.begin() + 4, {0, 512});
+  sequences.push_back({512, 256});
+  return sequences;
+}
 
-  void call() {
-    auto input = [&](int64_t i) {
-      return tensor(q + i % inputs * elements * bytesOf(type));
-    };
-    if (row.work == Work::Append)
-      return writeKV(pages, slots.data(), input(2 * at), input(2 * at + 1));
-    int32_t cuSeqlens[] = {0, row.queries};
-    BatchView batch = {1,       cuSeqlens,          &row.past,
-                       &length, &table[at * width], width};
-    AttentionParams params = {1 / std::sqrt(float(row.headDim)), 0, 0, true};
-    pagedAttention(pages, batch, params, input(0), tensor(out), nullptr);
-  }
-
-private:
-  llm_tensor tensor(void *data) const {
-    return {data,
-            type,
-            3,
-            {row.queries, row.queryHeads, row.headDim},
-            {int64_t(row.queryHeads) * row.headDim, row.headDim, 1}};
-  }
-
-  const Row &row;
-  const int32_t length;
-  const int64_t width; ///< blocks of a sequence
-  const llm_dtype type;
-  KVPages pages = {};
-  int64_t sequences, elements, inputs, at = 0;
-  char *q, *out;
-  std::vector<int32_t> table;
-  std::vector<int64_t> slots;
+/// One line of the report: a case, or a pair of them.
+struct Row {
+  std::string name;
+  Case what;
+  std::optional<Case> reference = {};
 };
 
-//===----------------------------------------------------------------------===//
-// Rows
-//===----------------------------------------------------------------------===//
+/// As in decode/f16/heads:32x8/dim:128/ctx:4096.
+Row row(std::string work, const Case &what) {
+  const Heads &heads = what.heads;
+  const Sequence &first = what.sequences.front();
+  std::string name = work + "/" + what.format.name +
+                     "/heads:" + std::to_string(heads.queries) + "x" +
+                     std::to_string(heads.kv) +
+                     "/dim:" + std::to_string(heads.dim);
+  if (what.sequences.size() > 1)
+    name += "/batch:" + std::to_string(what.sequences.size());
+  name += "/ctx:" + std::to_string(tokensOf(what.sequences));
+  if (first.past && first.queries > 1)
+    name += "/new:" + std::to_string(first.queries);
+  return {name, what};
+}
 
-/// The ceilings that bound a row.
-struct Bounds {
-  double bandwidth, rate;
+/// pair/CHANGE/...: the time of `what` over that of `reference`.
+Row pair(const std::string &change, const Case &what, const Case &reference) {
+  return {row("pair/" + change, what).name, what, reference};
+}
 
-  explicit Bounds(const Row &row)
-      : bandwidth(
-            probe(row.work == Work::Append ? Ceiling::Copy : Ceiling::Read)),
-        rate(probe(Ceiling::Fma)) {
-    if (row.type == LLM_BF16)
-      rate = std::max(rate, probe(Ceiling::Bf16Dot));
+/// Rows of one shape follow each other: they share its pool.
+std::vector<Row> allRows() {
+  std::vector<Row> rows;
+  for (const Format &format : {f32, f16, bf16})
+    for (int32_t context : {1024, 4096, 16384})
+      rows.push_back(row("decode", {format, grouped, decode(context)}));
+  for (const Format &format : {f32, bf16}) {
+    for (int32_t queries : {512, 2048})
+      rows.push_back(row("prefill", {format, grouped, {{0, queries}}}));
+    rows.push_back(row("chunk", {format, grouped, {{4096, 128}}}));
   }
-};
+  rows.push_back(row("mixed", {bf16, grouped, mixed()}));
+  rows.push_back(row("ragged", {bf16, grouped, ragged()}));
+  rows.push_back(row("uniform", {bf16, grouped, uniform()}));
+  rows.push_back(pair("uniform-over-ragged", {bf16, grouped, uniform()},
+                      {bf16, grouped, ragged()}));
 
-double quantile(std::vector<double> sorted, double q) {
-  std::sort(sorted.begin(), sorted.end());
-  return sorted[static_cast<size_t>(q * (sorted.size() - 1))];
+  Case usual = {bf16, grouped, decode(4096)};
+  Case larger = usual, sequential = usual, smaller = usual;
+  larger.blockSize = 256;
+  sequential.order = Order::Sequential;
+  smaller.smallPools = true;
+  rows.push_back(pair("random-over-sequential", usual, sequential));
+  rows.push_back(pair("block16-over-block256", usual, larger));
+  rows.push_back(pair("pool64-over-pool1", usual, smaller));
+
+  Case append = {bf16, {8, 8, 128}, {{0, 2048}}, Work::Append};
+  rows.push_back(row("append", append));
+  rows.push_back(row("decode", {f16, small, decode(4096)}));
+  rows.push_back(row("decode", {bf16, multi, decode(4096)}));
+  rows.push_back(row("decode", {bf16, single, decode(4096)}));
+  return rows;
 }
 
-void report(benchmark::State &state, const Row &row, double bandwidth,
-            double rate, const std::vector<double> &seconds) {
-  double bytes = bytesOf(row), operations = operationsOf(row);
-  double median = quantile(seconds, 0.5);
-  double floor = std::max(bytes / bandwidth, operations / rate);
-  state.counters["bytes"] = bytes;
-  state.counters["operations"] = operations;
-  state.counters["bytes_per_second"] = bytes / median;
-  state.counters["flops"] = operations / median;
-  state.counters["median"] = median;
-  state.counters["spread"] =
-      (quantile(seconds, 0.9) - quantile(seconds, 0.1)) / median;
-  state.counters["floor"] = floor;
-  state.counters["ceiling"] = bytes / bandwidth == floor ? bandwidth : rate;
-  state.counters["ratio"] = floor / median;
-}
+//===----------------------------------------------------------------------===//
+// Rows in Google Benchmark
+//===----------------------------------------------------------------------===//
 
-void runRow(benchmark::State &state, const Row &row, int threads) {
+/// One iteration, which takes its own time.
+void run(benchmark::State &state, int threads, const auto &measure) {
   setNumThreads(threads);
-  Pool pool(row);
-  pool.call(); // threads start
-  Bounds before(row);
-  std::vector<double> seconds;
   for (auto _ : state) {
-    pool.next();
-    auto begin = std::chrono::steady_clock::now();
-    pool.call();
-    auto end = std::chrono::steady_clock::now();
-    seconds.push_back(std::chrono::duration<double>(end - begin).count());
+    Counters counters = measure();
+    state.SetIterationTime(counters["median"]);
+    for (auto [name, value] : counters)
+      state.counters[name] = value;
+    if (counters["noisy"])
+      state.SetLabel("noisy");
   }
-  Bounds after(row);
-  report(state, row, (before.bandwidth + after.bandwidth) / 2,
-         (before.rate + after.rate) / 2, seconds);
+  state.counters["threads"] = threads;
   setNumThreads(0);
 }
 
-void runProbe(benchmark::State &state, Ceiling ceiling, int threads) {
-  setNumThreads(threads);
-  std::vector<double> rates;
-  for (auto _ : state)
-    rates.push_back(probe(ceiling));
-  state.counters["ceiling"] = quantile(rates, 0.5);
-  state.counters["spread"] =
-      (quantile(rates, 0.9) - quantile(rates, 0.1)) / quantile(rates, 0.5);
-  setNumThreads(0);
+void add(const std::string &name, int threads, const auto &measure) {
+  benchmark::RegisterBenchmark(
+      (name + "/threads:" + std::to_string(threads)).c_str(),
+      [=](benchmark::State &state) { run(state, threads, measure); })
+      ->UseManualTime()
+      ->Iterations(1)
+      ->Unit(benchmark::kMicrosecond);
 }
+
+void addCeilings(int threads, bool quick) {
+  std::pair<const char *, Ceiling> ceilings[] = {{"read", Ceiling::Read},
+                                                 {"copy", Ceiling::Copy},
+                                                 {"fma", Ceiling::Fma},
+                                                 {"bf16dot", Ceiling::Bf16Dot},
+                                                 {"int8dot", Ceiling::Int8Dot}};
+  for (auto [name, ceiling] : ceilings)
+    add("ceiling/" + std::string(name), threads,
+        [=, ceiling = ceiling] { return timeProbe(ceiling, quick); });
+}
+
+void addRow(const Row &row, int threads, bool quick) {
+  add(row.name, threads, [=] {
+    return row.reference ? timePair(row.what, *row.reference, quick)
+                         : timeCase(row.what, quick);
+  });
+}
+
+void addAll(bool quick) {
+  std::vector<int> threads;
+  for (int i = 1; i <= numThreads(); i *= 2)
+    threads.push_back(i);
+  for (int n : threads)
+    addCeilings(n, quick);
+  for (const Row &row : allRows())
+    for (int n : threads)
+      addRow(row, n, quick);
+}
+
+//===----------------------------------------------------------------------===//
+// Output
+//===----------------------------------------------------------------------===//
 
 /// What /proc/cpuinfo says of `key`.
 std::string cpuInfo(const std::string &key) {
@@ -298,31 +224,88 @@ void addContext() {
   benchmark::AddCustomContext("commit", LLM_COMMIT);
 }
 
-void registerRows(int threads) {
-  std::string suffix = "/threads:" + std::to_string(threads);
-  std::pair<const char *, Ceiling> ceilings[] = {{"read", Ceiling::Read},
-                                                 {"copy", Ceiling::Copy},
-                                                 {"fma", Ceiling::Fma},
-                                                 {"bf16dot", Ceiling::Bf16Dot}};
-  for (auto [name, ceiling] : ceilings)
-    benchmark::RegisterBenchmark(
-        ("ceiling/" + std::string(name) + suffix).c_str(), runProbe, ceiling,
-        threads);
-  for (const Row &row : rows)
-    benchmark::RegisterBenchmark(nameOf(row, threads).c_str(), runRow, row,
-                                 threads)
-        ->Unit(benchmark::kMicrosecond);
+/// JSON whose rows are named as they were added, without how they are timed,
+/// and whose threads are those of a call.
+class JSONRows : public benchmark::JSONReporter {
+public:
+  void ReportRuns(const std::vector<Run> &runs) override {
+    std::vector<Run> plain = runs;
+    for (Run &run : plain) {
+      run.run_name.iterations.clear();
+      run.run_name.time_type.clear();
+      run.threads = static_cast<int64_t>(run.counters["threads"]);
+      run.counters.erase("threads");
+    }
+    JSONReporter::ReportRuns(plain);
+  }
+};
+
+/// A line for each row.
+class Table : public benchmark::BenchmarkReporter {
+public:
+  bool ReportContext(const Context &) override {
+    std::printf("%s, %s, commit %s\n", cpuInfo("model name").c_str(),
+                llm_cpu_target(), LLM_COMMIT);
+    std::printf("%-58s %10s %7s %8s %8s %8s %6s\n", "", "us", "spread", "GB/s",
+                "GFLOP/s", "ceiling", "ratio");
+    return true;
+  }
+
+  void ReportRuns(const std::vector<Run> &runs) override {
+    for (const Run &run : runs)
+      print(run);
+    std::fflush(stdout);
+  }
+
+private:
+  static void print(const Run &run) {
+    auto value = [&](const char *name) {
+      auto found = run.counters.find(name);
+      return found == run.counters.end() ? 0.0 : double(found->second);
+    };
+    bool pair = run.counters.count("pair_ratio");
+    std::printf("%-58s %10.1f %7.3f %8.2f %8.1f %8.2f %6.3f %s\n",
+                run.run_name.function_name.c_str(), value("median") * 1e6,
+                value("spread"), value("bytes_per_second") * 1e-9,
+                value("flops") * 1e-9, value("ceiling") * 1e-9,
+                value(pair ? "pair_ratio" : "ratio"), run.report_label.c_str());
+  }
+};
+
+/// Takes `option` out of the arguments. True: it was there.
+bool take(int &argc, char **argv, std::string_view option) {
+  char **end = std::remove(argv + 1, argv + argc, option);
+  bool found = end != argv + argc;
+  argc = static_cast<int>(end - argv);
+  return found;
+}
+
+bool writesFile(int argc, char **argv) {
+  return std::any_of(argv + 1, argv + argc, [](std::string_view argument) {
+    return argument.starts_with("--benchmark_out=");
+  });
 }
 
 } // namespace
 
 int main(int argc, char **argv) {
-  for (int threads = 1; threads <= numThreads(); threads *= 2)
-    registerRows(threads);
+  if (argc > 1 && argv[1] == std::string_view("--compare")) {
+    if (argc == 4)
+      return compare(argv[2], argv[3], std::cout, std::cerr);
+    std::cerr << "usage: bench-attention --compare BEFORE.json AFTER.json\n";
+    return 1;
+  }
+  bool smoke = take(argc, argv, "--smoke");
+  if (smoke)
+    setColdBytes(int64_t(128) << 20);
+  addAll(smoke);
   addContext();
+  bool file = writesFile(argc, argv);
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv))
     return 1;
-  benchmark::RunSpecifiedBenchmarks();
+  Table table;
+  JSONRows rows;
+  benchmark::RunSpecifiedBenchmarks(&table, file ? &rows : nullptr);
   return 0;
 }
