@@ -1,0 +1,212 @@
+"""Tests what is made of measurements: tables, bars, history and picture.
+
+CTest hands over BENCH_ATTENTION, the program.
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+import unittest
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BENCH_ATTENTION = os.environ.get("BENCH_ATTENTION", "")
+DECODE = "decode/f32/heads:32x8/dim:128/ctx:4096/threads:1"
+PREFILL = "prefill/bf16/heads:32x8/dim:128/ctx:2048/threads:2"
+CHUNK = "chunk/bf16/heads:32x8/dim:128/ctx:4224/new:128/threads:2"
+POOL = "pair/pool64-over-pool1/bf16/heads:32x8/dim:128/ctx:4096/threads:2"
+
+
+def row(name: str, **counters) -> dict:
+    return {"name": name, "median": 1e-3, "noisy": 0.0, **counters}
+
+
+def decode(read: float, name: str = DECODE, **more) -> dict:
+    """A row that reads at this part of its bandwidth."""
+    figures = {"bytes_per_second": read * 40e9, "bandwidth": 40e9, "ratio": read}
+    return row(name, **{**figures, **more})
+
+
+def computing(rate: float, name: str) -> dict:
+    return row(name, flops=rate * 500e9, rate=500e9, ratio=rate)
+
+
+class Benchmarks(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def write(self, name: str, *rows: dict, commit: str = "abc") -> Path:
+        context = {"commit": commit, "machine": "m", "target": "t", "date": "d"}
+        return self.write_text(
+            name, json.dumps({"context": context, "benchmarks": rows})
+        )
+
+    def write_text(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def run_tool(self, *command, status: int = 0) -> str:
+        """What it prints: to stdout, or where it fails to stderr."""
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, status, done.stdout + done.stderr)
+        return done.stderr if status else done.stdout
+
+    def compare(self, before: Path, after: Path, status: int = 0) -> str:
+        return self.run_tool(BENCH_ATTENTION, "--compare", before, after, status=status)
+
+    def line(self, output: str, start: str) -> list[str]:
+        """The cells of the only line that starts so."""
+        lines = [text for text in output.splitlines() if text.startswith(start)]
+        self.assertEqual(len(lines), 1, output)
+        return lines[0].split()
+
+    def bars(self, *rows: dict) -> str:
+        report = self.write("report.json", *rows)
+        return self.run_tool(REPOSITORY / "scripts/bench-attention", "--report", report)
+
+    # bench-attention --compare
+
+    def test_compare_says_times_and_ratios_of_both(self):
+        before = self.write("before.json", decode(0.5), commit="old")
+        after = self.write("after.json", decode(0.8, median=0.5e-3), commit="new")
+        output = self.compare(before, after)
+        self.assertIn("before: old, after: new", output)
+        expected = [DECODE, "1000.0", "500.0", "0.500", "0.500", "0.800"]
+        self.assertEqual(self.line(output, DECODE), expected)
+
+    def test_compare_marks_noisy_rows(self):
+        before = self.write("before.json", decode(0.5, noisy=1.0))
+        after = self.write("after.json", decode(0.5))
+        self.assertEqual(self.line(self.compare(before, after), DECODE)[-1], "noisy")
+
+    def test_compare_shows_ratios_of_pairs(self):
+        file = self.write("file.json", row(POOL, pair_ratio=1.01))
+        cells = self.line(self.compare(file, file), POOL)
+        self.assertEqual(cells[-2:], ["1.010", "1.010"])
+
+    def test_compare_shows_rows_of_one_file_alone(self):
+        before = self.write("before.json", decode(0.5))
+        after = self.write("after.json", computing(0.7, PREFILL))
+        output = self.compare(before, after)
+        self.assertEqual(self.line(output, DECODE)[1:], ["1000.0", "-", "-", "0.500", "-"])
+        self.assertEqual(self.line(output, PREFILL)[1:], ["-", "1000.0", "-", "-", "0.700"])
+
+    def test_compare_leaves_out_ceilings(self):
+        file = self.write("file.json", {"name": "ceiling/read/threads:1"}, decode(0.5))
+        self.assertNotIn("ceiling/", self.compare(file, file))
+
+    def test_compare_refuses_bad_files(self):
+        good = self.write("good.json", decode(0.5))
+        refused = {
+            "is no JSON: error at byte 2": "{",
+            "has no list `benchmarks`: write it with --benchmark_out": "[]",
+            "has a row without a name": '{"benchmarks": [{}]}',
+            "has no positive `median` in row a": '{"benchmarks": [{"name": "a"}]}',
+        }
+        for message, text in refused.items():
+            bad = self.write_text("bad.json", text)
+            for files in [(bad, good), (good, bad)]:
+                said = self.compare(*files, status=1)
+                self.assertEqual(said, f"error: {bad}: {message}\n")
+
+    def test_compare_refuses_a_missing_file(self):
+        good, missing = self.write("good.json"), self.folder / "missing.json"
+        said = self.compare(good, missing, status=1)
+        self.assertEqual(said, f"error: {missing}: cannot be read\n")
+
+    def test_compare_needs_two_files(self):
+        said = self.run_tool(BENCH_ATTENTION, "--compare", "a.json", status=1)
+        self.assertIn("usage: bench-attention --compare BEFORE.json AFTER.json", said)
+
+    # The program
+
+    def test_every_row_has_its_figures(self):
+        path = self.folder / "smoke.json"
+        self.run_tool(BENCH_ATTENTION, "--smoke", f"--benchmark_out={path}")
+        report = json.loads(path.read_text())
+        self.assertLessEqual({"commit", "machine", "target"}, set(report["context"]))
+        for each in report["benchmarks"]:
+            kind, threads = each["name"].split("/")[0], each["name"].split(":")[-1]
+            needed = {"median", "spread", "bytes", "operations", "floor", "ceiling"}
+            needed |= {"bytes_per_second", "flops", "ratio", "bandwidth", "rate"}
+            needed = {"ceiling": {"ceiling"}, "pair": {"pair_ratio"}}.get(kind, needed)
+            self.assertLessEqual(needed, set(each), each["name"])
+            self.assertEqual(each["threads"], int(threads))
+            if kind not in ("ceiling", "pair"):
+                self.assertAlmostEqual(each["ratio"], each["floor"] / each["median"])
+        self.assertLessEqual({DECODE}, {each["name"] for each in report["benchmarks"]})
+
+    # scripts/bench-attention
+
+    def test_bars_are_met_or_missed(self):
+        output = self.bars(decode(0.86), computing(0.60, PREFILL), computing(0.55, CHUNK))
+        self.assertEqual(self.line(output, f"1  {DECODE}")[2:], ["0.860", ">=", "0.85", "met"])
+        self.assertEqual(self.line(output, f"5  {PREFILL}")[2:], ["0.600", ">=", "0.68", "missed"])
+        self.assertEqual(self.line(output, f"5  {CHUNK}")[2:], ["0.917", ">=", "0.90", "met"])
+        self.assertRegex(output.splitlines()[-1], "^2 met, 1 missed, [0-9]+ without a figure$")
+
+    def test_bars_around_one_have_two_sides(self):
+        for ratio, verdict in [(0.96, "missed"), (0.98, "met"), (1.02, "met"), (1.04, "missed")]:
+            output = self.bars(row(POOL, pair_ratio=ratio))
+            self.assertEqual(self.line(output, f"8  {POOL}")[-1], verdict)
+
+    def test_bars_say_noise_and_the_faster_mode(self):
+        output = self.bars(decode(0.86, noisy=1.0, fast_ratio=0.7))
+        self.assertIn("met  noisy  0.700 in the faster mode of memory", output)
+        self.assertIn("the machine was noisy in 1 of 1 rows: repeat the run", output)
+        self.assertNotIn("noisy", self.bars(decode(0.86)))
+
+    def test_history_grows_by_a_line(self):
+        report, history = self.write("report.json", decode(0.86)), self.folder / "history.jsonl"
+        command = [REPOSITORY / "scripts/bench-attention", "--report", report]
+        for _ in range(2):
+            self.run_tool(*command, "--history", history)
+        lines = [json.loads(line) for line in history.read_text().splitlines()]
+        said = {key: lines[0][key] for key in ("commit", "date", "machine", "target")}
+        self.assertEqual(said, {"commit": "abc", "date": "d", "machine": "m", "target": "t"})
+        figures = {"median": 1e-3, "ratio": 0.86, "noisy": 0.0}
+        self.assertEqual([line["rows"] for line in lines], 2 * [{DECODE: figures}])
+
+    def test_bars_refuse_what_is_no_report(self):
+        report = self.write_text("report.json", '{"benchmarks": []}')
+        command = [REPOSITORY / "scripts/bench-attention", "--report", report]
+        said = self.run_tool(*command, status=1)
+        self.assertIn(f"error: {report} is no report of bench-attention", said)
+
+    # scripts/plot-benchmarks
+
+    def plot(self, report: Path, status: int = 0) -> str:
+        tool, picture = REPOSITORY / "scripts/plot-benchmarks", self.folder / "picture.svg"
+        said = self.run_tool(tool, report, "-o", picture, status=status)
+        return said if status else picture.read_text()
+
+    def test_picture_has_a_point_for_each_ratio(self):
+        longer = DECODE.replace("4096", "16384")
+        rows = [decode(0.5), decode(0.8, longer), computing(0.7, PREFILL), row(POOL, pair_ratio=1)]
+        picture = ElementTree.fromstring(self.plot(self.write("report.json", *rows)))
+        space = "{http://www.w3.org/2000/svg}"
+        points = list(picture.iter(f"{space}circle"))
+        titles = [point.find(f"{space}title").text for point in points]
+        self.assertEqual(titles, ["4096: 0.500", "16384: 0.800", "2048: 0.700"])
+        x, y = ([float(point.get(key)) for point in points] for key in ("cx", "cy"))
+        self.assertLess(x[0], x[1])  # longer contexts to the right
+        self.assertGreater(y[0], y[1])  # higher ratios above
+        self.assertEqual(len(list(picture.iter(f"{space}polyline"))), 2)
+
+    def test_picture_needs_ratios(self):
+        report = self.write("report.json", row(POOL, pair_ratio=1))
+        said = self.plot(report, status=1)
+        self.assertEqual(said, f"error: {report} has no row of decode or prefill with a ratio\n")
+
+    def test_picture_refuses_what_is_no_report(self):
+        report = self.write_text("report.json", "nothing")
+        self.assertIn(f"error: {report} is no report", self.plot(report, status=1))
+
+
+if __name__ == "__main__":
+    unittest.main()
