@@ -116,15 +116,19 @@ void copyByLibrary(char *to, const char *from, int64_t bytes) {
 }
 
 #if defined(__x86_64__)
-/// Writes past the caches, which then need not read what they overwrite.
+/// Four lines in turn, which are written past the caches: those then need not
+/// read what is overwritten.
 void copyPastCaches(char *to, const char *from, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) {
-    __builtin_prefetch(from + i + 1024);
-    for (int64_t j = 0; j < 64; j += 16)
-      _mm_stream_si128(
-          reinterpret_cast<__m128i *>(to + i + j),
-          _mm_load_si128(reinterpret_cast<const __m128i *>(from + i + j)));
-  }
+  constexpr int64_t kStreams = 4, kAhead = 1024;
+  int64_t part = bytes / kStreams;
+  for (int64_t i = 0; i < part; i += 64)
+    for (int64_t at = i; at < bytes; at += part) {
+      __builtin_prefetch(from + at + kAhead);
+      for (int64_t j = at; j < at + 64; j += 16)
+        _mm_stream_si128(
+            reinterpret_cast<__m128i *>(to + j),
+            _mm_load_si128(reinterpret_cast<const __m128i *>(from + j)));
+    }
   _mm_sfence();
 }
 #else
