@@ -71,6 +71,17 @@ def usage() -> None:
     call("LLM_IMPORT", model, "--no-such-option", status=2)
 
 
+@suite.check("error-cpu-target")
+def cpu_target() -> None:
+    """llm-run names the levels that LLM_CPU_TARGET may ask for."""
+    arguments = ["-m", write_gguf(), "--ids", "1,2,3", "-n", 1]
+    os.environ["LLM_CPU_TARGET"] = "x86-64-v9"
+    done = call("LLM_RUN", *arguments, status=1)
+    check_mentions(done, ["LLM_CPU_TARGET", "(baseline", "'x86-64-v9'"])
+    os.environ["LLM_CPU_TARGET"] = "baseline"
+    call("LLM_RUN", *arguments)
+
+
 @suite.check("error-paths")
 def paths() -> None:
     folder, model = scratch(), write_gguf()
