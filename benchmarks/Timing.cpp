@@ -189,7 +189,7 @@ Counters Row::report() const {
       {"ratio", slice.ratio()},
       {"noisy", !quick && numSettled() < kSlices},
   };
-  if (quantile(floors, 1) > kSettled * quantile(floors, 0)) {
+  if (numSettled() && quantile(floors, 1) > kSettled * quantile(floors, 0)) {
     const Slice &other = fast[fast.size() / 2];
     counters["fast_median"] = other.median();
     counters["fast_bandwidth"] = other.bounds.bandwidth;
