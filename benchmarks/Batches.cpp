@@ -253,7 +253,9 @@ void Batches::call() {
                      lengths.data(),
                      table.data(),
                      width};
-  AttentionParams params = {1 / std::sqrt(float(what.heads.dim)), 0, 0, true};
+  AttentionParams params = {};
+  params.scale = 1 / std::sqrt(float(what.heads.dim));
+  params.causal = true;
   llm_dtype type = what.format.queries;
   pagedAttention(pages(), batch, params,
                  tensor(inputs, what.heads.queries, type),
