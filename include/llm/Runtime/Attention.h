@@ -60,12 +60,16 @@ struct BatchView {
 };
 
 /// A query at position p sees the keys j of its row with j < seqLens[i] and
-/// (!causal or j <= p) and (window == 0 or j > p - window).
+/// (!causal or j <= p) and (window == 0 or j > p - window or j < sinks).
 struct AttentionParams {
   float scale;
   float softcap;  ///< 0: none; else s -> softcap * tanh(s / softcap)
   int32_t window; ///< 0: none
   bool causal;
+  int32_t sinks = 0;                     ///< 0 without a window
+  const llm_tensor *alibi = nullptr;     ///< f32 [Hq]: s -> s + alibi * (j - p)
+  const llm_tensor *headSink = nullptr;  ///< f32 [Hq]: a logit without a value
+  const llm_tensor *sinkQuery = nullptr; ///< like q, in its place for j < sinks
 };
 
 struct KeyRange {
