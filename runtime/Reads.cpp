@@ -233,10 +233,6 @@ Status PagedKVCache::attend(const KVRows &rows, uint64_t step, int32_t layer,
     status = gather(rows.ids, layer, INT32_MAX, extras.block_indices, step);
   if (!status.ok())
     return status.atLayer(layer);
-  // Nothing computes them yet.
-  if (config().sinks || extras.alibi || extras.head_sink)
-    return Status::error(LLM_UNSUPPORTED, 0, 1,
-                         "there is no kernel with sinks, alibi or head_sink");
   const BatchView batch = {static_cast<int32_t>(rows.ids.size()),
                            rows.cuSeqlens.data(),
                            rows.starts.data(),

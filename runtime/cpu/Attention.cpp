@@ -115,8 +115,7 @@ void Call::forTasks(int64_t begin, int64_t end, const Fn &fn) const {
 int64_t Call::maxChunks() const {
   int64_t result = 0;
   forTasks(0, tasks, [&](int64_t, const AttentionTask &task) {
-    KeyRange chunks = chunksOf(visibleKeys(task));
-    result = std::max(result, chunks.end - chunks.begin);
+    result = std::max(result, chunksOf(task).count());
   });
   return result;
 }
@@ -139,15 +138,14 @@ bool Call::runSplit() const {
   parallelFor(tasks * chunks, 1, [&](int64_t item, int64_t) {
     int64_t number = item / chunks, chunk = item % chunks;
     forTasks(number, number + 1, [&](int64_t, const AttentionTask &task) {
-      KeyRange range = chunksOf(visibleKeys(task));
-      if (chunk < range.end - range.begin)
-        table.attendChunk(task, range.begin + chunk, stateOf(number, chunk));
+      const TaskChunks all = chunksOf(task);
+      if (chunk < all.count())
+        table.attendChunk(task, all[chunk], stateOf(number, chunk));
     });
   });
   forTasks(0, tasks, [&](int64_t number, const AttentionTask &task) {
-    KeyRange range = chunksOf(visibleKeys(task));
     table.mergeChunks(task, stateOf(number, 0), stateFloats,
-                      range.end - range.begin);
+                      chunksOf(task).count());
   });
   return true;
 }

@@ -24,6 +24,11 @@
 // level has dot products of bf16, both products use them, and weights (not
 // their sum l) are rounded to bf16.
 //
+// Sinks and window are two segments of keys, cut where the sinks end even if
+// the window begins before: a tile that holds both is computed once for each. A
+// row is one number more in a segment, its interval of keys; only sinks may
+// have another query.
+//
 // A chunk always starts from an empty state and chunks are merged in order
 // (OnlineSoftmax.h), so it does not matter whether one thread computes them all
 // or several threads compute one each.
@@ -57,6 +62,9 @@ namespace {
 constexpr int64_t kMaxLines = 2048;
 constexpr int64_t kLineBytes = 64;
 
+/// A task sees sinks, then the other keys.
+enum class Segment { None, Sinks, Window };
+
 /// What a task computes in: on the stack, because kernels cannot fail.
 struct Workspace {
   alignas(64) float q[kMaxTaskFloats];
@@ -66,6 +74,8 @@ struct Workspace {
   KeyRange visible[kMaxTaskRows]; ///< of each row, in positions
   int64_t offsets[2][kTileKeys];  ///< of keys, in even and odd tiles
   int64_t located[2] = {-1, -1};  ///< the tiles they belong to
+  const llm_tensor *loaded = nullptr; ///< what q is of
+  Segment segment = Segment::None;    ///< what `visible` is of
   const char *lines[kMaxLines];   ///< of the tile to come
 };
 
@@ -95,23 +105,35 @@ struct Frame {
   }
 };
 
+/// The query head of the row-th query of a task.
+inline int64_t headOf(const AttentionTask &task, int64_t row) {
+  return int64_t(task.kvHead) * task.group + row % task.group;
+}
+
+/// The row-th query's number in f32 [Hq].
+inline float ofHead(const AttentionTask &task, const llm_tensor &numbers,
+                    int64_t row) {
+  return static_cast<const float *>(
+      numbers.data)[headOf(task, row) * numbers.strides[0]];
+}
+
 /// Element 0 of the row-th query of a task in q or out, or its lse.
 template <typename Byte>
 inline Byte *rowOf(const AttentionTask &task, const llm_tensor &tensor,
                    int64_t row, int64_t bytes) {
   int64_t token = task.firstToken + row / task.group;
-  int64_t head = int64_t(task.kvHead) * task.group + row % task.group;
   return static_cast<Byte *>(tensor.data) +
-         (token * tensor.strides[0] + head * tensor.strides[1]) * bytes;
+         (token * tensor.strides[0] + headOf(task, row) * tensor.strides[1]) *
+             bytes;
 }
 
 /// q as factors, padded with zeros to whole vectors.
 template <typename Product, llm_dtype T>
-void loadQueries(const Frame &f) {
+void loadRows(const Frame &f, const llm_tensor &q) {
   constexpr int64_t kStep = kLanes * Product::kDepth;
   for (int64_t row = 0; row < f.rows; ++row) {
     const char *from =
-        rowOf<const char>(f.task, *f.task.q, f.task.rowBegin + row, bytesOf(T));
+        rowOf<const char>(f.task, q, f.task.rowBegin + row, bytesOf(T));
     float *to = f.work.q + row * f.stride;
     for (int64_t d = 0; d < f.dim; d += kStep, to += kLanes)
       store(to, Product::template lanes<T>(from + d * bytesOf(T),
@@ -124,17 +146,34 @@ inline bool usesDots(const AttentionTask &task) {
   return kHasDots && task.q->dtype == LLM_BF16 && task.pages->k.dtype == LLM_BF16;
 }
 
-inline void begin(const Frame &f) {
+inline void loadQueries(const Frame &f, const llm_tensor &q) {
+  if (f.work.loaded == &q)
+    return;
+  f.work.loaded = &q;
   if (usesDots(f.task))
-    loadQueries<BestProduct, LLM_BF16>(f);
-  else if (f.task.q->dtype == LLM_F32)
-    loadQueries<FmaProduct, LLM_F32>(f);
-  else if (f.task.q->dtype == LLM_F16)
-    loadQueries<FmaProduct, LLM_F16>(f);
+    loadRows<BestProduct, LLM_BF16>(f, q);
+  else if (q.dtype == LLM_F32)
+    loadRows<FmaProduct, LLM_F32>(f, q);
+  else if (q.dtype == LLM_F16)
+    loadRows<FmaProduct, LLM_F16>(f, q);
   else
-    loadQueries<FmaProduct, LLM_BF16>(f);
-  for (int64_t row = 0; row < f.rows; ++row)
-    f.work.visible[row] = visibleKeys(f.task, f.task.rowBegin + row);
+    loadRows<FmaProduct, LLM_BF16>(f, q);
+}
+
+/// Lets the rows see one segment of their keys.
+inline void enter(const Frame &f, Segment segment) {
+  if (f.work.segment == segment)
+    return;
+  f.work.segment = segment;
+  bool sinks = segment == Segment::Sinks;
+  const llm_tensor *nearer = f.task.params->sinkQuery;
+  loadQueries(f, sinks && nearer ? *nearer : *f.task.q);
+  for (int64_t row = 0; row < f.rows; ++row) {
+    int64_t number = f.task.rowBegin + row;
+    f.work.visible[row] =
+        sinks ? visibleSinks(f.task, number) : visibleKeys(f.task, number);
+  }
+  f.work.located[0] = f.work.located[1] = -1;
 }
 
 //===----------------------------------------------------------------------===//
@@ -211,6 +250,15 @@ void tileScores(const Frame &f, const Keys &k, KeyRange keys, int64_t tile,
   }
 }
 
+/// What alibi adds to a row's scores of the tile.
+inline Bias biasOf(const Frame &f, int64_t row, int64_t tile) {
+  const llm_tensor *slopes = f.task.params->alibi;
+  if (!slopes)
+    return {0, 0};
+  row += f.task.rowBegin;
+  return {ofHead(f.task, *slopes, row), float(tile - positionOf(f.task, row))};
+}
+
 /// Folds the tile's scores into the state and turns them into weights.
 inline void tileSoftmax(const Frame &f, int64_t tile, const State &state) {
   alignas(64) float before[kMaxTaskRows], after[kMaxTaskRows];
@@ -218,8 +266,8 @@ inline void tileSoftmax(const Frame &f, int64_t tile, const State &state) {
     KeyRange keys = f.visible(row, tile);
     before[row] = after[row] = state.max[row];
     if (keys.begin < keys.end)
-      after[row] =
-          transformScores(*f.task.params, keys, f.scores(row)[0], before[row]);
+      after[row] = transformScores(*f.task.params, biasOf(f, row, tile), keys,
+                                   f.scores(row)[0], before[row]);
   }
   for (int64_t row = 0; row < f.rows; row += kLanes) {
     Vec m = load(after + row);
@@ -318,8 +366,10 @@ void attendTiles(const Frame &f, int64_t chunk, const State &state) {
     attendTile<Product, T>(f, chunk * kChunkKeys + i, state);
 }
 
-inline void computeChunk(const Frame &f, int64_t chunk, const State &state) {
-  clear(state, f.rows);
+/// Folds the keys of a chunk that belong to one segment into the state.
+inline void attendSegment(const Frame &f, Segment segment, int64_t chunk,
+                          const State &state) {
+  enter(f, segment);
   if (usesDots(f.task))
     attendTiles<BestProduct, LLM_BF16>(f, chunk, state);
   else if (f.task.pages->k.dtype == LLM_F32)
@@ -328,6 +378,14 @@ inline void computeChunk(const Frame &f, int64_t chunk, const State &state) {
     attendTiles<FmaProduct, LLM_F16>(f, chunk, state);
   else
     attendTiles<FmaProduct, LLM_BF16>(f, chunk, state);
+}
+
+inline void computeChunk(const Frame &f, int64_t chunk, const State &state) {
+  clear(state, f.rows);
+  if (chunk * kChunkKeys < visibleSinks(f.task, f.task.rowEnd - 1).end)
+    attendSegment(f, Segment::Sinks, chunk, state);
+  if (chunk >= visibleKeys(f.task, f.task.rowBegin).begin / kChunkKeys)
+    attendSegment(f, Segment::Window, chunk, state);
 }
 
 /// out = o / l, rounded to out's type.
@@ -354,6 +412,9 @@ inline void writeLse(const AttentionTask &task, const State &state) {
 }
 
 inline void finish(const AttentionTask &task, const State &state) {
+  if (const llm_tensor *logits = task.params->headSink)
+    for (int64_t row = 0; row < task.rowEnd - task.rowBegin; ++row)
+      foldLogit(ofHead(task, *logits, task.rowBegin + row), state, row);
   if (task.out->dtype == LLM_F32)
     writeOut<LLM_F32>(task, state);
   else if (task.out->dtype == LLM_F16)
@@ -370,9 +431,7 @@ inline int64_t rowsOf(const AttentionTask &task) {
 
 inline Frame frameOf(const AttentionTask &task, Workspace &work) {
   int64_t dim = task.pages->headDim;
-  Frame f = {task, work, rowsOf(task), dim, roundUp(dim, kDimAlign)};
-  begin(f);
-  return f;
+  return {task, work, rowsOf(task), dim, roundUp(dim, kDimAlign)};
 }
 
 constexpr int64_t kStateFloats = kMaxTaskFloats + 2 * kMaxTaskRows;
@@ -384,9 +443,9 @@ void attend(const AttentionTask &task) {
   State total = stateAt(buffers[0], f.rows, f.dim);
   State part = stateAt(buffers[1], f.rows, f.dim);
   clear(total, f.rows);
-  KeyRange chunks = chunksOf(visibleKeys(task));
-  for (int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk) {
-    computeChunk(f, chunk, part);
+  TaskChunks chunks = chunksOf(task);
+  for (int64_t i = 0; i < chunks.count(); ++i) {
+    computeChunk(f, chunks[i], part);
     merge(total, part, f.rows);
   }
   finish(task, total);

@@ -76,16 +76,27 @@ struct KeyRange {
   int64_t begin, end;
 };
 
-/// The keys that a query at `position` sees of `seqLen`: an interval whose ends
-/// grow with the position.
+/// The end of the keys that a query at `position` sees of `seqLen`.
+static inline int64_t visibleEnd(const AttentionParams &params,
+                                 int64_t position, int64_t seqLen) {
+  return params.causal && position + 1 < seqLen ? position + 1 : seqLen;
+}
+
+/// The sinks that it sees; the other keys are visibleKeys. The ends of both
+/// intervals grow with the position.
+static inline KeyRange visibleSinks(const AttentionParams &params,
+                                    int64_t position, int64_t seqLen) {
+  int64_t end = visibleEnd(params, position, seqLen);
+  return {0, params.sinks < end ? params.sinks : end};
+}
+
 static inline KeyRange visibleKeys(const AttentionParams &params,
                                    int64_t position, int64_t seqLen) {
-  int64_t end = seqLen;
-  if (params.causal && position + 1 < end)
-    end = position + 1;
+  int64_t end = visibleEnd(params, position, seqLen);
   int64_t begin = params.window ? position + 1 - params.window : 0;
-  begin = begin < 0 ? 0 : begin;
-  return {begin < end ? begin : end, end};
+  begin = begin < params.sinks ? params.sinks : begin;
+  begin = begin < seqLen ? begin : seqLen;
+  return {begin, begin < end ? end : begin};
 }
 
 /// out = softmax(scale q k^T + masks) v over the pages, accumulated in f32.
