@@ -135,7 +135,6 @@ void PagedKVCache::countTokens(int32_t layer) {
 //===----------------------------------------------------------------------===//
 
 static AttentionParams resolveParams(const llm_attention_params &params,
-                                     const llm_extras &extras,
                                      const llm_kv_config &config) {
   AttentionParams resolved;
   resolved.scale = std::isnan(params.scale)
@@ -146,10 +145,6 @@ static AttentionParams resolveParams(const llm_attention_params &params,
   if (config.window && (!params.window || config.window < params.window))
     resolved.window = config.window;
   resolved.causal = params.causal != 0;
-  resolved.sinks = config.sinks;
-  resolved.alibi = extras.alibi;
-  resolved.headSink = extras.head_sink;
-  resolved.sinkQuery = extras.sink_query;
   return resolved;
 }
 
@@ -180,57 +175,36 @@ Status PagedKVCache::checkQueries(const KVRows &rows, const llm_tensor &q,
   return Status();
 }
 
-/// q has been checked.
-Status PagedKVCache::checkModifiers(const llm_tensor &q,
-                                    const llm_extras &extras) const {
-  const int64_t heads = q.sizes[1];
-  if (extras.alibi)
-    LLM_TRY(checkTensor("alibi", extras.alibi, LLM_F32, {heads}));
-  if (extras.head_sink)
-    LLM_TRY(checkTensor("head_sink", extras.head_sink, LLM_F32, {heads}));
-  if (!extras.sink_query)
-    return Status();
-  if (!config().sinks)
-    return Status::error(LLM_INVALID_ARGUMENT, 1, 0,
-                         "expected a cache with sinks for sink_query, got 0 "
-                         "sinks");
-  LLM_TRY(checkTensor("sink_query", extras.sink_query, q.dtype,
-                      {q.sizes[0], heads, q.sizes[2]}));
-  return checkRows("sink_query", *extras.sink_query);
-}
-
 Status PagedKVCache::attention(const KVStep &step, int32_t layer,
                                const llm_tensor &q,
                                const llm_attention_params &params,
                                const llm_tensor &out, const llm_tensor *lse,
-                               const llm_extras &extras) {
+                               const llm_tensor *table) {
   LLM_TRY(checkStep(step, layer));
   const KVRows rows = {running_.ids, running_.cuSeqlens, running_.starts};
-  return attend(rows, running_.id, layer, q, params, out, lse, extras);
+  return attend(rows, running_.id, layer, q, params, out, lse, table);
 }
 
 Status PagedKVCache::attention(const KVRows &rows, int32_t layer,
                                const llm_tensor &q,
                                const llm_attention_params &params,
                                const llm_tensor &out, const llm_tensor *lse,
-                               const llm_extras &extras) {
+                               const llm_tensor *table) {
   LLM_TRY(checkLayer(layer));
   for (int32_t id : rows.ids)
     LLM_TRY(checkSequence(id));
-  return attend(rows, 0, layer, q, params, out, lse, extras);
+  return attend(rows, 0, layer, q, params, out, lse, table);
 }
 
 Status PagedKVCache::attend(const KVRows &rows, uint64_t step, int32_t layer,
                             const llm_tensor &q,
                             const llm_attention_params &params,
                             const llm_tensor &out, const llm_tensor *lse,
-                            const llm_extras &extras) {
+                            const llm_tensor *table) {
   const Timer timer(pool_->work.attention_ns);
   Status status = checkQueries(rows, q, params, out, lse);
   if (status.ok())
-    status = checkModifiers(q, extras);
-  if (status.ok())
-    status = gather(rows.ids, layer, INT32_MAX, extras.block_indices, step);
+    status = gather(rows.ids, layer, INT32_MAX, table, step);
   if (!status.ok())
     return status.atLayer(layer);
   const BatchView batch = {static_cast<int32_t>(rows.ids.size()),
@@ -239,8 +213,9 @@ Status PagedKVCache::attend(const KVRows &rows, uint64_t step, int32_t layer,
                            gather_.seqLens.data(),
                            gather_.table.data(),
                            gather_.stride};
-  const AttentionParams resolved = resolveParams(params, extras, config());
-  pagedAttention(pool_->pages(layer), batch, resolved, q, out, lse);
+  const AttentionParams resolved = resolveParams(params, config());
+  pagedAttention(pool_->pages(layer), batch, resolved, q, out, lse,
+                 &attentionPlan_);
   const VisibleKeys visible = countVisibleKeys(batch, resolved);
   pool_->work.attention_bytes += visible.keys * pool_->tokenBytes();
   pool_->work.attention_flops +=

@@ -23,9 +23,9 @@ extern const char *const specificationTexts[2];
 /// A cache in the words of Specification.mlir.
 struct Version {
   Value k, v, cur, next, pos, appended, members;
-  Value running, dtype, blockSize, window, sinks;
+  Value running, dtype, blockSize, window;
 
-  static constexpr unsigned numParts = 12;
+  static constexpr unsigned numParts = 11;
   static Version unpack(ValueRange parts);
   SmallVector<Value> pack() const;
 };

@@ -6,22 +6,27 @@
 //
 //===----------------------------------------------------------------------===//
 //
-//   call  = sequences x KV heads x tiles of rows     (a task:
+//   call  = sequences x groups of KV heads x tiles of rows  (a task:
 //   AttentionKernel.h)
+//   piece = a task, or some of its chunks
 //
-// Tasks run in parallel. When there are too few of them for the threads (long
-// contexts, few sequences), each is cut further, into its chunks of keys: their
-// states are computed in parallel and merged in order. A task that does all of
-// its chunks merges them in the same order, so the cut changes no bit.
+// A plan cuts a call into pieces of about the same work: a task that is too
+// large for that is cut into runs of its chunks of keys, whose states are
+// merged in order. A task that does all of its chunks merges them in the same
+// order, so the cut changes no bit. Threads draw pieces, the largest first.
 //
 //===----------------------------------------------------------------------===//
+
+#include "llm/Runtime/AttentionPlan.h"
 
 #include "../Parallel.h"
 #include "Kernels.h"
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <new>
+#include <vector>
 
 using namespace llm;
 using namespace llm::cpu;
@@ -31,142 +36,258 @@ namespace {
 /// The most that chunk states may take; beyond it tasks stay whole.
 constexpr int64_t kMaxSplitFloats = int64_t(1) << 24;
 
-/// All tasks of a call, numbered sequence by sequence, then head by head, then
-/// tile by tile: tiles of one head find its keys in the cache.
-class Call {
-public:
-  Call(const KVPages &pages, const BatchView &batch,
-       const AttentionParams &params, const llm_tensor &q,
-       const llm_tensor &out, const llm_tensor *lse)
-      : pages(pages), batch(batch), params(params), q(q), out(out), lse(lse),
-        group(static_cast<int32_t>(q.sizes[1] / pages.kvHeads)),
-        tileRows(rowsOfTile(pages.headDim)) {
-    for (int32_t i = 0; i < batch.numSequences; ++i) {
-      tasks += numTasks(i);
-      maxRows = std::max(maxRows, std::min(numRows(i), tileRows));
-    }
-  }
+/// The most that the keys and values of a task's tile should take: the tile to
+/// come shares the second-level cache with this one.
+constexpr int64_t kTileBytes = 256 << 10;
 
-  void run() const;
+/// Less work than this, in units of costOf, is not worth a thread.
+constexpr int64_t kLeastCost = 16384;
 
-private:
-  static int64_t rowsOfTile(int64_t headDim) {
-    int64_t stride = (headDim + 15) / 16 * 16;
-    return std::clamp<int64_t>(kMaxTaskFloats / stride, 1, kMaxTaskRows);
-  }
-  int64_t numRows(int32_t sequence) const {
-    return int64_t(batch.cuSeqlens[sequence + 1] - batch.cuSeqlens[sequence]) *
-           group;
-  }
-  int64_t numTasks(int32_t sequence) const {
-    return (numRows(sequence) + tileRows - 1) / tileRows * pages.kvHeads;
-  }
-
-  AttentionTask task(int32_t sequence, int64_t index) const;
-  template <typename Fn>
-  void forTasks(int64_t begin, int64_t end, const Fn &fn) const;
-  bool runSplit() const;
-  int64_t maxChunks() const;
-
+/// A call: its operands, and the tasks that they make.
+struct Call {
   const KVPages &pages;
   const BatchView &batch;
   const AttentionParams &params;
   const llm_tensor &q;
   const llm_tensor &out;
   const llm_tensor *lse;
-  int32_t group;
-  int64_t tileRows;
-  int64_t tasks = 0;
-  int64_t maxRows = 0; ///< of a task
+
+  int32_t group() const {
+    return static_cast<int32_t>(q.sizes[1] / pages.kvHeads);
+  }
+  int64_t numQueries(int32_t sequence) const {
+    return batch.cuSeqlens[sequence + 1] - batch.cuSeqlens[sequence];
+  }
+  AttentionTask task(int32_t sequence, int64_t headBegin, int64_t headEnd,
+                     int64_t rowBegin, int64_t rowEnd) const {
+    return {.pages = &pages,
+            .params = &params,
+            .q = &q,
+            .out = &out,
+            .lse = lse,
+            .blocks = batch.blockTable + sequence * batch.tableStride,
+            .firstToken = batch.cuSeqlens[sequence],
+            .firstPosition = batch.firstPosition[sequence],
+            .queries = numQueries(sequence),
+            .seqLen = batch.seqLens[sequence],
+            .rowBegin = rowBegin,
+            .rowEnd = rowEnd,
+            .headBegin = headBegin,
+            .headEnd = headEnd,
+            .group = group()};
+  }
+  template <typename Fn>
+  void forTasks(int64_t heads, const Fn &fn) const;
 };
 
-/// Task `index` of a sequence.
-AttentionTask Call::task(int32_t sequence, int64_t index) const {
-  int64_t tiles = numTasks(sequence) / pages.kvHeads;
-  int64_t begin = index % tiles * tileRows;
-  return {.pages = &pages,
-          .params = &params,
-          .q = &q,
-          .out = &out,
-          .lse = lse,
-          .blocks = batch.blockTable + sequence * batch.tableStride,
-          .firstToken = batch.cuSeqlens[sequence],
-          .firstPosition = batch.firstPosition[sequence],
-          .seqLen = batch.seqLens[sequence],
-          .rowBegin = begin,
-          .rowEnd = std::min(begin + tileRows, numRows(sequence)),
-          .kvHead = static_cast<int32_t>(index / tiles),
-          .group = group};
+/// Rows of all heads that fit into a task.
+int64_t rowsOfTask(int64_t headDim) {
+  return std::clamp<int64_t>(kMaxTaskFloats / strideOfQueries(headDim), 1,
+                             kMaxTaskRows);
 }
 
-/// fn(number, task) for the tasks [begin, end) of the call.
+/// Calls fn(task) for every task; of few rows, a task has up to `heads` heads.
 template <typename Fn>
-void Call::forTasks(int64_t begin, int64_t end, const Fn &fn) const {
-  int64_t first = 0;
-  for (int32_t i = 0; i < batch.numSequences && first < end; ++i) {
-    int64_t last = first + numTasks(i);
-    for (int64_t t = std::max(begin, first); t < std::min(end, last); ++t)
-      fn(t, task(i, t - first));
-    first = last;
+void Call::forTasks(int64_t heads, const Fn &fn) const {
+  const int64_t fit = rowsOfTask(pages.headDim);
+  for (int32_t i = 0; i < batch.numSequences; ++i) {
+    const int64_t rows = numQueries(i) * group();
+    const int64_t step =
+        rows ? std::clamp<int64_t>(std::min(heads, fit / rows), 1, heads) : 1;
+    for (int64_t row = 0; row < rows; row += fit)
+      for (int64_t head = 0; head < pages.kvHeads; head += step)
+        fn(i, task(i, head, std::min<int64_t>(head + step, pages.kvHeads), row,
+                   std::min(row + fit, rows)));
   }
 }
 
-/// Chunks of the task that has most.
-int64_t Call::maxChunks() const {
-  int64_t result = 0;
-  forTasks(0, tasks, [&](int64_t, const AttentionTask &task) {
-    result = std::max(result, chunksOf(task).count());
-  });
-  return result;
+int64_t numKeys(const AttentionTask &task) {
+  const KeyRange keys = visibleKeys(task);
+  return keys.end - keys.begin;
 }
 
-/// Computes chunks in parallel and then merges them. False if there is nothing
-/// to cut, or no memory for it: nothing has happened then.
-bool Call::runSplit() const {
-  const KernelTable &table = kernels();
-  int64_t chunks = maxChunks();
-  int64_t stateFloats = table.stateFloats(maxRows, pages.headDim);
-  if (chunks < 2 || tasks * chunks > kMaxSplitFloats / stateFloats)
-    return false;
-  std::unique_ptr<float[]> states(
-      new (std::nothrow) float[tasks * chunks * stateFloats]);
-  if (!states)
-    return false;
-  auto stateOf = [&](int64_t number, int64_t chunk) {
-    return states.get() + (number * chunks + chunk) * stateFloats;
-  };
-  parallelFor(tasks * chunks, 1, [&](int64_t item, int64_t) {
-    int64_t number = item / chunks, chunk = item % chunks;
-    forTasks(number, number + 1, [&](int64_t, const AttentionTask &task) {
-      const TaskChunks all = chunksOf(task);
-      if (chunk < all.count())
-        table.attendChunk(task, all[chunk], stateOf(number, chunk));
-    });
-  });
-  forTasks(0, tasks, [&](int64_t number, const AttentionTask &task) {
-    table.mergeChunks(task, stateOf(number, 0), stateFloats,
-                      chunksOf(task).count());
-  });
-  return true;
+/// Products, and memory at the price of 8 rows of them.
+int64_t costOf(const AttentionTask &task) {
+  return numKeys(task) * (task.headEnd - task.headBegin) *
+         (task.rowEnd - task.rowBegin + 8);
 }
 
-void Call::run() const {
-  int64_t threads = numThreads();
-  if (threads > 1 && tasks < 2 * threads && runSplit())
-    return;
-  // Finding a range's first task takes a walk over the sequences: few ranges.
-  int64_t grain = std::max<int64_t>(1, tasks / (16 * threads));
-  parallelFor(tasks, grain, [&](int64_t begin, int64_t end) {
-    forTasks(begin, end, [](int64_t, const AttentionTask &task) {
-      kernels().attend(task);
-    });
-  });
+int64_t stateFloatsOf(const AttentionTask &task) {
+  return kernels().stateFloats(
+      (task.rowEnd - task.rowBegin) * (task.headEnd - task.headBegin),
+      task.pages->headDim);
+}
+
+/// Heads side by side in a task of few rows: as many as memory likes, unless
+/// threads would lack tasks.
+int64_t headsOfTask(const Call &call, int64_t threads) {
+  const KVPages &pages = call.pages;
+  const int64_t bytes =
+      pages.headDim * (bytesOf(pages.k.dtype) + bytesOf(pages.v.dtype));
+  int64_t chunks = 0;
+  for (int32_t i = 0; i < call.batch.numSequences; ++i)
+    chunks += (call.batch.seqLens[i] + kChunkKeys - 1) / kChunkKeys;
+  const int64_t memory = std::max<int64_t>(kTileBytes / (kTileKeys * bytes), 1);
+  const int64_t shared =
+      std::max<int64_t>(pages.kvHeads * chunks / threads, 1);
+  return std::min<int64_t>({memory, shared, pages.kvHeads});
 }
 
 } // namespace
 
+//===----------------------------------------------------------------------===//
+// Plans
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// What a plan depends on.
+struct Key {
+  std::vector<int32_t> batch; ///< cu_seqlens, positions, lengths
+  std::array<int64_t, 8> shape;
+  bool operator==(const Key &) const = default;
+};
+
+Key keyOf(const Call &call, int64_t threads) {
+  const BatchView &batch = call.batch;
+  const int32_t n = batch.numSequences;
+  Key key;
+  key.batch.assign(batch.cuSeqlens, batch.cuSeqlens + n + 1);
+  key.batch.insert(key.batch.end(), batch.firstPosition,
+                   batch.firstPosition + n);
+  key.batch.insert(key.batch.end(), batch.seqLens, batch.seqLens + n);
+  key.shape = {threads,
+               call.group(),
+               call.pages.kvHeads,
+               call.pages.headDim,
+               call.params.window,
+               call.params.causal,
+               call.pages.k.dtype,
+               call.pages.v.dtype};
+  return key;
+}
+
+/// A task without its operands, or some of its chunks.
+struct Piece {
+  int32_t sequence;
+  int64_t headBegin, headEnd, rowBegin, rowEnd;
+  KeyRange chunks;
+  int64_t states; ///< where the states of these begin; -1: a whole task
+  int64_t cost;
+
+  AttentionTask task(const Call &call) const {
+    return call.task(sequence, headBegin, headEnd, rowBegin, rowEnd);
+  }
+};
+
+} // namespace
+
+struct AttentionPlan::Work {
+  Key key;
+  std::vector<Piece> pieces;
+  std::vector<Piece> cuts; ///< the tasks that were cut, whole
+  std::vector<float> states;
+
+  void fit(const Call &call);
+  void run(const Call &call);
+
+private:
+  void planTasks(const Call &call, int64_t threads);
+  void cutTasks(const Call &call, int64_t threads);
+};
+
+void AttentionPlan::Work::fit(const Call &call) {
+  const int64_t threads = numThreads();
+  Key next = keyOf(call, threads);
+  if (next == key)
+    return;
+  key = {};
+  planTasks(call, threads);
+  cutTasks(call, threads);
+  std::sort(pieces.begin(), pieces.end(),
+            [](const Piece &a, const Piece &b) { return a.cost > b.cost; });
+  key = std::move(next);
+}
+
+void AttentionPlan::Work::planTasks(const Call &call, int64_t threads) {
+  pieces.clear();
+  const int64_t heads = headsOfTask(call, threads);
+  call.forTasks(heads, [&](int32_t sequence, const AttentionTask &task) {
+    pieces.push_back({sequence, task.headBegin, task.headEnd, task.rowBegin,
+                      task.rowEnd, chunksOf(visibleKeys(task)), -1,
+                      costOf(task)});
+  });
+}
+
+/// Cuts tasks with more than half of a thread's share.
+void AttentionPlan::Work::cutTasks(const Call &call, int64_t threads) {
+  cuts.clear();
+  int64_t cost = 0, floats = 0;
+  for (const Piece &task : pieces)
+    cost += task.cost;
+  const int64_t share = std::max(cost / (2 * threads), kLeastCost);
+  for (size_t i = 0, tasks = pieces.size(); i < tasks && threads > 1; ++i) {
+    Piece whole = pieces[i];
+    const int64_t chunks = whole.chunks.end - whole.chunks.begin;
+    const int64_t count = std::min((whole.cost + share - 1) / share, chunks);
+    const int64_t size = stateFloatsOf(whole.task(call));
+    if (count < 2 || floats + chunks * size > kMaxSplitFloats)
+      continue;
+    whole.states = floats;
+    floats += chunks * size;
+    cuts.push_back(whole);
+    for (int64_t n = 0; n < count; ++n) {
+      const int64_t first = chunks * n / count;
+      Piece piece = whole;
+      piece.chunks = {whole.chunks.begin + first,
+                      whole.chunks.begin + chunks * (n + 1) / count};
+      piece.states = whole.states + first * size;
+      piece.cost = whole.cost / count;
+      n ? pieces.push_back(piece) : void(pieces[i] = piece);
+    }
+  }
+  states.resize(floats);
+}
+
+void AttentionPlan::Work::run(const Call &call) {
+  const KernelTable &table = kernels();
+  parallelFor(pieces.size(), 1, [&](int64_t i, int64_t) {
+    const Piece &piece = pieces[i];
+    const AttentionTask task = piece.task(call);
+    if (piece.states < 0)
+      table.attend(task);
+    else
+      table.attendChunks(task, piece.chunks, &states[piece.states],
+                         stateFloatsOf(task));
+  });
+  for (const Piece &cut : cuts) {
+    const AttentionTask task = cut.task(call);
+    table.mergeChunks(task, &states[cut.states], stateFloatsOf(task),
+                      cut.chunks.end - cut.chunks.begin);
+  }
+}
+
+AttentionPlan::AttentionPlan() = default;
+AttentionPlan::~AttentionPlan() = default;
+AttentionPlan::AttentionPlan(AttentionPlan &&) noexcept = default;
+AttentionPlan &AttentionPlan::operator=(AttentionPlan &&) noexcept = default;
+
 void llm::pagedAttention(const KVPages &pages, const BatchView &batch,
                          const AttentionParams &params, const llm_tensor &q,
-                         const llm_tensor &out, const llm_tensor *lse) {
-  Call(pages, batch, params, q, out, lse).run();
+                         const llm_tensor &out, const llm_tensor *lse,
+                         AttentionPlan *plan) {
+  const Call call = {pages, batch, params, q, out, lse};
+  AttentionPlan own;
+  std::unique_ptr<AttentionPlan::Work> &work = (plan ? plan : &own)->work;
+  try {
+    if (!work)
+      work = std::make_unique<AttentionPlan::Work>();
+    work->fit(call);
+  } catch (const std::bad_alloc &) { // then without a plan
+    call.forTasks(1, [](int32_t, const AttentionTask &task) {
+      kernels().attend(task);
+    });
+    return;
+  }
+  work->run(call);
 }

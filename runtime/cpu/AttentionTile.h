@@ -43,32 +43,51 @@ struct Keys {
   const char *base;
   const int64_t *offsets;
   int64_t dim;
+
+  const char *at(int64_t key, int64_t byte) const {
+    return base + offsets[key] + byte;
+  }
 };
 
-/// Lines of the tile to come. The hardware prefetches within a page only, and
-/// many requests at once would hold up the loads of this tile: they are asked
-/// for one by one, half of them while keys turn and half of them while few rows
-/// are multiplied, PerStep at a time. PerStep is 0 for many rows: they multiply
-/// for longer than memory takes.
-template <int PerStep>
-struct Ahead {
-  const char *const *next;
-  const char *const *end; ///< may be read, too
+constexpr int64_t kLineBytes = 64;
 
-  /// While a step is multiplied.
-  void askAtStep() {
-    for (int i = 0; i < PerStep; ++i) {
-      __builtin_prefetch(*next, 0, 2);
-      next += next < end;
+/// Memory that lies in one piece.
+struct Run {
+  const char *begin, *end;
+};
+
+/// Asks for the lines of the tile to come, one for each that is read. The
+/// hardware prefetches within a page of memory only, and pages follow one
+/// another in any order; but it does run ahead of us within each, if lines are
+/// asked for in the order in which they lie.
+class Ahead {
+public:
+  /// Up to the run that begins at null.
+  explicit Ahead(const Run *runs) : next(runs) { advance(); }
+  void ask(int lines) {
+    LLM_UNROLL
+    for (int i = 0; i < lines; ++i) {
+      __builtin_prefetch(at, 0, 2);
+      at += step;
+      if (__builtin_expect(at >= end, 0))
+        advance();
     }
   }
-  /// While a vector of each of kLanes keys turns.
-  void askAtTurn() {
-    int64_t count = min(PerStep ? kLanes : 2 * kLanes, end - next);
-    for (int64_t i = 0; i < count; ++i)
-      __builtin_prefetch(next[i], 0, 2);
-    next += count;
+
+private:
+  void advance() {
+    at = next->begin;
+    end = next->end;
+    step = at ? kLineBytes : 0;
+    if (at)
+      ++next;
+    else
+      end = at + 1;
   }
+
+  const char *at, *end;
+  int64_t step;
+  const Run *next;
 };
 
 //===----------------------------------------------------------------------===//
@@ -138,11 +157,10 @@ inline void forRowBlocks(int64_t rows, Fn fn, int64_t row = 0) {
 }
 
 /// c[row] (+)= the sum over steps of a[row][step] * b(step, i), a vector.
-template <typename Product, int NumRows, int Width, typename LoadB,
-          typename Ahead>
+template <typename Product, int NumRows, int Width, int Lines = 0, typename LoadB>
 inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
-                     Rows<float> c, bool add, Ahead &ahead) {
-  auto lines = ahead;
+                     Rows<float> c, bool add, Ahead &asked) {
+  Ahead ahead = asked;
   Vec acc[NumRows][Width];
   LLM_UNROLL
   for (int r = 0; r < NumRows; ++r)
@@ -151,8 +169,8 @@ inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
     acc[r][i] = add ? load(c[r] + i * kLanes) : Vec{};
   LLM_NO_UNROLL
   for (int64_t step = begin; step < end; ++step) {
-    lines.askAtStep();
     Vec factors[Width];
+    ahead.ask(Lines);
     LLM_UNROLL
     for (int i = 0; i < Width; ++i)
       factors[i] = b(step, i);
@@ -169,7 +187,7 @@ inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
     LLM_UNROLL
   for (int i = 0; i < Width; ++i)
     store(c[r] + i * kLanes, acc[r][i]);
-  ahead = lines;
+  asked = ahead;
 }
 
 //===----------------------------------------------------------------------===//
@@ -192,10 +210,25 @@ inline void storeKeys(float *to, Vec packed) {
   }
 }
 
+/// Dimensions d to d + n - 1 of kLanes keys, turned: lane i of x[j] is the j-th
+/// 4 bytes of key i, zeros beyond n. f16 and bf16 turn in pairs, as they lie in
+/// memory: it takes half of the shuffles.
+template <llm_dtype T>
+inline void turnKeys(const Keys &k, int64_t key, int64_t d, int64_t n,
+                     Vec *x, Ahead &ahead) {
+  LLM_UNROLL
+  for (int i = 0; i < kLanes; ++i) {
+    ahead.ask(1);
+    const char *from = k.at(key + i, d * bytesOf(T));
+    x[i] = n == kLanes * 4 / bytesOf(T) ? load<LLM_F32>(from)
+                                        : loadPacked<T>(from, n);
+  }
+  transpose(x);
+}
+
 /// The panel [lane of dim][key] of the vectors of keys that hold `keys`, from
-/// dimension `dim` on. Returns its lanes of dim. Keys turn as they lie in
-/// memory, f16 and bf16 in pairs: it takes half of the shuffles.
-template <typename Product, llm_dtype T, typename Ahead>
+/// dimension `dim` on. Returns its lanes of dim.
+template <typename Product, llm_dtype T>
 int64_t packKeys(const Keys &k, KeyRange keys, int64_t dim, float *panel,
                  Ahead &ahead) {
   constexpr int64_t kStep = kLanes * 4 / bytesOf(T);
@@ -206,20 +239,7 @@ int64_t packKeys(const Keys &k, KeyRange keys, int64_t dim, float *panel,
     float *to = panel + key;
     for (int64_t d = dim; d < end; d += kStep, to += kLanes * kRow) {
       Vec x[kLanes];
-      ahead.askAtTurn();
-      auto from = [&](int i) {
-        return k.base + k.offsets[key + i] + d * bytesOf(T);
-      };
-      if (d + kStep <= end) {
-        LLM_UNROLL
-        for (int i = 0; i < kLanes; ++i)
-          x[i] = load<LLM_F32>(from(i));
-      } else {
-        LLM_UNROLL
-        for (int i = 0; i < kLanes; ++i)
-          x[i] = loadPacked<T>(from(i), end - d);
-      }
-      transpose(x);
+      turnKeys<T>(k, key, d, min(end - d, kStep), x, ahead);
       LLM_UNROLL
       for (int i = 0; i < kLanes; ++i)
         storeKeys<Product, T>(to + i * kRow, x[i]);
@@ -229,7 +249,7 @@ int64_t packKeys(const Keys &k, KeyRange keys, int64_t dim, float *panel,
 }
 
 /// s[row][key] (+)= q[row] * the panel, for the vectors that hold `keys`.
-template <typename Product, int NumRows, typename Ahead>
+template <typename Product, int NumRows>
 void scores(Rows<const float> q, const float *panel, int64_t steps,
             KeyRange keys, Rows<float> s, bool add, Ahead &ahead) {
   forStrips<kBlockVecs>(keys.begin / kLanes * kLanes, roundUp(keys.end, kLanes),
@@ -245,13 +265,97 @@ void scores(Rows<const float> q, const float *panel, int64_t steps,
 }
 
 //===----------------------------------------------------------------------===//
+// Scores of few rows
+//===----------------------------------------------------------------------===//
+
+/// Numbers of type T that are loaded at once, and the vectors they make.
+template <llm_dtype T>
+constexpr int64_t kLoaded = kLanes * (T == LLM_F32 ? 1 : 2);
+template <llm_dtype T>
+constexpr int kParts = kLoaded<T> / kLanes;
+
+/// Where number i of kLoaded ends up: bf16 parts into even and odd ones.
+template <llm_dtype T>
+constexpr int64_t partOf(int64_t i) {
+  return T == LLM_BF16 ? i % 2 * kLanes + i / 2 : i;
+}
+
+/// The first n of kLoaded numbers at `from`, then zeros, each at its partOf.
+template <typename Product, llm_dtype T>
+inline void loadParts(const char *from, int64_t n, Vec *x) {
+  if constexpr (Product::kDepth == 2)
+    x[0] = loadPacked<T>(from, n);
+  else if constexpr (T == LLM_BF16)
+    unpack<T>(loadPacked<T>(from, n), x[0], x[1]);
+  else
+    for (int i = 0; i < kParts<T>; ++i)
+      x[i] = load<T>(from + i * kLanes * bytesOf(T),
+                     min(max(n - i * kLanes, 0), kLanes));
+}
+
+/// s[row][key] = q[row] * k[key] for NumRows rows and as many keys as make
+/// kLanes scores: each is summed lane by lane along dim, then over the lanes.
+template <typename Product, llm_dtype T, int NumRows, bool Whole>
+inline void scoresOfKeys(Rows<const float> q, const Keys &k, int64_t key,
+                         Rows<float> s, Ahead &ahead) {
+  constexpr int kParts = Product::kDepth == 2 ? 1 : cpu::kParts<T>;
+  constexpr int kSlots = NumRows == 3 ? 4 : NumRows; // rows, a power of two
+  constexpr int kKeys = kLanes / kSlots;
+  Vec acc[kSlots][kKeys] = {};
+  LLM_NO_UNROLL
+  for (int64_t d = 0; d < k.dim; d += kLoaded<T>) {
+    int64_t n = Whole ? kLoaded<T> : min(k.dim - d, kLoaded<T>);
+    const float *factors = q.data + d / kLoaded<T> * kParts * kLanes;
+    LLM_UNROLL
+    for (int i = 0; i < kKeys; ++i) {
+      Vec x[kParts];
+      ahead.ask(1);
+      loadParts<Product, T>(k.at(key + i, d * bytesOf(T)), n, x);
+      LLM_UNROLL
+      for (int r = 0; r < NumRows; ++r)
+        LLM_UNROLL
+      for (int p = 0; p < kParts; ++p)
+        acc[r][i] = Product::multiply(
+            load(factors + r * q.stride + p * kLanes), x[p], acc[r][i]);
+    }
+  }
+  // The score of row r and key i belongs into lane r * kKeys + i.
+  Vec x[kLanes];
+  LLM_UNROLL
+  for (int lane = 0; lane < kLanes; ++lane)
+    x[lane % 4 * kQuads + lane / 4] = acc[lane / kKeys][lane % kKeys];
+  Vec sums = sumsOf(x);
+  LLM_UNROLL
+  for (int r = 0; r < NumRows; ++r)
+    memcpy(s[r] + key, reinterpret_cast<const float *>(&sums) + r * kKeys,
+           kKeys * sizeof(float));
+}
+
+/// The same for the vectors that hold `keys`.
+template <typename Product, llm_dtype T, int NumRows>
+void scoresOfFew(Rows<const float> q, const Keys &k, KeyRange keys,
+                 Rows<float> s, Ahead &asked) {
+  constexpr int kKeys = kLanes / (NumRows == 3 ? 4 : NumRows);
+  Ahead ahead = asked;
+  bool whole = k.dim % kLoaded<T> == 0;
+  for (int64_t key = keys.begin / kKeys * kKeys; key < keys.end; key += kKeys)
+    if (whole)
+      scoresOfKeys<Product, T, NumRows, true>(q, k, key, s, ahead);
+    else
+      scoresOfKeys<Product, T, NumRows, false>(q, k, key, s, ahead);
+  asked = ahead;
+}
+
+//===----------------------------------------------------------------------===//
 // Weighted sums
 //===----------------------------------------------------------------------===//
 
 /// The panel [lane of keys][dim] of `keys`, from dimension `dim` on. Returns
 /// its whole vectors' dimensions.
 template <typename Product, llm_dtype T>
-int64_t packValues(const Keys &v, KeyRange keys, int64_t dim, float *panel) {
+int64_t packValues(const Keys &v, KeyRange keys, int64_t dim, float *panel,
+                   Ahead &asked) {
+  Ahead ahead = asked;
   constexpr int kDepth = Product::kDepth;
   int64_t end = min(v.dim, dim + kPanelLanes);
   for (int64_t step = keys.begin / kDepth; step * kDepth < keys.end; ++step) {
@@ -262,24 +366,28 @@ int64_t packValues(const Keys &v, KeyRange keys, int64_t dim, float *panel) {
       for (int i = 0; i < kDepth; ++i) {
         const char *from = v.base + v.offsets[step * kDepth + i];
         Vec x = load<T>(from + d * bytesOf(T), min(end - d, kLanes));
+        if (T == LLM_F32 || d % (2 * kLanes) == 0)
+          ahead.ask(1);
         // Of two bf16, each in the upper half of its lane, the first goes down.
         value = ofBits(bitsOf(value) >> 16 | bitsOf(x));
       }
       store(to, value);
     }
   }
+  asked = ahead;
   return roundUp(end - dim, kLanes);
 }
 
 /// o[row] += p[row][key] * v(lane of keys, dim) for the keys [begin, end) and
 /// the dimensions [0, dims). Of a pair of keys only those in the range enter.
-template <typename Product, int NumRows, typename LoadV, typename Ahead>
+template <typename Product, int NumRows, int LineBytes, typename LoadV>
 void weighted(Rows<const float> p, int64_t begin, int64_t end, LoadV v,
               int64_t dims, Rows<float> o, Ahead &ahead) {
   constexpr int kWidth = NumRows > 2 ? kBlockVecs : 2 * kBlockVecs;
   auto add = [&](int64_t first, int64_t last, auto load) {
     forStrips<kWidth>(0, dims, [&](auto width, int64_t d) {
-      multiply<Product, NumRows, width.value>(
+      constexpr int kLines = width.value * LineBytes / kLineBytes;
+      multiply<Product, NumRows, width.value, kLines>(
           p, first, last,
           [&](int64_t step, int i) { return load(step, d + i * kLanes); },
           {o.data + d, o.stride}, true, ahead);

@@ -21,6 +21,7 @@
 #ifndef LLM_RUNTIME_CPU_FORMATS_H
 #define LLM_RUNTIME_CPU_FORMATS_H
 
+#include "Kernels.h"
 #include "Simd.h"
 #include "llm/Runtime/CAPI.h"
 
@@ -82,7 +83,6 @@ inline Halves toF16(Vec x) {
 // Memory
 //===----------------------------------------------------------------------===//
 
-constexpr int64_t bytesOf(llm_dtype type) { return type == LLM_F32 ? 4 : 2; }
 
 /// What lies in memory behind a vector of f32.
 template <llm_dtype T>

@@ -30,17 +30,32 @@ class Status;
 
 namespace llm::cpu {
 
+/// Of one element. Static, as everything that levels share.
+static constexpr int64_t bytesOf(llm_dtype type) {
+  return type == LLM_F32 ? 4 : 2;
+}
+
 /// Keys are folded into a row's softmax in tiles, and tiles in chunks, both at
 /// fixed positions of the sequence: see AttentionKernel.h.
 constexpr int64_t kTileKeys = 64;
 constexpr int64_t kChunkKeys = 8 * kTileKeys;
 
-/// Bounds of a task's rows: the kernel's workspace has a fixed size.
+/// So few rows of a sequence read a key that it is not turned for them.
+constexpr int64_t kFewRows = 16;
+
+/// Bounds of a task's rows over all of its heads: the kernel's workspace has a
+/// fixed size.
 constexpr int64_t kMaxTaskRows = 128;
 constexpr int64_t kMaxTaskFloats = 2 * kMaxHeadDim;
 
-/// Some rows of one sequence at one KV head. Row r is the query r / group at
-/// head kvHead * group + r % group: the rows that read the same keys.
+/// Floats from one row of queries to the next in the workspace.
+static constexpr int64_t strideOfQueries(int64_t headDim) {
+  return (headDim + 63) / 64 * 64;
+}
+
+/// Some rows of one sequence at the KV heads [headBegin, headEnd). Row r of a
+/// head is the query r / group at query head head * group + r % group: the rows
+/// that read the same keys.
 struct AttentionTask {
   const KVPages *pages;
   const AttentionParams *params;
@@ -50,53 +65,37 @@ struct AttentionTask {
   const int32_t *blocks; ///< the sequence's blocks
   int64_t firstToken;    ///< index in the batch of the sequence's first query
   int64_t firstPosition; ///< its position
+  int64_t queries;       ///< of the sequence in this call
   int64_t seqLen;
   int64_t rowBegin, rowEnd;
-  int32_t kvHead;
+  int64_t headBegin, headEnd;
   int32_t group; ///< query heads of one KV head
 };
 
-/// The position of row `row` of a task's sequence.
-static inline int64_t positionOf(const AttentionTask &task, int64_t row) {
-  return task.firstPosition + row / task.group;
-}
-
-/// The sinks that row `row` of a task's sequence sees, and the other keys.
-static inline KeyRange visibleSinks(const AttentionTask &task, int64_t row) {
-  return visibleSinks(*task.params, positionOf(task, row), task.seqLen);
-}
+/// The keys that row `row` of a task's sequence sees.
 static inline KeyRange visibleKeys(const AttentionTask &task, int64_t row) {
-  return visibleKeys(*task.params, positionOf(task, row), task.seqLen);
+  return visibleKeys(*task.params, task.firstPosition + row / task.group,
+                     task.seqLen);
 }
 
-/// The chunks of kChunkKeys positions whose keys some row of a task sees:
-/// first those that hold sinks alone, then those of the window.
-struct TaskChunks {
-  int64_t sinks;
-  KeyRange window;
+/// The keys that some row of the task sees.
+static inline KeyRange visibleKeys(const AttentionTask &task) {
+  return {visibleKeys(task, task.rowBegin).begin,
+          visibleKeys(task, task.rowEnd - 1).end};
+}
 
-  int64_t count() const { return sinks + window.end - window.begin; }
-  int64_t operator[](int64_t i) const {
-    return i < sinks ? i : i - sinks + window.begin;
-  }
-};
-
-static inline TaskChunks chunksOf(const AttentionTask &task) {
-  auto chunks = [](int64_t keys) {
-    return (keys + kChunkKeys - 1) / kChunkKeys;
-  };
-  int64_t first = visibleKeys(task, task.rowBegin).begin / kChunkKeys;
-  int64_t sinks = chunks(visibleSinks(task, task.rowEnd - 1).end);
-  int64_t end = chunks(visibleKeys(task, task.rowEnd - 1).end);
-  return {sinks < first ? sinks : first, {first, end}};
+/// Chunks of kChunkKeys positions that hold the keys [begin, end).
+static inline KeyRange chunksOf(KeyRange keys) {
+  return {keys.begin / kChunkKeys, (keys.end + kChunkKeys - 1) / kChunkKeys};
 }
 
 struct KernelTable {
   const char *name;
   /// A whole task: every chunk, merged, written to `out` and `lse`.
   void (*attend)(const AttentionTask &task);
-  /// One chunk of a task, as `stateFloats` floats.
-  void (*attendChunk)(const AttentionTask &task, int64_t chunk, float *state);
+  /// Some chunks of a task, each as `stateFloats` floats, `stride` apart.
+  void (*attendChunks)(const AttentionTask &task, KeyRange chunks,
+                       float *states, int64_t stride);
   /// Merges the states of the task's chunks, `stride` floats apart, and writes
   /// what `attend` would have written, bit for bit.
   void (*mergeChunks)(const AttentionTask &task, const float *states,

@@ -178,6 +178,33 @@ inline void transpose(Vec *x) {
 #endif
 }
 
+/// Quads of lanes in a vector.
+constexpr int kQuads = kLanes / 4;
+
+#define LLM_MERGE(SHUFFLE, a, b, i, j, k, l)                                   \
+  (SHUFFLE(a, b, i, j) + SHUFFLE(a, b, k, l))
+
+/// The sums of the lanes of kLanes vectors: of x[e * kQuads + q] in lane
+/// 4 * q + e. Adds lanes 8 apart, then 4, 2, 1; overwrites x.
+inline Vec sumsOf(Vec *x) {
+#if defined(LLM_CPU_X86_V4)
+  LLM_UNROLL
+  for (int i = 0; i < 8; ++i)
+    x[i] = LLM_MERGE(LLM_SHUFFLE_QUADS, x[2 * i], x[2 * i + 1], 0, 1, 2, 3);
+  LLM_UNROLL
+  for (int i = 0; i < 4; ++i)
+    x[i] = LLM_MERGE(LLM_SHUFFLE_QUADS, x[2 * i], x[2 * i + 1], 0, 2, 1, 3);
+#elif defined(LLM_CPU_X86_V3)
+  LLM_UNROLL
+  for (int i = 0; i < 4; ++i)
+    x[i] = LLM_JOIN_QUADS(x[2 * i], x[2 * i + 1], 0, 0) +
+           LLM_JOIN_QUADS(x[2 * i], x[2 * i + 1], 1, 1);
+#endif
+  Vec a = LLM_MERGE(LLM_SHUFFLE, x[0], x[1], 0, 1, 2, 3);
+  Vec b = LLM_MERGE(LLM_SHUFFLE, x[2], x[3], 0, 1, 2, 3);
+  return LLM_MERGE(LLM_SHUFFLE, a, b, 0, 2, 1, 3);
+}
+
 /// The sum of the lanes: those 8 apart, then 4, 2, 1.
 inline float sumOf(Vec x) {
 #if defined(LLM_CPU_X86_V4)

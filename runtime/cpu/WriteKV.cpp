@@ -22,8 +22,6 @@ using namespace llm::cpu;
 
 namespace {
 
-int64_t bytesOf(llm_dtype type) { return type == LLM_F32 ? 4 : 2; }
-
 /// All heads of token `token` of `from` into a slot of K or V.
 void writeToken(const KVPages &pages, const KVPlane &to, int64_t slot,
                 const llm_tensor &from, int64_t token) {

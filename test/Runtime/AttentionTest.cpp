@@ -13,6 +13,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "llm/Runtime/AttentionPlan.h"
 #include "Levels.h"
 #include "Parallel.h"
 
@@ -47,9 +48,8 @@ struct Case {
   llm_dtype pageType = LLM_F32, type = LLM_F32;
   std::vector<Sequence> sequences = {{0, 5}};
   float scale = 0, softcap = 0; ///< scale 0: 1 / sqrt(headDim)
-  int32_t window = 0, sinks = 0;
+  int32_t window = 0;
   bool causal = true;
-  bool alibi = false, headSink = false, sinkQuery = false;
   bool tokenMajor = false; ///< pages [token][head][dim], not head-major
   unsigned seed = 1;
 };
@@ -62,10 +62,8 @@ std::string describe(const Case &c) {
   std::ostringstream text;
   text << c.queryHeads << "/" << c.kvHeads << "x" << c.headDim << " blocks of "
        << c.blockSize << ", pages " << nameOf(c.pageType) << ", q "
-       << nameOf(c.type) << ", window " << c.window << " + " << c.sinks
-       << ", softcap " << c.softcap << ", causal " << c.causal
-       << (c.alibi ? ", alibi" : "") << (c.headSink ? ", head sink" : "")
-       << (c.sinkQuery ? ", sink query" : "") << ", sequences";
+       << nameOf(c.type) << ", window " << c.window << ", softcap " << c.softcap
+       << ", causal " << c.causal << ", sequences";
   for (Sequence s : c.sequences)
     text << " " << s.past << "+" << s.queries;
   return text.str();
@@ -108,9 +106,8 @@ struct Problem {
   std::vector<int32_t> cuSeqlens, firstPosition, seqLens, table;
   int64_t tableStride = 0, numBlocks = 0;
   std::vector<std::vector<float>> keys, values; ///< [sequence][pos][head][dim]
-  std::vector<char> kPool, vPool, q, sinkQ, out;
-  std::vector<float> queries, sinkQueries, lse;
-  std::vector<float> slopes, logits; ///< of head h: at 2h
+  std::vector<char> kPool, vPool, q, out;
+  std::vector<float> queries, lse;
   KVPages pages = {};
 
   explicit Problem(const Case &c) : c(c) {
@@ -159,7 +156,7 @@ struct Problem {
         table[i * tableStride + at / c.blockSize] = order[next++];
   }
 
-  /// The first position that a query of sequence i sees behind the sinks.
+  /// The first position that a query of sequence i sees.
   int32_t firstVisible(size_t i) const {
     return c.window ? std::max(0, c.sequences[i].past + 1 - c.window) : 0;
   }
@@ -188,14 +185,12 @@ struct Problem {
       for (float &x : to->back())
         x = normal(random);
     }
-    for (int32_t at = 0; at < lengthOf(i); ++at)
-      for (int32_t h = 0; h < c.kvHeads; ++h)
-        if (at < c.sinks || at >= firstVisible(i)) {
-          writeRow(pages.k, keys[i], i, at, h);
-          writeRow(pages.v, values[i], i, at, h);
-        }
-    for (int32_t at = (c.sinks + c.blockSize - 1) / c.blockSize;
-         at < firstVisible(i) / c.blockSize; ++at)
+    for (int32_t at = firstVisible(i); at < lengthOf(i); ++at)
+      for (int32_t h = 0; h < c.kvHeads; ++h) {
+        writeRow(pages.k, keys[i], i, at, h);
+        writeRow(pages.v, values[i], i, at, h);
+      }
+    for (int32_t at = 0; at < firstVisible(i) / c.blockSize; ++at)
       table[i * tableStride + at] = -1000000; // given back: leads nowhere
   }
 
@@ -210,25 +205,10 @@ struct Problem {
   }
 
   void fillQueries() {
-    fillRows(c.seed, q, queries);
-    fillRows(c.seed + 5, sinkQ, sinkQueries);
-    std::mt19937 random(c.seed);
-    std::normal_distribution<float> normal;
-    slopes.assign(2 * c.queryHeads, kNaN);
-    logits.assign(2 * c.queryHeads, kNaN);
-    for (int32_t h = 0; h < c.queryHeads; ++h) {
-      slopes[2 * h] = float(h + 1) / float(8 * c.queryHeads);
-      logits[2 * h] = h == 1 ? -INFINITY : 3 * normal(random);
-    }
-  }
-
-  /// Rows like q's, and as the kernel reads them.
-  void fillRows(unsigned seed, std::vector<char> &rows,
-                std::vector<float> &read) const {
     std::vector<float> data(tokens * tokenStride(), kNaN);
     for (size_t i = 0; i < c.sequences.size(); ++i) {
       for (int32_t t = 0; t < c.sequences[i].queries; ++t) {
-        std::mt19937 random(seed + 17 * (c.sequences[i].past + t));
+        std::mt19937 random(c.seed + 17 * (c.sequences[i].past + t));
         std::normal_distribution<float> normal;
         float *row = &data[(cuSeqlens[i] + t) * tokenStride()];
         for (int32_t h = 0; h < c.queryHeads; ++h)
@@ -236,17 +216,16 @@ struct Problem {
             row[h * headStride() + d] = normal(random);
       }
     }
-    rows.resize(data.size() * bytesOf(c.type));
-    cpu::kernels().convert(rows.data(), c.type, data.data(), LLM_F32,
-                           data.size());
-    read = toFloat(rows.data(), c.type, data.size());
+    q.resize(data.size() * bytesOf(c.type));
+    cpu::kernels().convert(q.data(), c.type, data.data(), LLM_F32, data.size());
+    queries = toFloat(q.data(), c.type, data.size());
   }
 
   float scale() const {
     return c.scale != 0 ? c.scale : 1 / std::sqrt(float(c.headDim));
   }
 
-  void run() {
+  void run(AttentionPlan *plan = nullptr) {
     std::vector<float> blank(tokens * tokenStride(), kUntouched);
     out.resize(q.size());
     cpu::kernels().convert(out.data(), c.type, blank.data(), LLM_F32,
@@ -264,15 +243,8 @@ struct Problem {
                        seqLens.data(),
                        table.data(),
                        tableStride};
-    llm_tensor sinkQTensor = tensorOf(sinkQ.data(), c.type, sizes, strides);
-    llm_tensor alibi = tensorOf(slopes.data(), LLM_F32, {c.queryHeads}, {2});
-    llm_tensor headSink = tensorOf(logits.data(), LLM_F32, {c.queryHeads}, {2});
     AttentionParams params = {scale(), c.softcap, c.window, c.causal};
-    params.sinks = c.sinks;
-    params.alibi = c.alibi ? &alibi : nullptr;
-    params.headSink = c.headSink ? &headSink : nullptr;
-    params.sinkQuery = c.sinkQuery ? &sinkQTensor : nullptr;
-    pagedAttention(pages, batch, params, qTensor, outTensor, &lseTensor);
+    pagedAttention(pages, batch, params, qTensor, outTensor, &lseTensor, plan);
   }
 
   std::vector<float> results() const {
@@ -294,14 +266,14 @@ Row reference(const Problem &p, size_t i, int32_t t, int32_t head) {
   const Case &c = p.c;
   int64_t position = c.sequences[i].past + t;
   int32_t kvHead = head / (c.queryHeads / c.kvHeads);
-  const int64_t query =
-      (p.cuSeqlens[i] + t) * p.tokenStride() + head * p.headStride();
+  const float *q = &p.queries[(p.cuSeqlens[i] + t) * p.tokenStride() +
+                              head * p.headStride()];
   auto rowOf = [&](const std::vector<float> &from, int64_t at) {
     return &from[(at * c.kvHeads + kvHead) * c.headDim];
   };
   auto visible = [&](int64_t at) {
     return (!c.causal || at <= position) &&
-           (!c.window || at > position - c.window || at < c.sinks);
+           (!c.window || at > position - c.window);
   };
   std::vector<double> scores(p.seqLens[i]);
   double top = -INFINITY, sum = 0;
@@ -309,19 +281,11 @@ Row reference(const Problem &p, size_t i, int32_t t, int32_t head) {
     if (!visible(at))
       continue;
     const float *k = rowOf(p.keys[i], at);
-    const bool nearer = c.sinkQuery && at < c.sinks;
-    const float *q = &(nearer ? p.sinkQueries : p.queries)[query];
     double s = std::inner_product(q, q + c.headDim, k, 0.0) * p.scale();
     scores[at] = c.softcap ? c.softcap * std::tanh(s / c.softcap) : s;
-    if (c.alibi)
-      scores[at] += p.slopes[2 * head] * double(at - position);
     top = std::max(top, scores[at]);
   }
-  const double logit = c.headSink ? p.logits[2 * head] : -INFINITY;
-  top = std::max(top, logit);
   Row row = {std::vector<double>(c.headDim), -INFINITY, 1};
-  if (!std::isinf(logit))
-    sum = std::exp(logit - top);
   for (int64_t at = 0; at < p.seqLens[i]; ++at)
     if (visible(at))
       sum += std::exp(scores[at] - top);
@@ -514,75 +478,6 @@ TEST_P(AttentionTest, WindowsAndSoftcaps) {
       }
 }
 
-/// A window that covers the sinks, that ends beside them, in their tile, in
-/// their chunk, and far behind; sinks of a part of a tile, of tiles, of chunks.
-TEST_P(AttentionTest, SinksBesideAWindow) {
-  for (int32_t sinks : {1, 4, 64, 70, 600})
-    for (int32_t window : {1, 5, 70, 700}) {
-      Case c;
-      c.window = window;
-      c.sinks = sinks;
-      c.headDim = 40;
-      c.pageType = types[window % 3];
-      c.sequences = {{1300, 1}, {0, 12}, {sinks + window - 3, 6}, {90, 3}};
-      check(c);
-      c.sinkQuery = true;
-      check(c);
-    }
-}
-
-TEST_P(AttentionTest, EveryCombinationOfModifiers) {
-  for (int bits = 0; bits < 64; ++bits)
-    for (llm_dtype type : {LLM_F32, LLM_BF16}) {
-      Case c;
-      c.alibi = bits & 1;
-      c.headSink = bits & 2;
-      c.sinkQuery = bits & 4;
-      c.softcap = bits & 8 ? 2 : 0;
-      c.window = bits & 16 ? 33 : 0;
-      c.sinks = c.window ? 4 : 0;
-      c.sinkQuery &= c.sinks > 0;
-      c.causal = !(bits & 32);
-      c.type = c.pageType = type;
-      c.sequences = {{150, 1}, {0, 11}, {60, 3}, {2, 2}};
-      check(c);
-    }
-}
-
-/// Prefill of many rows, and decode that threads share.
-TEST_P(AttentionTest, ModifiersOfManyRowsAndOfManyChunks) {
-  for (llm_dtype pages : types)
-    for (int32_t window : {0, 1100}) {
-      Case c;
-      c.window = window;
-      c.sinks = window ? 70 : 0;
-      c.sinkQuery = window;
-      c.alibi = c.headSink = true;
-      c.pageType = pages;
-      c.headDim = 80;
-      c.queryHeads = 6;
-      c.sequences = {{2500, 1}};
-      check(c);
-      c.sequences = {{0, 150}, {1200, 40}};
-      check(c);
-    }
-}
-
-/// A head's logit is all that such a row has.
-TEST_P(AttentionTest, RowWithoutKeysHasItsHeadsLogit) {
-  Case c;
-  c.headSink = true;
-  c.sequences = {{3, 2}};
-  Problem p(c);
-  p.seqLens[0] = 0;
-  p.run();
-  for (int32_t head = 0; head < c.queryHeads; ++head) {
-    EXPECT_FLOAT_EQ(p.lse[head], p.logits[2 * head]);
-    for (int32_t d = 0; d < c.headDim; ++d)
-      EXPECT_EQ(p.results()[head * p.headStride() + d], 0);
-  }
-}
-
 TEST_P(AttentionTest, PrefillOverManyTilesAndChunks) {
   for (llm_dtype pages : types) {
     Case c;
@@ -720,12 +615,8 @@ std::vector<char> bitsOf(Problem &p, size_t i) {
   return bits;
 }
 
-/// With every modifier if there are sinks.
-Case bitCase(llm_dtype pages, int32_t sinks = 0) {
+Case bitCase(llm_dtype pages) {
   Case c;
-  c.sinks = sinks;
-  c.window = sinks ? 600 : 0;
-  c.alibi = c.headSink = c.sinkQuery = sinks;
   c.queryHeads = 6;
   c.kvHeads = 2;
   c.headDim = 72;
@@ -735,68 +626,117 @@ Case bitCase(llm_dtype pages, int32_t sinks = 0) {
 }
 
 TEST_P(AttentionTest, SameBitsForAnyNumberOfThreads) {
-  for (llm_dtype pages : types)
-    for (int32_t sinks : {0, 4}) {
-      Problem p(bitCase(pages, sinks));
-      setNumThreads(1);
-      std::vector<char> expected = bitsOf(p, 0);
-      for (int32_t threads : {2, 3, 8, 16}) {
-        setNumThreads(threads);
-        EXPECT_EQ(bitsOf(p, 0), expected) << threads << " threads";
-      }
+  for (llm_dtype pages : types) {
+    Problem p(bitCase(pages));
+    setNumThreads(1);
+    std::vector<char> expected = bitsOf(p, 0);
+    for (int32_t threads : {2, 3, 8, 16}) {
+      setNumThreads(threads);
+      EXPECT_EQ(bitsOf(p, 0), expected) << threads << " threads";
     }
+  }
 }
 
 TEST_P(AttentionTest, SameBitsForAnyBlockSize) {
-  for (llm_dtype pages : types)
-    for (int32_t sinks : {0, 4}) {
-      Case c = bitCase(pages, sinks);
-      Problem base(c);
-      std::vector<char> expected = bitsOf(base, 0);
-      for (int32_t block : {1, 5, 32, 64, 2000}) {
-        c.blockSize = block;
-        Problem p(c);
-        EXPECT_EQ(bitsOf(p, 0), expected) << "blocks of " << block;
-      }
+  for (llm_dtype pages : types) {
+    Case c = bitCase(pages);
+    Problem base(c);
+    std::vector<char> expected = bitsOf(base, 0);
+    for (int32_t block : {1, 5, 32, 64, 2000}) {
+      c.blockSize = block;
+      Problem p(c);
+      EXPECT_EQ(bitsOf(p, 0), expected) << "blocks of " << block;
     }
+  }
 }
 
 TEST_P(AttentionTest, SameBitsInAnyBatch) {
+  for (llm_dtype pages : types) {
+    Case c = bitCase(pages);
+    Problem alone(c);
+    std::vector<char> expected = bitsOf(alone, 0);
+    c.sequences = {{0, 40}, {1200, 3}, {700, 1}, {3, 1}};
+    Problem batch(c);
+    EXPECT_EQ(bitsOf(batch, 1), expected);
+  }
+}
+
+/// All queries of a sequence at once, and the last of them alone.
+void expectSameBits(const Case &c, std::initializer_list<int32_t> lasts) {
+  Problem whole(c);
+  whole.run();
+  const Sequence &sequence = c.sequences[0];
+  int64_t row = whole.tokenStride() * bytesOf(c.type);
+  for (int32_t last : lasts) {
+    int32_t first = sequence.queries - last;
+    Problem part(c);
+    part.firstPosition[0] = sequence.past + first;
+    part.cuSeqlens[1] = last;
+    part.q.erase(part.q.begin(), part.q.begin() + first * row);
+    part.tokens = last;
+    part.run();
+    EXPECT_TRUE(std::equal(part.out.begin(), part.out.end(),
+                           whole.out.begin() + first * row))
+        << "from query " << first;
+  }
+}
+
+/// A prefill and its later chunks; peers: shark-ai#2421
+TEST_P(AttentionTest, SameBitsForAnyCutOfManyQueries) {
   for (llm_dtype pages : types)
-    for (int32_t sinks : {0, 4}) {
-      Case c = bitCase(pages, sinks);
-      Problem alone(c);
-      std::vector<char> expected = bitsOf(alone, 0);
-      c.sequences = {{0, 40}, {1200, 3}, {700, 1}, {3, 1}};
-      Problem batch(c);
-      EXPECT_EQ(bitsOf(batch, 1), expected);
+    for (int32_t window : {0, 33}) {
+      Case c = bitCase(pages);
+      c.window = window;
+      c.sequences = {{0, 100}};
+      ASSERT_GT(6 * c.queryHeads / c.kvHeads, cpu::kFewRows);
+      expectSameBits(c, {99, 63, 36, 6});
     }
 }
 
-/// All rows of a prefill at once, and the same rows as later chunks of it.
-/// peers: shark-ai#2421
-TEST_P(AttentionTest, SameBitsForAnyCutOfTheQueries) {
+/// Drafted tokens, and the same tokens one by one.
+TEST_P(AttentionTest, SameBitsForAnyCutOfFewQueries) {
   for (llm_dtype pages : types)
-    for (auto [window, sinks] : {std::pair{0, 0}, {33, 0}, {33, 4}}) {
-      Case c = bitCase(pages, sinks);
+    for (int32_t window : {0, 33}) {
+      Case c = bitCase(pages);
       c.window = window;
-      c.sequences = {{0, 100}};
-      Problem whole(c);
-      whole.run();
-      int64_t row = whole.tokenStride() * bytesOf(c.type);
-      for (int32_t first : {0, 1, 37, 64, 99}) {
-        Problem part(c);
-        part.firstPosition[0] = first;
-        part.cuSeqlens[1] = 100 - first;
-        for (std::vector<char> *rows : {&part.q, &part.sinkQ})
-          rows->erase(rows->begin(), rows->begin() + first * row);
-        part.tokens = 100 - first;
-        part.run();
-        EXPECT_TRUE(std::equal(part.out.begin(), part.out.end(),
-                               whole.out.begin() + first * row))
-            << "from query " << first;
-      }
+      c.sequences = {{600, 5}};
+      ASSERT_LE(5 * c.queryHeads / c.kvHeads, cpu::kFewRows);
+      expectSameBits(c, {4, 3, 2, 1});
     }
+}
+
+/// One plan for calls that differ in what a plan depends on.
+TEST_P(AttentionTest, SameBitsWithAPlanOfAnotherCall) {
+  AttentionPlan plan;
+  Case c = bitCase(LLM_F16);
+  auto expectSame = [&](const char *what) {
+    Problem p(c);
+    std::vector<char> expected = bitsOf(p, 0);
+    const int64_t row = p.tokenStride() * bytesOf(c.type);
+    for (int time : {0, 1}) {
+      p.run(&plan);
+      EXPECT_EQ(std::vector<char>(p.out.begin(),
+                                  p.out.begin() + p.cuSeqlens[1] * row),
+                std::vector<char>(expected.begin(),
+                                  expected.begin() + p.cuSeqlens[1] * row))
+          << what << ", call " << time;
+    }
+  };
+  c.sequences = {{40, 3}};
+  expectSame("a short sequence");
+  c.sequences = {{3000, 3}};
+  expectSame("more keys");
+  c.window = 700;
+  expectSame("a window");
+  c.window = 0;
+  c.sequences = {{2900, 103}};
+  expectSame("more queries");
+  setNumThreads(2);
+  expectSame("fewer threads");
+  c.sequences.push_back({5000, 1});
+  expectSame("more sequences");
+  c.kvHeads = 1;
+  expectSame("fewer heads");
 }
 
 //===----------------------------------------------------------------------===//
