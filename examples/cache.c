@@ -65,7 +65,7 @@ static float append(llm_kv_cache *cache, int32_t sequence, int32_t tokens,
   // The one call that can run out of blocks: it takes all that the step needs.
   check(llm_kv_begin(cache, &sequence, cu_seqlens, 1, &step, &error), &error);
   check(llm_kv_append(step, 0, &values, &values, &error), &error);
-  check(llm_kv_attention(step, 0, &queries, NULL, &result, NULL, &error),
+  check(llm_kv_attention(step, 0, &queries, NULL, NULL, &result, NULL, &error),
         &error);
   check(llm_kv_commit(step, &error), &error);
   return out[(tokens - 1) * HEADS * DIM];

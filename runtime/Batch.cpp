@@ -153,13 +153,16 @@ static Status lastPositions(const PagedKVCache &version,
 Status llm::attendBatch(Call &call, PagedKVCache &version, const llm_tensor &q,
                         const llm_attention_params &params,
                         const llm_tensor &out, const llm_tensor *lse,
-                        const llm_tensor *table) {
+                        const llm_extras &extras) {
   LLM_TRY(checkOneLayer(version));
   LLM_TRY(checkFloats("q", &q, {-1, -1, -1, version.config().head_dim}));
   const int64_t rows = q.sizes[0], queries = q.sizes[1], heads = q.sizes[2];
   LLM_TRY(checkFloats("out", &out, {rows, queries, heads, q.sizes[3]}));
   if (lse)
     LLM_TRY(checkTensor("lse", lse, LLM_F32, {rows, queries, heads}));
+  if (extras.sink_query)
+    LLM_TRY(checkTensor("sink_query", extras.sink_query, q.dtype,
+                        {rows, queries, heads, q.sizes[3]}));
   KVRows batch;
   LLM_TRY(evenSplit(call, rows, queries, batch.cuSeqlens));
   batch.ids = firstIds(call, rows);
@@ -169,13 +172,18 @@ Status llm::attendBatch(Call &call, PagedKVCache &version, const llm_tensor &q,
 
   const ArenaScope scope(call.arena);
   const Collapsed from(call.arena, q), to(call.arena, out);
-  std::optional<Collapsed> sums;
+  std::optional<Collapsed> sums, nearer;
   if (lse)
     LLM_TRY(sums.emplace(call.arena, *lse).check());
+  llm_extras collapsed = extras;
+  if (extras.sink_query) {
+    LLM_TRY(nearer.emplace(call.arena, *extras.sink_query).check());
+    collapsed.sink_query = &nearer->view();
+  }
   LLM_TRY(from.check());
   LLM_TRY(to.check());
   LLM_TRY(version.attention(batch, 0, from.view(), params, to.view(),
-                            sums ? &sums->view() : nullptr, table));
+                            sums ? &sums->view() : nullptr, collapsed));
   to.writeBack();
   if (sums)
     sums->writeBack();

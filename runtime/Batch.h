@@ -27,7 +27,7 @@ Status appendBatch(Call &call, PagedKVCache &version, const llm_tensor *k,
 /// positions of sequences 0 .. B - 1.
 Status attendBatch(Call &call, PagedKVCache &version, const llm_tensor &q,
                    const llm_attention_params &params, const llm_tensor &out,
-                   const llm_tensor *lse, const llm_tensor *table);
+                   const llm_tensor *lse, const llm_extras &extras);
 
 } // namespace llm
 

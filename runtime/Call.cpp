@@ -164,6 +164,17 @@ static Status checkField(const llm_kv_group_desc &type, const char *field,
                        static_cast<long long>(actual));
 }
 
+/// A type with a window says how many sinks there are, be it none.
+static Status checkSinks(const llm_kv_group_desc &type,
+                         const llm_kv_config &config) {
+  if (!type.window || type.sinks == config.sinks)
+    return Status();
+  const char *name = type.name ? type.name : "the cache";
+  return Status::error(LLM_INVALID_ARGUMENT, type.sinks, config.sinks,
+                       "expected sinks of %s to be %d, got %d", name,
+                       type.sinks, config.sinks);
+}
+
 Status llm::checkType(const llm_kv_group_desc &type,
                       const llm_kv_config &config) {
   LLM_TRY(checkField(type, "layers", type.layers, config.layers));
@@ -175,6 +186,7 @@ Status llm::checkType(const llm_kv_group_desc &type,
   LLM_TRY(
       checkField(type, "max_seq_len", type.max_seq_len, config.max_seq_len));
   LLM_TRY(checkField(type, "window", type.window, config.window));
+  LLM_TRY(checkSinks(type, config));
   if (type.dtype < 0 || type.dtype == config.dtype)
     return Status();
   const char *name = type.name ? type.name : "the cache";

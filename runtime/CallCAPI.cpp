@@ -177,26 +177,29 @@ llm_code llm_rt_paged_attention(llm_call *call, int32_t site, uint64_t kv,
                                 const llm_extras *extras) {
   const llm_attention_params resolved =
       params ? *params : llm_attention_params{NAN, 0, 0, 1};
-  const llm_tensor *table = extras ? extras->block_indices : nullptr;
   return onCache(call, site, kv, [&](Call &c, PagedKVCache &version) -> Status {
     if (!q || !out)
       return nullArgument("q and out");
+    llm_extras known;
+    LLM_TRY(readExtras(extras, known));
     if (!at)
-      return attendBatch(c, version, *q, resolved, *out, lse, table);
+      return attendBatch(c, version, *q, resolved, *out, lse, known);
     const KVStep *step;
     int32_t layer;
     LLM_TRY(findAt(c, at, step, layer));
-    return version.attention(*step, layer, *q, resolved, *out, lse, table);
+    return version.attention(*step, layer, *q, resolved, *out, lse, known);
   });
 }
 
 llm_code llm_rt_lookup_kv(llm_call *call, int32_t site, uint64_t kv,
                           uint64_t at, const llm_tensor *k, const llm_tensor *v,
                           const llm_extras *extras) {
-  const llm_tensor *table = extras ? extras->block_indices : nullptr;
   return onCache(call, site, kv, [&](Call &c, PagedKVCache &version) -> Status {
     if (!k || !v)
       return nullArgument("k and v");
+    llm_extras known;
+    LLM_TRY(readExtras(extras, known));
+    const llm_tensor *table = known.block_indices;
     if (at) {
       const KVStep *step;
       int32_t layer;

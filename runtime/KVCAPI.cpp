@@ -8,6 +8,7 @@
 
 #include "HostCache.h"
 #include "Parallel.h"
+#include "Tensors.h"
 #include "cpu/Kernels.h"
 
 #include <algorithm>
@@ -96,6 +97,7 @@ static void applyGroup(const llm_kv_group_desc &group, llm_kv_config &config) {
   config.kv_heads = group.kv_heads;
   config.head_dim = group.head_dim;
   config.window = group.window;
+  config.sinks = group.sinks;
   config.strategy = group.strategy;
   if (group.dtype >= 0)
     config.dtype = group.dtype;
@@ -358,16 +360,19 @@ llm_code llm_kv_append(llm_kv_step *step, int32_t layer, const llm_tensor *k,
 
 llm_code llm_kv_attention(llm_kv_step *step, int32_t layer, const llm_tensor *q,
                           const llm_attention_params *params,
-                          const llm_tensor *out, const llm_tensor *lse,
-                          llm_error *error) {
+                          const llm_extras *extras, const llm_tensor *out,
+                          const llm_tensor *lse, llm_error *error) {
   if (!q || !out)
     return report(nullArgument("q and out"), error);
   const llm_attention_params defaults = {NAN, 0, 0, 1};
-  return inStep(step, error, [&](PagedKVCache &version, const KVStep &data) {
-    setNumThreads(step->host->numThreads);
-    return version.attention(data, layer, *q, params ? *params : defaults, *out,
-                             lse);
-  });
+  return inStep(
+      step, error, [&](PagedKVCache &version, const KVStep &data) -> Status {
+        llm_extras known;
+        LLM_TRY(readExtras(extras, known));
+        setNumThreads(step->host->numThreads);
+        return version.attention(data, layer, *q, params ? *params : defaults,
+                                 *out, lse, known);
+      });
 }
 
 /// A step's end: the pool is free for other calls, the object is gone.

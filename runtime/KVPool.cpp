@@ -47,6 +47,10 @@ static Status checkFields(const llm_kv_config &c) {
   LLM_TRY(checkAtLeast("block_size", c.block_size, 1));
   LLM_TRY(checkAtLeast("max_sequences", c.max_sequences, 1));
   LLM_TRY(checkAtLeast("window", c.window, 0));
+  LLM_TRY(checkAtLeast("sinks", c.sinks, 0));
+  if (c.sinks && !c.window)
+    return Status::error(LLM_INVALID_ARGUMENT, 0, c.sinks,
+                         "expected no sinks without a window, got %d", c.sinks);
   LLM_TRY(checkAtLeast("max_seq_len", c.max_seq_len, 1));
   LLM_TRY(checkAtMost("max_seq_len", c.max_seq_len, INT32_MAX));
   LLM_TRY(checkAtLeast("num_blocks", c.num_blocks, 0));

@@ -135,6 +135,7 @@ void PagedKVCache::countTokens(int32_t layer) {
 //===----------------------------------------------------------------------===//
 
 static AttentionParams resolveParams(const llm_attention_params &params,
+                                     const llm_extras &extras,
                                      const llm_kv_config &config) {
   AttentionParams resolved;
   resolved.scale = std::isnan(params.scale)
@@ -145,6 +146,10 @@ static AttentionParams resolveParams(const llm_attention_params &params,
   if (config.window && (!params.window || config.window < params.window))
     resolved.window = config.window;
   resolved.causal = params.causal != 0;
+  resolved.sinks = config.sinks;
+  resolved.alibi = extras.alibi;
+  resolved.headSink = extras.head_sink;
+  resolved.sinkQuery = extras.sink_query;
   return resolved;
 }
 
@@ -175,36 +180,57 @@ Status PagedKVCache::checkQueries(const KVRows &rows, const llm_tensor &q,
   return Status();
 }
 
+/// q has been checked.
+Status PagedKVCache::checkModifiers(const llm_tensor &q,
+                                    const llm_extras &extras) const {
+  const int64_t heads = q.sizes[1];
+  if (extras.alibi)
+    LLM_TRY(checkTensor("alibi", extras.alibi, LLM_F32, {heads}));
+  if (extras.head_sink)
+    LLM_TRY(checkTensor("head_sink", extras.head_sink, LLM_F32, {heads}));
+  if (!extras.sink_query)
+    return Status();
+  if (!config().sinks)
+    return Status::error(LLM_INVALID_ARGUMENT, 1, 0,
+                         "expected a cache with sinks for sink_query, got 0 "
+                         "sinks");
+  LLM_TRY(checkTensor("sink_query", extras.sink_query, q.dtype,
+                      {q.sizes[0], heads, q.sizes[2]}));
+  return checkRows("sink_query", *extras.sink_query);
+}
+
 Status PagedKVCache::attention(const KVStep &step, int32_t layer,
                                const llm_tensor &q,
                                const llm_attention_params &params,
                                const llm_tensor &out, const llm_tensor *lse,
-                               const llm_tensor *table) {
+                               const llm_extras &extras) {
   LLM_TRY(checkStep(step, layer));
   const KVRows rows = {running_.ids, running_.cuSeqlens, running_.starts};
-  return attend(rows, running_.id, layer, q, params, out, lse, table);
+  return attend(rows, running_.id, layer, q, params, out, lse, extras);
 }
 
 Status PagedKVCache::attention(const KVRows &rows, int32_t layer,
                                const llm_tensor &q,
                                const llm_attention_params &params,
                                const llm_tensor &out, const llm_tensor *lse,
-                               const llm_tensor *table) {
+                               const llm_extras &extras) {
   LLM_TRY(checkLayer(layer));
   for (int32_t id : rows.ids)
     LLM_TRY(checkSequence(id));
-  return attend(rows, 0, layer, q, params, out, lse, table);
+  return attend(rows, 0, layer, q, params, out, lse, extras);
 }
 
 Status PagedKVCache::attend(const KVRows &rows, uint64_t step, int32_t layer,
                             const llm_tensor &q,
                             const llm_attention_params &params,
                             const llm_tensor &out, const llm_tensor *lse,
-                            const llm_tensor *table) {
+                            const llm_extras &extras) {
   const Timer timer(pool_->work.attention_ns);
   Status status = checkQueries(rows, q, params, out, lse);
   if (status.ok())
-    status = gather(rows.ids, layer, INT32_MAX, table, step);
+    status = checkModifiers(q, extras);
+  if (status.ok())
+    status = gather(rows.ids, layer, INT32_MAX, extras.block_indices, step);
   if (!status.ok())
     return status.atLayer(layer);
   const BatchView batch = {static_cast<int32_t>(rows.ids.size()),
@@ -213,7 +239,7 @@ Status PagedKVCache::attend(const KVRows &rows, uint64_t step, int32_t layer,
                            gather_.seqLens.data(),
                            gather_.table.data(),
                            gather_.stride};
-  const AttentionParams resolved = resolveParams(params, config());
+  const AttentionParams resolved = resolveParams(params, extras, config());
   pagedAttention(pool_->pages(layer), batch, resolved, q, out, lse,
                  &attentionPlan_);
   const VisibleKeys visible = countVisibleKeys(batch, resolved);

@@ -11,6 +11,7 @@
 #include "KVPool.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 
 using namespace llm;
@@ -79,6 +80,21 @@ Status llm::checkRows(const char *name, const llm_tensor &tensor) {
       LLM_INVALID_ARGUMENT, 1, tensor.strides[last],
       "expected the last dimension of %s to have stride 1, got %lld", name,
       static_cast<long long>(tensor.strides[last]));
+}
+
+Status llm::readExtras(const llm_extras *given, llm_extras &extras) {
+  extras = {};
+  if (!given)
+    return Status();
+  constexpr size_t least = offsetof(llm_extras, alibi);
+  if (given->struct_size < least || given->struct_size > sizeof(llm_extras))
+    return Status::error(LLM_INVALID_ARGUMENT, sizeof(llm_extras),
+                         given->struct_size,
+                         "expected a struct_size of extras from %zu to %zu, "
+                         "got %u",
+                         least, sizeof(llm_extras), given->struct_size);
+  std::memcpy(&extras, given, given->struct_size);
+  return Status();
 }
 
 template <typename T>

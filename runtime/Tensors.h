@@ -33,6 +33,9 @@ Status checkFloats(const char *name, const llm_tensor *tensor,
 /// Kernels read rows: the last dimension must be contiguous.
 Status checkRows(const char *name, const llm_tensor &tensor);
 
+/// The caller's extras, with nulls behind their struct_size.
+Status readExtras(const llm_extras *given, llm_extras &extras);
+
 /// Elements of an i32 tensor of rank 1, by way of `scratch` if it is strided.
 std::span<const int32_t> readI32(const llm_tensor &tensor,
                                  std::vector<int32_t> &scratch);

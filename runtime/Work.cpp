@@ -21,9 +21,15 @@ VisibleKeys llm::countVisibleKeys(const BatchView &batch,
       return visibleKeys(params, batch.firstPosition[row] + query,
                          batch.seqLens[row]);
     };
-    visible.keys += keysOf(queries - 1).end - keysOf(0).begin;
+    const auto sinksOf = [&](int64_t query) {
+      return visibleSinks(params, batch.firstPosition[row] + query,
+                          batch.seqLens[row])
+          .end;
+    };
+    visible.keys +=
+        sinksOf(queries - 1) + keysOf(queries - 1).end - keysOf(0).begin;
     for (int64_t query = 0; query < queries; ++query)
-      visible.pairs += keysOf(query).end - keysOf(query).begin;
+      visible.pairs += sinksOf(query) + keysOf(query).end - keysOf(query).begin;
   }
   return visible;
 }

@@ -23,9 +23,9 @@ extern const char *const specificationTexts[2];
 /// A cache in the words of Specification.mlir.
 struct Version {
   Value k, v, cur, next, pos, appended, members;
-  Value running, dtype, blockSize, window;
+  Value running, dtype, blockSize, window, sinks;
 
-  static constexpr unsigned numParts = 11;
+  static constexpr unsigned numParts = 12;
   static Version unpack(ValueRange parts);
   SmallVector<Value> pack() const;
 };

@@ -203,7 +203,8 @@ LLM_SPEC_PATTERN(CreateKVCacheOp) {
                      b.i64(0),
                      b.i32(getElementCode(type.getElementType())),
                      b.i32(static_cast<int32_t>(type.getBlockSize())),
-                     b.i32(static_cast<int32_t>(type.getWindow()))};
+                     b.i32(static_cast<int32_t>(type.getWindow())),
+                     b.i32(static_cast<int32_t>(type.getSinks()))};
   b.replace({version.pack()});
 }
 
@@ -226,8 +227,10 @@ static void checkType(OpBuild &b, const Version &version, PagedKVCacheType from,
       from.getBlockSize());
   check("max_sequences", size(1), to.getMaxSequences(), from.getMaxSequences());
   check("max_seq_len", size(2), to.getMaxSeqLen(), from.getMaxSeqLen());
-  if (to.getWindow() && to.getWindow() != from.getWindow())
+  if (to.getWindow() && to.getWindow() != from.getWindow()) {
     b.checkParameter("window", version.window, to.getWindow());
+    b.checkParameter("sinks", version.sinks, to.getSinks());
+  }
   if (!to.isBare() && from.isBare())
     b.checkElementType(version.dtype, to.getElementType());
 }
@@ -413,6 +416,27 @@ static Value expandBatch(OpBuild &b, Value tensor, RankedTensorType type,
       });
 }
 
+/// One number of each query head, or `absent` for all of them.
+static Value getHeadNumbers(OpBuild &b, ValueRange given, Value heads,
+                            const APFloat &absent) {
+  if (!given.empty())
+    return given.front();
+  auto type = RankedTensorType::get({ShapedType::kDynamic}, b.b.getF32Type());
+  return tensor::SplatOp::create(b.b, b.loc, type, b.f32(absent), heads);
+}
+
+/// The query for sinks: the rows themselves where none is given.
+static Value getSinkRows(OpBuild &b, const Version &version, ValueRange given,
+                         Value rows) {
+  if (given.empty())
+    return rows;
+  b.call("check_sinks", version.sinks);
+  Value nearer = b.widen(given.front());
+  return cast<RankedTensorType>(nearer.getType()).getRank() == 4
+             ? collapseBatch(b, nearer)
+             : nearer;
+}
+
 LLM_SPEC_PATTERN(PagedAttentionOp) {
   Version version = Version::unpack(adaptor.getCache());
   Value query = adaptor.getQuery().front();
@@ -420,31 +444,39 @@ LLM_SPEC_PATTERN(PagedAttentionOp) {
   Step step = ragged ? Step::unpack(getExtra(op, adaptor, Extra::Step))
                      : makeQueryRows(b, version, query);
   auto [given, table] = getTable(b, getExtra(op, adaptor, Extra::BlockIndices));
-  Value rows = b.widen(query);
-  auto nan = APFloat::getNaN(APFloat::IEEEsingle());
-  ValueRange attended =
-      b.call("paged_attention",
-             {version.k,
-              version.v,
-              version.cur,
-              version.next,
-              version.pos,
-              version.running,
-              version.blockSize,
-              version.window,
-              step.ids,
-              step.cuSeqlens,
-              step.starts,
-              step.number,
-              step.layers,
-              step.layer,
-              ragged ? rows : collapseBatch(b, rows),
-              b.f32(op.getScale().value_or(nan)),
-              b.f32(op.getSoftcap().value_or(APFloat(0.0f))),
-              b.i32(static_cast<int32_t>(op.getWindow().value_or(0))),
-              b.i1(op.getCausal()),
-              given,
-              table});
+  Value wide = b.widen(query);
+  Value rows = ragged ? wide : collapseBatch(b, wide);
+  Value heads = b.dim(rows, 1);
+  const auto &single = APFloat::IEEEsingle();
+  ValueRange attended = b.call(
+      "paged_attention",
+      {version.k,
+       version.v,
+       version.cur,
+       version.next,
+       version.pos,
+       version.running,
+       version.blockSize,
+       version.window,
+       version.sinks,
+       step.ids,
+       step.cuSeqlens,
+       step.starts,
+       step.number,
+       step.layers,
+       step.layer,
+       rows,
+       getSinkRows(b, version, getExtra(op, adaptor, Extra::SinkQuery), rows),
+       getHeadNumbers(b, getExtra(op, adaptor, Extra::Alibi), heads,
+                      APFloat::getZero(single)),
+       getHeadNumbers(b, getExtra(op, adaptor, Extra::HeadSink), heads,
+                      APFloat::getInf(single, /*Negative=*/true)),
+       b.f32(op.getScale().value_or(APFloat::getNaN(single))),
+       b.f32(op.getSoftcap().value_or(APFloat(0.0f))),
+       b.i32(static_cast<int32_t>(op.getWindow().value_or(0))),
+       b.i1(op.getCausal()),
+       given,
+       table});
   SmallVector<SmallVector<Value>> results;
   for (auto [result, rows] : llvm::zip(op->getResults(), attended)) {
     auto type = cast<RankedTensorType>(result.getType());

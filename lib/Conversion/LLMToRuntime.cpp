@@ -27,6 +27,8 @@ namespace mlir::llm {
 using namespace mlir;
 using namespace mlir::llm;
 
+static constexpr int32_t kExtrasBytes = 40; // sizeof(llm_extras)
+
 /// Handles and steps travel as i64.
 static bool isOpaque(Type type) { return isa<KVHandleType, KVStepType>(type); }
 
@@ -58,7 +60,8 @@ private:
   Value cacheType(Arguments &args, PagedKVCacheType type,
                   KVStrategy strategy = KVStrategy::Paged);
   Value handleOrZero(Arguments &args, Value value);
-  Value extras(Arguments &args, Value blockIndices);
+  template <typename OpT>
+  Value extras(Arguments &args, OpT op);
   Value attentionParams(Arguments &args, PagedAttentionOp op);
 
   // Results: a buffer for tensors, a slot for everything else.
@@ -138,12 +141,32 @@ Value OpLowering::cacheType(Arguments &args, PagedKVCacheType type,
 }
 
 /// llm_extras, or null without any.
-Value OpLowering::extras(Arguments &args, Value blockIndices) {
-  if (!blockIndices)
+template <typename OpT>
+Value OpLowering::extras(Arguments &args, OpT op) {
+  constexpr Extra kinds[] = {Extra::BlockIndices, Extra::Alibi, Extra::HeadSink,
+                             Extra::SinkQuery};
+  if (llvm::none_of(kinds, [&](Extra kind) { return op.getExtra(kind); }))
     return null(args);
-  Value slot = call.createSlot(LLVM::LLVMStructType::getLiteral(
-      args.b.getContext(), {LLVM::LLVMPointerType::get(args.b.getContext())}));
-  LLVM::StoreOp::create(args.b, args.loc, tensor(args, blockIndices), slot);
+  OpBuilder &b = args.b;
+  Type i32 = b.getI32Type(),
+       pointer = LLVM::LLVMPointerType::get(i32.getContext());
+  auto type = LLVM::LLVMStructType::getLiteral(
+      b.getContext(), {i32, i32, pointer, pointer, pointer, pointer});
+  Value slot = call.createSlot(type);
+  auto store = [&](int32_t field, Value value) {
+    Value place = LLVM::GEPOp::create(b, args.loc, pointer, type, slot,
+                                      ArrayRef<LLVM::GEPArg>{0, field});
+    LLVM::StoreOp::create(b, args.loc, value, place);
+  };
+  auto number = [&](int32_t value) -> Value {
+    return arith::ConstantOp::create(b, args.loc, b.getI32IntegerAttr(value));
+  };
+  store(0, number(kExtrasBytes));
+  store(1, number(0));
+  for (auto [index, kind] : llvm::enumerate(kinds)) {
+    Value given = op.getExtra(kind);
+    store(int32_t(index) + 2, given ? tensor(args, given) : null(args));
+  }
   return slot;
 }
 
@@ -332,7 +355,7 @@ void OpLowering::lowerOp(PagedAttentionOp op) {
   else
     args.values.push_back(null(args));
   args.values.push_back(attentionParams(args, op));
-  args.values.push_back(extras(args, op.getExtra(Extra::BlockIndices)));
+  args.values.push_back(extras(args, op));
   emit(args, op.getRuntimeSymbol(), op);
 }
 
@@ -342,7 +365,7 @@ void OpLowering::lowerOp(LookupKVOp op) {
   args.values = {op.getCache(), handleOrZero(args, op.getStepOperand())};
   addResult(args, op->getResult(0), sizes);
   addResult(args, op->getResult(1), sizes);
-  args.values.push_back(extras(args, op.getExtra(Extra::BlockIndices)));
+  args.values.push_back(extras(args, op));
   emit(args, op.getRuntimeSymbol(), op);
 }
 

@@ -15,7 +15,8 @@
 //   members   [S]              number of the step that the sequence takes part
 //                              in and was not cut or forked onto in; 0: none
 //   running                    number of the running step; 0: none
-//   dtype, block_size, window  0: f32, 1: f16, 2: bf16; 0: no window
+//   dtype, block_size          0: f32, 1: f16, 2: bf16
+//   window, sinks              0: none
 //
 // with max_sequences S and max_seq_len C. Inside a step `next` counts the tokens
 // that the step will append. Blocks exist as numbers only: sequence s owns

@@ -9,6 +9,7 @@
 !dense = tensor<?x?x?x?xf32>
 !table = tensor<?x?xi32>
 !lse = tensor<?x?xf32>
+!numbers = tensor<?xf32>
 !scores = tensor<?x?x?xf64>
 !sums = tensor<?x?xf64>
 
@@ -281,6 +282,36 @@ func.func private @llm_spec.check_queries(%K: !kv, %cu: !ids, %q: !rows) {
   return
 }
 
+// A query for sinks is for a cache with some.
+func.func private @llm_spec.check_sinks(%sinks: i32) {
+  %zero = arith.constant 0 : i32
+  %some = arith.cmpi ne, %sinks, %zero : i32
+  cf.assert %some, "invalid argument: expected a cache with sinks for sink_query"
+  return
+}
+
+// Modifiers: a query for the sinks like q, and numbers of each query head.
+func.func private @llm_spec.check_modifiers(
+    %q: !rows, %nearer: !rows, %alibi: !numbers, %head_sink: !numbers) {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c2 = arith.constant 2 : index
+  %T = tensor.dim %q, %c0 : !rows
+  %Hq = tensor.dim %q, %c1 : !rows
+  %D = tensor.dim %q, %c2 : !rows
+  %nearer_T = tensor.dim %nearer, %c0 : !rows
+  %nearer_Hq = tensor.dim %nearer, %c1 : !rows
+  %nearer_D = tensor.dim %nearer, %c2 : !rows
+  %slopes = tensor.dim %alibi, %c0 : !numbers
+  %logits = tensor.dim %head_sink, %c0 : !numbers
+  func.call @llm_spec.check_size(%nearer_T, %T) : (index, index) -> ()
+  func.call @llm_spec.check_size(%nearer_Hq, %Hq) : (index, index) -> ()
+  func.call @llm_spec.check_size(%nearer_D, %D) : (index, index) -> ()
+  func.call @llm_spec.check_size(%slopes, %Hq) : (index, index) -> ()
+  func.call @llm_spec.check_size(%logits, %Hq) : (index, index) -> ()
+  return
+}
+
 // The start of each row whose S queries are its last positions.
 func.func private @llm_spec.last_positions(%cur: !len, %ids: !ids, %S: index)
     -> !ids {
@@ -300,12 +331,15 @@ func.func private @llm_spec.last_positions(%cur: !len, %ids: !ids, %S: index)
   return %starts : !ids
 }
 
-// A query at position p sees the keys at positions up to p (if causal) and above
-// p - window. Scale NaN stands for 1 / sqrt(D), softcap and window 0 for none.
+// A query at position p sees the keys at positions up to p (if causal), of these
+// those above p - window and the first `sinks`. Scale NaN stands for 1 / sqrt(D),
+// softcap and window 0 for none; `nearer` is q, slopes are 0 and a head's logit
+// is -inf where the op has none.
 func.func private @llm_spec.paged_attention(
     %K: !kv, %V: !kv, %cur: !len, %next: !ids, %pos: !pos, %running: i64,
-    %block_size: i32, %cache_window: i32, %ids: !ids, %cu: !ids, %starts: !ids,
-    %number: i64, %layers: index, %step_layer: index, %q: !rows, %scale: f32,
+    %block_size: i32, %cache_window: i32, %sinks: i32, %ids: !ids, %cu: !ids,
+    %starts: !ids, %number: i64, %layers: index, %step_layer: index, %q: !rows,
+    %nearer: !rows, %alibi: !numbers, %head_sink: !numbers, %scale: f32,
     %softcap: f32, %op_window: i32, %causal: i1, %given: i1, %table: !table)
     -> (!rows, !lse) {
   %c0 = arith.constant 0 : index
@@ -316,6 +350,8 @@ func.func private @llm_spec.paged_attention(
       : (index, index, index) -> index
   func.call @llm_spec.check_running(%number, %running) : (i64, i64) -> ()
   func.call @llm_spec.check_queries(%K, %cu, %q) : (!kv, !ids, !rows) -> ()
+  func.call @llm_spec.check_modifiers(%q, %nearer, %alibi, %head_sink)
+      : (!rows, !rows, !numbers, !numbers) -> ()
   %held = func.call @llm_spec.held(%cur, %layer, %ids, %C)
       : (!len, index, !ids, index) -> !ids
   %keys:2 = func.call @llm_spec.lookup_kv(
@@ -330,19 +366,20 @@ func.func private @llm_spec.paged_attention(
   %window = func.call @llm_spec.narrower(%op_window, %cache_window)
       : (i32, i32) -> i32
   %out:2 = func.call @llm_spec.attend(
-      %q, %keys#0, %keys#1, %held, %places, %tokens#0, %tokens#1, %scale,
-      %softcap, %window, %causal)
-      : (!rows, !dense, !dense, !ids, !table, !ids, !ids, f32, f32, i32, i1)
-      -> (!rows, !lse)
+      %q, %nearer, %keys#0, %keys#1, %held, %places, %tokens#0, %tokens#1,
+      %alibi, %head_sink, %scale, %softcap, %window, %sinks, %causal)
+      : (!rows, !rows, !dense, !dense, !ids, !table, !ids, !ids, !numbers,
+         !numbers, f32, f32, i32, i32, i1) -> (!rows, !lse)
   return %out#0, %out#1 : !rows, !lse
 }
 
 // softmax(scale q k^T + masks) v for query t of row row[t] at position at[t];
 // query heads h * G .. h * G + G - 1 read KV head h. In f64: the error is all
-// the product's. A query that sees no key gets 0, and -inf as lse.
+// the product's. A query that sees no key gets 0, and its head's logit as lse.
 func.func private @llm_spec.attend(
-    %q: !rows, %k: !dense, %v: !dense, %held: !ids, %places: !table,
-    %row: !ids, %at: !ids, %scale: f32, %softcap: f32, %window: i32,
+    %q: !rows, %nearer: !rows, %k: !dense, %v: !dense, %held: !ids,
+    %places: !table, %row: !ids, %at: !ids, %alibi: !numbers,
+    %head_sink: !numbers, %scale: f32, %softcap: f32, %window: i32, %sinks: i32,
     %causal: i1) -> (!rows, !lse) {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
@@ -375,16 +412,20 @@ func.func private @llm_spec.attend(
   %no_dot = tensor.splat %zero[%T, %Hq, %C] : !scores
   %dot = linalg.generic {
       indexing_maps = [affine_map<(t, h, j, d) -> (t, h, d)>,
+                       affine_map<(t, h, j, d) -> (t, h, d)>,
                        affine_map<(t, h, j, d) -> (t)>,
                        affine_map<(t, h, j, d) -> (t, h, j)>],
       iterator_types = ["parallel", "parallel", "parallel", "reduction"]}
-      ins(%q, %row : !rows, !ids) outs(%no_dot : !scores) {
-  ^bb0(%x: f32, %r: i32, %sum: f64):
+      ins(%q, %nearer, %row : !rows, !rows, !ids) outs(%no_dot : !scores) {
+  ^bb0(%far_x: f32, %near_x: f32, %r: i32, %sum: f64):
     %i = arith.index_cast %r : i32 to index
     %head = linalg.index 1 : index
     %h = arith.divui %head, %G : index
     %j = linalg.index 2 : index
     %d = linalg.index 3 : index
+    %key = arith.index_cast %j : index to i32
+    %sink = arith.cmpi slt, %key, %sinks : i32
+    %x = arith.select %sink, %near_x, %far_x : f32
     %y = tensor.extract %k[%i, %j, %h, %d] : !dense
     %wide_x = arith.extf %x : f32 to f64
     %wide_y = arith.extf %y : f32 to f64
@@ -396,10 +437,11 @@ func.func private @llm_spec.attend(
   %score = linalg.generic {
       indexing_maps = [affine_map<(t, h, j) -> (t)>,
                        affine_map<(t, h, j) -> (t)>,
+                       affine_map<(t, h, j) -> (h)>,
                        affine_map<(t, h, j) -> (t, h, j)>],
       iterator_types = ["parallel", "parallel", "parallel"]}
-      ins(%row, %at : !ids, !ids) outs(%dot : !scores) {
-  ^bb0(%r: i32, %p: i32, %x: f64):
+      ins(%row, %at, %alibi : !ids, !ids, !numbers) outs(%dot : !scores) {
+  ^bb0(%r: i32, %p: i32, %slope: f32, %x: f64):
     %i = arith.index_cast %r : i32 to index
     %j = linalg.index 2 : index
     %length = tensor.extract %held[%i] : !ids
@@ -410,7 +452,9 @@ func.func private @llm_spec.attend(
     %seen = arith.ori %open, %earlier : i1
     %age = arith.subi %p, %place : i32
     %recent = arith.cmpi slt, %age, %window : i32
-    %near = arith.ori %anywhere, %recent : i1
+    %sink = arith.cmpi slt, %key, %sinks : i32
+    %kept = arith.ori %recent, %sink : i1
+    %near = arith.ori %anywhere, %kept : i1
     %masked = arith.andi %seen, %near : i1
     %visible = arith.andi %real, %masked : i1
     %scaled = arith.mulf %x, %factor : f64
@@ -418,11 +462,21 @@ func.func private @llm_spec.attend(
     %tanh = math.tanh %ratio : f64
     %limited = arith.mulf %tanh, %cap : f64
     %soft = arith.select %capped, %limited, %scaled : f64
-    %s = arith.select %visible, %soft, %lowest : f64
+    %wide_slope = arith.extf %slope : f32 to f64
+    %ahead = arith.subi %place, %p : i32
+    %distance = arith.sitofp %ahead : i32 to f64
+    %bias = arith.mulf %wide_slope, %distance : f64
+    %moved = arith.addf %soft, %bias : f64
+    %s = arith.select %visible, %moved, %lowest : f64
     linalg.yield %s : f64
   } -> !scores
 
-  %no_max = tensor.splat %lowest[%T, %Hq] : !sums
+  %no_max = tensor.generate %T, %Hq {
+  ^bb0(%t: index, %h: index):
+    %logit = tensor.extract %head_sink[%h] : !numbers
+    %wide_logit = arith.extf %logit : f32 to f64
+    tensor.yield %wide_logit : f64
+  } : !sums
   %max = linalg.generic {
       indexing_maps = [affine_map<(t, h, j) -> (t, h, j)>,
                        affine_map<(t, h, j) -> (t, h)>],
@@ -446,7 +500,19 @@ func.func private @llm_spec.attend(
     linalg.yield %w : f64
   } -> !scores
 
-  %no_sum = tensor.splat %zero[%T, %Hq] : !sums
+  %no_sum = linalg.generic {
+      indexing_maps = [affine_map<(t, h) -> (h)>,
+                       affine_map<(t, h) -> (t, h)>],
+      iterator_types = ["parallel", "parallel"]}
+      ins(%head_sink : !numbers) outs(%max : !sums) {
+  ^bb0(%logit: f32, %m: f64):
+    %s = arith.extf %logit : f32 to f64
+    %hidden = arith.cmpf oeq, %s, %lowest : f64
+    %below = arith.subf %s, %m : f64
+    %e = math.exp %below : f64
+    %w = arith.select %hidden, %zero, %e : f64
+    linalg.yield %w : f64
+  } -> !sums
   %total = linalg.generic {
       indexing_maps = [affine_map<(t, h, j) -> (t, h, j)>,
                        affine_map<(t, h, j) -> (t, h)>],

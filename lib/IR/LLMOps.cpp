@@ -158,6 +158,32 @@ Value LookupKVOp::getExtra(Extra extra) {
   return findExtra(getExtras(), getExtraNames(), extra);
 }
 
+static const char *getExpectedExtra(Extra kind) {
+  switch (kind) {
+  case Extra::Step:
+    return "a KV step";
+  case Extra::BlockIndices:
+    return "a rank 2 tensor of i32";
+  case Extra::Alibi:
+  case Extra::HeadSink:
+    return "a rank 1 tensor of f32";
+  case Extra::SinkQuery:
+    return "a ranked tensor";
+  }
+  llvm_unreachable("unknown optional operand");
+}
+
+static bool isExpectedExtra(Extra kind, Type type) {
+  if (kind == Extra::Step)
+    return isa<KVStepType>(type);
+  auto tensor = dyn_cast<RankedTensorType>(type);
+  if (!tensor || kind == Extra::SinkQuery)
+    return bool(tensor);
+  if (kind == Extra::BlockIndices)
+    return tensor.getRank() == 2 && tensor.getElementType().isInteger(32);
+  return tensor.getRank() == 1 && tensor.getElementType().isF32();
+}
+
 static LogicalResult verifyExtras(Operation *op, OperandRange extras,
                                   std::optional<ArrayAttr> names) {
   if (!names && extras.size() > 1)
@@ -173,19 +199,25 @@ static LogicalResult verifyExtras(Operation *op, OperandRange extras,
     if (!seen.insert(uint32_t(kind)).second)
       return op->emitOpError()
              << "optional operand '" << stringifyExtra(kind) << "' given twice";
-    auto tensor = dyn_cast<RankedTensorType>(value.getType());
-    bool matches = kind == Extra::Step
-                       ? isa<KVStepType>(value.getType())
-                       : tensor && tensor.getRank() == 2 &&
-                             tensor.getElementType().isInteger(32);
-    if (!matches)
+    if (!isExpectedExtra(kind, value.getType()))
       return op->emitOpError()
              << "expected optional operand '" << stringifyExtra(kind)
-             << "' to be "
-             << (kind == Extra::Step ? "a KV step" : "a rank 2 tensor of i32")
-             << ", got " << value.getType();
+             << "' to be " << getExpectedExtra(kind) << ", got "
+             << value.getType();
   }
   return success();
+}
+
+/// Optional operands that are tensors, as they are written.
+static constexpr std::pair<StringLiteral, Extra> tensorExtras[] = {
+    {"blocks", Extra::BlockIndices},
+    {"alibi", Extra::Alibi},
+    {"head_sink", Extra::HeadSink},
+    {"sink_query", Extra::SinkQuery}};
+
+static bool isKnownByType(Attribute name) {
+  Extra kind = cast<ExtraAttr>(name).getValue();
+  return kind == Extra::Step || kind == Extra::BlockIndices;
 }
 
 static ParseResult
@@ -200,13 +232,15 @@ parseExtras(OpAsmParser &parser,
     types.push_back(KVStepType::get(context));
     kinds.push_back(ExtraAttr::get(context, Extra::Step));
   }
-  if (succeeded(parser.parseOptionalKeyword("blocks"))) {
+  for (auto [keyword, kind] : tensorExtras) {
+    if (failed(parser.parseOptionalKeyword(keyword)))
+      continue;
     if (parser.parseLParen() || parser.parseOperand(extras.emplace_back()) ||
         parser.parseColonType(types.emplace_back()) || parser.parseRParen())
       return failure();
-    kinds.push_back(ExtraAttr::get(context, Extra::BlockIndices));
+    kinds.push_back(ExtraAttr::get(context, kind));
   }
-  if (kinds.size() > 1)
+  if (kinds.size() > 1 || (!kinds.empty() && !isKnownByType(kinds.front())))
     names = ArrayAttr::get(context, kinds);
   return success();
 }
@@ -218,8 +252,10 @@ static void printExtras(OpAsmPrinter &printer, Operation *op,
     given = names;
   if (Value step = findExtra(extras, given, Extra::Step))
     printer << " at " << step;
-  if (Value blocks = findExtra(extras, given, Extra::BlockIndices))
-    printer << " blocks(" << blocks << " : " << blocks.getType() << ")";
+  for (auto [keyword, kind] : tensorExtras)
+    if (Value tensor = findExtra(extras, given, kind))
+      printer << ' ' << keyword << '(' << tensor << " : " << tensor.getType()
+              << ')';
 }
 
 //===----------------------------------------------------------------------===//
@@ -361,6 +397,45 @@ static LogicalResult verifyMask(PagedAttentionOp op, PagedKVCacheType cache) {
   return success();
 }
 
+/// One number of each query head.
+static LogicalResult verifyHeadNumbers(PagedAttentionOp op, Extra kind,
+                                       int64_t queryHeads) {
+  Value numbers = op.getExtra(kind);
+  if (!numbers)
+    return success();
+  int64_t size = cast<RankedTensorType>(numbers.getType()).getDimSize(0);
+  if (ShapedType::isDynamic(size) || ShapedType::isDynamic(queryHeads) ||
+      size == queryHeads)
+    return success();
+  return op.emitOpError() << "expected optional operand '"
+                          << stringifyExtra(kind) << "' to have " << queryHeads
+                          << " elements, one for each query head, got " << size;
+}
+
+static LogicalResult verifySinkQuery(PagedAttentionOp op,
+                                     PagedKVCacheType cache) {
+  Value sinkQuery = op.getExtra(Extra::SinkQuery);
+  if (!sinkQuery)
+    return success();
+  if (sinkQuery.getType() != op.getQuery().getType())
+    return op.emitOpError()
+           << "expected optional operand 'sink_query' to have "
+              "the query's type "
+           << op.getQuery().getType() << ", got " << sinkQuery.getType();
+  if (cache.isBare() || cache.getSinks())
+    return success();
+  return op.emitOpError() << "expected a cache type with sinks for optional "
+                             "operand 'sink_query', got "
+                          << cache;
+}
+
+static LogicalResult verifyModifiers(PagedAttentionOp op, int64_t queryHeads,
+                                     PagedKVCacheType cache) {
+  return failure(failed(verifyHeadNumbers(op, Extra::Alibi, queryHeads)) ||
+                 failed(verifyHeadNumbers(op, Extra::HeadSink, queryHeads)) ||
+                 failed(verifySinkQuery(op, cache)));
+}
+
 LogicalResult PagedAttentionOp::verify() {
   PagedKVCacheType cache = getCacheType(getCache().getType());
   auto query = cast<RankedTensorType>(getQuery().getType());
@@ -382,7 +457,8 @@ LogicalResult PagedAttentionOp::verify() {
                               ? headDim
                               : cache.getHeadDim(),
                           getHeadDim())) ||
-      failed(verifyLse(*this, query)) || failed(verifyMask(*this, cache)));
+      failed(verifyLse(*this, query)) || failed(verifyMask(*this, cache)) ||
+      failed(verifyModifiers(*this, query.getDimSize(rank - 2), cache)));
 }
 
 LogicalResult LookupKVOp::verify() {
@@ -404,6 +480,10 @@ LogicalResult LookupKVOp::verify() {
                          << key.getElementType();
   if (!getStepOperand() && failed(verifySingleLayer(*this, cache)))
     return failure();
+  for (Extra kind : {Extra::Alibi, Extra::HeadSink, Extra::SinkQuery})
+    if (getExtra(kind))
+      return emitOpError() << "takes no optional operand '"
+                           << stringifyExtra(kind) << "'";
   bool hasRows = getStepOperand() || getExtra(Extra::BlockIndices);
   if (key.isDynamicDim(0) && !hasRows)
     return emitOpError("expected a static number of rows without a step or "

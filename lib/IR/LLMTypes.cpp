@@ -50,14 +50,14 @@ bool PagedKVCacheType::isCompatibleWith(PagedKVCacheType other) const {
          agree(getBlockSize(), other.getBlockSize()) &&
          agree(getMaxSeqLen(), other.getMaxSeqLen()) &&
          agree(getMaxSequences(), other.getMaxSequences()) &&
-         getWindow() == other.getWindow();
+         getWindow() == other.getWindow() && getSinks() == other.getSinks();
 }
 
 LogicalResult
 PagedKVCacheType::verify(function_ref<InFlightDiagnostic()> emitError,
                          int64_t layers, int64_t kvHeads, int64_t headDim,
                          Type elementType, int64_t blockSize, int64_t maxSeqLen,
-                         int64_t maxSequences, int64_t window) {
+                         int64_t maxSequences, int64_t window, int64_t sinks) {
   std::pair<StringRef, int64_t> parameters[] = {
       {"layers", layers},         {"kv_heads", kvHeads},
       {"head_dim", headDim},      {"block_size", blockSize},
@@ -70,6 +70,11 @@ PagedKVCacheType::verify(function_ref<InFlightDiagnostic()> emitError,
   if (window < 0 || window > std::numeric_limits<int32_t>::max())
     return emitError() << "expected window to be between 1 and 2147483647, got "
                        << window;
+  if (sinks < 0 || sinks > std::numeric_limits<int32_t>::max())
+    return emitError() << "expected sinks to be between 1 and 2147483647, got "
+                       << sinks;
+  if (sinks && !window)
+    return emitError() << "expected a window beside sinks = " << sinks;
   if (elementType && !isa<Float32Type, Float16Type, BFloat16Type>(elementType))
     return emitError() << "expected element type f32, f16 or bf16, got "
                        << elementType;
@@ -85,6 +90,7 @@ struct CacheParameters {
   int64_t maxSeqLen = ShapedType::kDynamic;
   int64_t maxSequences = ShapedType::kDynamic;
   int64_t window = 0;
+  int64_t sinks = 0;
 
   int64_t *find(StringRef name) {
     return llvm::StringSwitch<int64_t *>(name)
@@ -92,6 +98,7 @@ struct CacheParameters {
         .Case("max_seq_len", &maxSeqLen)
         .Case("max_sequences", &maxSequences)
         .Case("window", &window)
+        .Case("sinks", &sinks)
         .Default(nullptr);
   }
 };
@@ -108,7 +115,8 @@ static ParseResult parseNamedParameter(AsmParser &parser,
   if (!value)
     return parser.emitError(loc)
            << "unknown parameter '" << name
-           << "', expected block_size, max_seq_len, max_sequences or window";
+           << "', expected block_size, max_seq_len, max_sequences, window or "
+              "sinks";
   if (llvm::is_contained(seen, name))
     return parser.emitError(loc) << "parameter '" << name << "' given twice";
   seen.push_back(name);
@@ -148,7 +156,7 @@ static PagedKVCacheType parseCacheBody(AsmParser &parser) {
       [&] { return parser.emitError(loc); }, context, parameters.shape[0],
       parameters.shape[1], parameters.shape[2], parameters.elementType,
       parameters.blockSize, parameters.maxSeqLen, parameters.maxSequences,
-      parameters.window);
+      parameters.window, parameters.sinks);
 }
 
 static void printCacheBody(AsmPrinter &printer, PagedKVCacheType type) {
@@ -166,6 +174,7 @@ static void printCacheBody(AsmPrinter &printer, PagedKVCacheType type) {
   print("max_seq_len", type.getMaxSeqLen(), ShapedType::kDynamic);
   print("max_sequences", type.getMaxSequences(), ShapedType::kDynamic);
   print("window", type.getWindow(), 0);
+  print("sinks", type.getSinks(), 0);
   printer << '>';
 }
 

@@ -101,9 +101,11 @@ void Call::forTasks(int64_t heads, const Fn &fn) const {
   }
 }
 
+/// Keys that some row sees.
 int64_t numKeys(const AttentionTask &task) {
-  const KeyRange keys = visibleKeys(task);
-  return keys.end - keys.begin;
+  return visibleSinks(task, task.rowEnd - 1).end +
+         visibleKeys(task, task.rowEnd - 1).end -
+         visibleKeys(task, task.rowBegin).begin;
 }
 
 /// Products, and memory at the price of 8 rows of them.
@@ -113,9 +115,9 @@ int64_t costOf(const AttentionTask &task) {
 }
 
 int64_t stateFloatsOf(const AttentionTask &task) {
-  return kernels().stateFloats(
-      (task.rowEnd - task.rowBegin) * (task.headEnd - task.headBegin),
-      task.pages->headDim);
+  return kernels().stateFloats((task.rowEnd - task.rowBegin) *
+                                   (task.headEnd - task.headBegin),
+                               task.pages->headDim);
 }
 
 /// Heads side by side in a task of few rows: as many as memory likes, unless
@@ -128,8 +130,7 @@ int64_t headsOfTask(const Call &call, int64_t threads) {
   for (int32_t i = 0; i < call.batch.numSequences; ++i)
     chunks += (call.batch.seqLens[i] + kChunkKeys - 1) / kChunkKeys;
   const int64_t memory = std::max<int64_t>(kTileBytes / (kTileKeys * bytes), 1);
-  const int64_t shared =
-      std::max<int64_t>(pages.kvHeads * chunks / threads, 1);
+  const int64_t shared = std::max<int64_t>(pages.kvHeads * chunks / threads, 1);
   return std::min<int64_t>({memory, shared, pages.kvHeads});
 }
 
@@ -144,7 +145,7 @@ namespace {
 /// What a plan depends on.
 struct Key {
   std::vector<int32_t> batch; ///< cu_seqlens, positions, lengths
-  std::array<int64_t, 8> shape;
+  std::array<int64_t, 9> shape;
   bool operator==(const Key &) const = default;
 };
 
@@ -161,6 +162,7 @@ Key keyOf(const Call &call, int64_t threads) {
                call.pages.kvHeads,
                call.pages.headDim,
                call.params.window,
+               call.params.sinks,
                call.params.causal,
                call.pages.k.dtype,
                call.pages.v.dtype};
@@ -171,8 +173,8 @@ Key keyOf(const Call &call, int64_t threads) {
 struct Piece {
   int32_t sequence;
   int64_t headBegin, headEnd, rowBegin, rowEnd;
-  KeyRange chunks;
-  int64_t states; ///< where the states of these begin; -1: a whole task
+  KeyRange chunks; ///< of chunksOf(task), by number
+  int64_t states;  ///< where the states of these begin; -1: a whole task
   int64_t cost;
 
   AttentionTask task(const Call &call) const {
@@ -213,8 +215,13 @@ void AttentionPlan::Work::planTasks(const Call &call, int64_t threads) {
   pieces.clear();
   const int64_t heads = headsOfTask(call, threads);
   call.forTasks(heads, [&](int32_t sequence, const AttentionTask &task) {
-    pieces.push_back({sequence, task.headBegin, task.headEnd, task.rowBegin,
-                      task.rowEnd, chunksOf(visibleKeys(task)), -1,
+    pieces.push_back({sequence,
+                      task.headBegin,
+                      task.headEnd,
+                      task.rowBegin,
+                      task.rowEnd,
+                      {0, chunksOf(task).count()},
+                      -1,
                       costOf(task)});
   });
 }
@@ -228,7 +235,7 @@ void AttentionPlan::Work::cutTasks(const Call &call, int64_t threads) {
   const int64_t share = std::max(cost / (2 * threads), kLeastCost);
   for (size_t i = 0, tasks = pieces.size(); i < tasks && threads > 1; ++i) {
     Piece whole = pieces[i];
-    const int64_t chunks = whole.chunks.end - whole.chunks.begin;
+    const int64_t chunks = whole.chunks.end;
     const int64_t count = std::min((whole.cost + share - 1) / share, chunks);
     const int64_t size = stateFloatsOf(whole.task(call));
     if (count < 2 || floats + chunks * size > kMaxSplitFloats)
@@ -239,8 +246,7 @@ void AttentionPlan::Work::cutTasks(const Call &call, int64_t threads) {
     for (int64_t n = 0; n < count; ++n) {
       const int64_t first = chunks * n / count;
       Piece piece = whole;
-      piece.chunks = {whole.chunks.begin + first,
-                      whole.chunks.begin + chunks * (n + 1) / count};
+      piece.chunks = {first, chunks * (n + 1) / count};
       piece.states = whole.states + first * size;
       piece.cost = whole.cost / count;
       n ? pieces.push_back(piece) : void(pieces[i] = piece);
@@ -263,7 +269,7 @@ void AttentionPlan::Work::run(const Call &call) {
   for (const Piece &cut : cuts) {
     const AttentionTask task = cut.task(call);
     table.mergeChunks(task, &states[cut.states], stateFloatsOf(task),
-                      cut.chunks.end - cut.chunks.begin);
+                      cut.chunks.end);
   }
 }
 
@@ -284,9 +290,8 @@ void llm::pagedAttention(const KVPages &pages, const BatchView &batch,
       work = std::make_unique<AttentionPlan::Work>();
     work->fit(call);
   } catch (const std::bad_alloc &) { // then without a plan
-    call.forTasks(1, [](int32_t, const AttentionTask &task) {
-      kernels().attend(task);
-    });
+    call.forTasks(
+        1, [](int32_t, const AttentionTask &task) { kernels().attend(task); });
     return;
   }
   work->run(call);

@@ -29,6 +29,11 @@
 // multiplied by dot products of bf16 where the level has them, and weights (not
 // their sum l) are rounded to bf16.
 //
+// Sinks and window are two segments of keys, cut where the sinks end even if
+// the window begins before: a tile that holds both is computed once for each. A
+// row is one number more in a segment, its interval of keys; only sinks may
+// have another query.
+//
 // A chunk always starts from an empty state and chunks are merged in order
 // (OnlineSoftmax.h), so it does not matter whether one thread computes them all
 // or several threads compute one each.
@@ -64,17 +69,22 @@ namespace {
 
 constexpr int64_t kMaxRuns = 256;
 
+/// A task sees sinks, then the other keys.
+enum class Segment { None, Sinks, Window };
+
 /// What a task computes in: on the stack, because kernels cannot fail.
 struct Workspace {
   alignas(64) float q[kMaxTaskFloats];
   alignas(64) float scores[kMaxTaskRows * kTileKeys];
   alignas(64) float keys[kPanelLanes * kTileKeys];
   alignas(64) float values[kTileKeys * kPanelLanes];
-  KeyRange visible[kMaxTaskRows];             ///< of each row, in positions
+  KeyRange visible[kMaxTaskRows]; ///< of each row, in positions
   int64_t kOffsets[kTileKeys], vOffsets[kTileKeys]; ///< of the tile's keys
   /// The memory of the two tiles to come, and which tiles these are.
   Run runs[2][kMaxRuns + 1];
   int64_t found[2] = {-1, -1};
+  const llm_tensor *loaded = nullptr; ///< what q is of
+  Segment segment = Segment::None;    ///< what `visible` is of
 };
 
 struct Frame;
@@ -91,7 +101,7 @@ struct Frame {
   int64_t rows;
   int64_t dim;
   int64_t stride; ///< of rows of q, in floats
-  bool few; ///< up to kFewRows
+  bool few;       ///< up to kFewRows
   TileFn scoreTile;
   TileFn weighTile;
 
@@ -118,26 +128,39 @@ struct Frame {
   }
 };
 
+/// The number of the task's row `row` in its sequence, and its query head.
+inline int64_t numberOf(const AttentionTask &task, int64_t row) {
+  return task.rowBegin + row % (task.rowEnd - task.rowBegin);
+}
+inline int64_t headOf(const AttentionTask &task, int64_t row) {
+  int64_t head = task.headBegin + row / (task.rowEnd - task.rowBegin);
+  return head * task.group + numberOf(task, row) % task.group;
+}
+
+/// What f32 [Hq] has for the task's row `row`.
+inline float ofHead(const AttentionTask &task, const llm_tensor &numbers,
+                    int64_t row) {
+  return static_cast<const float *>(
+      numbers.data)[headOf(task, row) * numbers.strides[0]];
+}
+
 /// Element 0 of the task's row `row` in q or out, or its lse.
 template <typename Byte>
 inline Byte *rowOf(const AttentionTask &task, const llm_tensor &tensor,
                    int64_t row, int64_t bytes) {
-  int64_t rowsPerHead = task.rowEnd - task.rowBegin;
-  int64_t query = task.rowBegin + row % rowsPerHead;
-  int64_t token = task.firstToken + query / task.group;
-  int64_t head = (task.headBegin + row / rowsPerHead) * task.group +
-                 query % task.group;
+  int64_t token = task.firstToken + numberOf(task, row) / task.group;
   return static_cast<Byte *>(tensor.data) +
-         (token * tensor.strides[0] + head * tensor.strides[1]) * bytes;
+         (token * tensor.strides[0] + headOf(task, row) * tensor.strides[1]) *
+             bytes;
 }
 
 /// q as factors, padded with zeros.
 template <typename Product, llm_dtype T>
-void loadQueries(const Frame &f) {
+void loadRows(const Frame &f, const llm_tensor &q) {
   constexpr int64_t kStep = kLanes * Product::kDepth;
   memset(f.work.q, 0, f.rows * f.stride * sizeof(float));
   for (int64_t row = 0; row < f.rows; ++row) {
-    const char *from = rowOf<const char>(f.task, *f.task.q, row, bytesOf(T));
+    const char *from = rowOf<const char>(f.task, q, row, bytesOf(T));
     float *to = f.work.q + row * f.stride;
     for (int64_t d = 0; d < f.dim; d += kStep, to += kLanes)
       store(to, Product::template lanes<T>(from + d * bytesOf(T),
@@ -163,21 +186,37 @@ inline bool usesDots(const AttentionTask &task, const KVPlane &plane) {
   return kHasDots && task.q->dtype == LLM_BF16 && plane.dtype == LLM_BF16;
 }
 
-inline void begin(const Frame &f) {
-  if (usesDots(f.task, f.task.pages->k))
-    loadQueries<BestProduct, LLM_BF16>(f);
-  else if (f.task.q->dtype == LLM_F32)
-    loadQueries<FmaProduct, LLM_F32>(f);
-  else if (f.task.q->dtype == LLM_F16)
-    loadQueries<FmaProduct, LLM_F16>(f);
+inline void loadQueries(const Frame &f, const llm_tensor &q) {
+  if (f.work.loaded == &q)
+    return;
+  f.work.loaded = &q;
+  const KVPlane &k = f.task.pages->k;
+  if (usesDots(f.task, k))
+    return loadRows<BestProduct, LLM_BF16>(f, q);
+  if (q.dtype == LLM_F32)
+    loadRows<FmaProduct, LLM_F32>(f, q);
+  else if (q.dtype == LLM_F16)
+    loadRows<FmaProduct, LLM_F16>(f, q);
   else
-    loadQueries<FmaProduct, LLM_BF16>(f);
-  if (f.few && f.task.pages->k.dtype == LLM_BF16 &&
-      !usesDots(f.task, f.task.pages->k))
+    loadRows<FmaProduct, LLM_BF16>(f, q);
+  if (f.few && k.dtype == LLM_BF16)
     orderQueries<LLM_BF16>(f);
-  for (int64_t row = 0; row < f.rows; ++row)
+}
+
+/// Lets the rows see one segment of their keys.
+inline void enter(const Frame &f, Segment segment) {
+  if (f.work.segment == segment)
+    return;
+  f.work.segment = segment;
+  f.work.found[0] = f.work.found[1] = -1;
+  bool sinks = segment == Segment::Sinks;
+  const llm_tensor *nearer = f.task.params->sinkQuery;
+  loadQueries(f, sinks && nearer ? *nearer : *f.task.q);
+  for (int64_t row = 0; row < f.rows; ++row) {
+    int64_t number = numberOf(f.task, row);
     f.work.visible[row] =
-        visibleKeys(f.task, f.task.rowBegin + row % f.rowsPerHead);
+        sinks ? visibleSinks(f.task, number) : visibleKeys(f.task, number);
+  }
 }
 
 //===----------------------------------------------------------------------===//
@@ -301,6 +340,15 @@ void scoreTile(const Frame &f, int64_t tile, KeyRange keys, const State &,
   }
 }
 
+/// What alibi adds to a row's scores of the tile.
+inline Bias biasOf(const Frame &f, int64_t row, int64_t tile) {
+  const llm_tensor *slopes = f.task.params->alibi;
+  if (!slopes)
+    return {0, 0};
+  int64_t position = positionOf(f.task, numberOf(f.task, row));
+  return {ofHead(f.task, *slopes, row), float(tile - position)};
+}
+
 /// Folds the tile's scores into the state and turns them into weights.
 inline void tileSoftmax(const Frame &f, int64_t tile, const State &state) {
   alignas(64) float before[kMaxTaskRows], after[kMaxTaskRows];
@@ -308,8 +356,8 @@ inline void tileSoftmax(const Frame &f, int64_t tile, const State &state) {
     KeyRange keys = f.visible(row, tile);
     before[row] = after[row] = state.max[row];
     if (keys.begin < keys.end)
-      after[row] =
-          transformScores(*f.task.params, keys, f.scores(row)[0], before[row]);
+      after[row] = transformScores(*f.task.params, biasOf(f, row, tile), keys,
+                                   f.scores(row)[0], before[row]);
   }
   for (int64_t row = 0; row < f.rows; row += kLanes) {
     Vec m = load(after + row);
@@ -414,14 +462,24 @@ inline TileFn weighTileOf(const AttentionTask &task) {
                               : weighTile<FmaProduct, LLM_BF16>;
 }
 
-inline void computeChunk(const Frame &f, int64_t chunk, const State &state) {
-  clear(state, f.rows);
+/// Folds the keys of a chunk that belong to one segment into the state.
+inline void attendSegment(const Frame &f, Segment segment, int64_t chunk,
+                          const State &state) {
+  enter(f, segment);
   for (int64_t i = 0; i < kChunkKeys; i += kTileKeys)
     attendTile(f, chunk * kChunkKeys + i, state);
 }
 
 inline int64_t rowsOf(const AttentionTask &task) {
   return (task.rowEnd - task.rowBegin) * (task.headEnd - task.headBegin);
+}
+
+inline void computeChunk(const Frame &f, int64_t chunk, const State &state) {
+  clear(state, f.rows);
+  if (chunk * kChunkKeys < visibleSinks(f.task, f.task.rowEnd - 1).end)
+    attendSegment(f, Segment::Sinks, chunk, state);
+  if (chunk >= visibleKeys(f.task, f.task.rowBegin).begin / kChunkKeys)
+    attendSegment(f, Segment::Window, chunk, state);
 }
 
 /// out = o / l, rounded to out's type.
@@ -448,6 +506,9 @@ inline void writeLse(const AttentionTask &task, const State &state) {
 }
 
 inline void finish(const AttentionTask &task, const State &state) {
+  if (const llm_tensor *logits = task.params->headSink)
+    for (int64_t row = 0; row < rowsOf(task); ++row)
+      foldLogit(ofHead(task, *logits, row), state, row);
   if (task.out->dtype == LLM_F32)
     writeOut<LLM_F32>(task, state);
   else if (task.out->dtype == LLM_F16)
@@ -460,18 +521,16 @@ inline void finish(const AttentionTask &task, const State &state) {
 
 inline Frame frameOf(const AttentionTask &task, Workspace &work) {
   int64_t dim = task.pages->headDim;
-  Frame f = {task,
-             work,
-             task.headEnd - task.headBegin,
-             task.rowEnd - task.rowBegin,
-             rowsOf(task),
-             dim,
-             strideOfQueries(dim),
-             task.group * task.queries <= kFewRows,
-             scoreTileOf(task),
-             weighTileOf(task)};
-  begin(f);
-  return f;
+  return {task,
+          work,
+          task.headEnd - task.headBegin,
+          task.rowEnd - task.rowBegin,
+          rowsOf(task),
+          dim,
+          strideOfQueries(dim),
+          task.group * task.queries <= kFewRows,
+          scoreTileOf(task),
+          weighTileOf(task)};
 }
 
 constexpr int64_t kStateFloats = kMaxTaskFloats + 2 * kMaxTaskRows;
@@ -483,9 +542,9 @@ void attend(const AttentionTask &task) {
   State total = stateAt(buffers[0], f.rows, f.dim);
   State part = stateAt(buffers[1], f.rows, f.dim);
   clear(total, f.rows);
-  KeyRange chunks = chunksOf(visibleKeys(task));
-  for (int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk) {
-    computeChunk(f, chunk, part);
+  TaskChunks chunks = chunksOf(task);
+  for (int64_t i = 0; i < chunks.count(); ++i) {
+    computeChunk(f, chunks[i], part);
     merge(total, part, f.rows);
   }
   finish(task, total);
@@ -495,8 +554,9 @@ void attendChunks(const AttentionTask &task, KeyRange chunks, float *states,
                   int64_t stride) {
   Workspace work;
   Frame f = frameOf(task, work);
-  for (int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk) {
-    computeChunk(f, chunk, stateAt(states, f.rows, f.dim));
+  TaskChunks all = chunksOf(task);
+  for (int64_t i = chunks.begin; i < chunks.end; ++i) {
+    computeChunk(f, all[i], stateAt(states, f.rows, f.dim));
     states += stride;
   }
 }

@@ -157,7 +157,8 @@ inline void forRowBlocks(int64_t rows, Fn fn, int64_t row = 0) {
 }
 
 /// c[row] (+)= the sum over steps of a[row][step] * b(step, i), a vector.
-template <typename Product, int NumRows, int Width, int Lines = 0, typename LoadB>
+template <typename Product, int NumRows, int Width, int Lines = 0,
+          typename LoadB>
 inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
                      Rows<float> c, bool add, Ahead &asked) {
   Ahead ahead = asked;
@@ -214,8 +215,8 @@ inline void storeKeys(float *to, Vec packed) {
 /// 4 bytes of key i, zeros beyond n. f16 and bf16 turn in pairs, as they lie in
 /// memory: it takes half of the shuffles.
 template <llm_dtype T>
-inline void turnKeys(const Keys &k, int64_t key, int64_t d, int64_t n,
-                     Vec *x, Ahead &ahead) {
+inline void turnKeys(const Keys &k, int64_t key, int64_t d, int64_t n, Vec *x,
+                     Ahead &ahead) {
   LLM_UNROLL
   for (int i = 0; i < kLanes; ++i) {
     ahead.ask(1);
@@ -270,7 +271,7 @@ void scores(Rows<const float> q, const float *panel, int64_t steps,
 
 /// Numbers of type T that are loaded at once, and the vectors they make.
 template <llm_dtype T>
-constexpr int64_t kLoaded = kLanes * (T == LLM_F32 ? 1 : 2);
+constexpr int64_t kLoaded = kLanes *(T == LLM_F32 ? 1 : 2);
 template <llm_dtype T>
 constexpr int kParts = kLoaded<T> / kLanes;
 
@@ -315,8 +316,8 @@ inline void scoresOfKeys(Rows<const float> q, const Keys &k, int64_t key,
       for (int r = 0; r < NumRows; ++r)
         LLM_UNROLL
       for (int p = 0; p < kParts; ++p)
-        acc[r][i] = Product::multiply(
-            load(factors + r * q.stride + p * kLanes), x[p], acc[r][i]);
+        acc[r][i] = Product::multiply(load(factors + r * q.stride + p * kLanes),
+                                      x[p], acc[r][i]);
     }
   }
   // The score of row r and key i belongs into lane r * kKeys + i.

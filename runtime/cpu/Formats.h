@@ -83,7 +83,6 @@ inline Halves toF16(Vec x) {
 // Memory
 //===----------------------------------------------------------------------===//
 
-
 /// What lies in memory behind a vector of f32.
 template <llm_dtype T>
 struct Memory {

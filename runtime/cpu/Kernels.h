@@ -72,28 +72,46 @@ struct AttentionTask {
   int32_t group; ///< query heads of one KV head
 };
 
-/// The keys that row `row` of a task's sequence sees.
+/// The position of row `row` of a task's sequence.
+static inline int64_t positionOf(const AttentionTask &task, int64_t row) {
+  return task.firstPosition + row / task.group;
+}
+
+/// The sinks that row `row` of a task's sequence sees, and the other keys.
+static inline KeyRange visibleSinks(const AttentionTask &task, int64_t row) {
+  return visibleSinks(*task.params, positionOf(task, row), task.seqLen);
+}
 static inline KeyRange visibleKeys(const AttentionTask &task, int64_t row) {
-  return visibleKeys(*task.params, task.firstPosition + row / task.group,
-                     task.seqLen);
+  return visibleKeys(*task.params, positionOf(task, row), task.seqLen);
 }
 
-/// The keys that some row of the task sees.
-static inline KeyRange visibleKeys(const AttentionTask &task) {
-  return {visibleKeys(task, task.rowBegin).begin,
-          visibleKeys(task, task.rowEnd - 1).end};
-}
+/// The chunks of kChunkKeys positions whose keys some row of a task sees:
+/// first those that hold sinks alone, then those of the window.
+struct TaskChunks {
+  int64_t sinks;
+  KeyRange window;
 
-/// Chunks of kChunkKeys positions that hold the keys [begin, end).
-static inline KeyRange chunksOf(KeyRange keys) {
-  return {keys.begin / kChunkKeys, (keys.end + kChunkKeys - 1) / kChunkKeys};
+  int64_t count() const { return sinks + window.end - window.begin; }
+  int64_t operator[](int64_t i) const {
+    return i < sinks ? i : i - sinks + window.begin;
+  }
+};
+
+static inline TaskChunks chunksOf(const AttentionTask &task) {
+  auto chunks = [](int64_t keys) {
+    return (keys + kChunkKeys - 1) / kChunkKeys;
+  };
+  int64_t first = visibleKeys(task, task.rowBegin).begin / kChunkKeys;
+  int64_t sinks = chunks(visibleSinks(task, task.rowEnd - 1).end);
+  int64_t end = chunks(visibleKeys(task, task.rowEnd - 1).end);
+  return {sinks < first ? sinks : first, {first, end}};
 }
 
 struct KernelTable {
   const char *name;
   /// A whole task: every chunk, merged, written to `out` and `lse`.
   void (*attend)(const AttentionTask &task);
-  /// Some chunks of a task, each as `stateFloats` floats, `stride` apart.
+  /// Some of chunksOf(task), each as `stateFloats` floats, `stride` apart.
   void (*attendChunks)(const AttentionTask &task, KeyRange chunks,
                        float *states, int64_t stride);
   /// Merges the states of the task's chunks, `stride` floats apart, and writes

@@ -86,16 +86,31 @@ inline void merge(const State &a, const State &b, int64_t rows) {
 // Scores of a tile
 //===----------------------------------------------------------------------===//
 
-/// scale * s, softly capped; lanes outside of `keys`, of which there is one at
-/// least, become -inf. Returns the maximum of them and `m`.
-inline float transformScores(const AttentionParams &params, KeyRange keys,
-                             float *s, float m) {
+/// What alibi adds to a tile's scores: slope * (first + lane).
+struct Bias {
+  float slope, first;
+};
+
+inline void addBias(Bias bias, float *s) {
+  Vec distance;
+  for (int i = 0; i < kLanes; ++i)
+    distance[i] = bias.first + float(i);
+  for (int64_t i = 0; i < kTileKeys; i += kLanes, distance += float(kLanes))
+    store(s + i, fma(splat(bias.slope), distance, load(s + i)));
+}
+
+/// scale * s, softly capped, and biased; lanes outside of `keys`, of which
+/// there is one at least, become -inf. Returns the maximum of them and `m`.
+inline float transformScores(const AttentionParams &params, Bias bias,
+                             KeyRange keys, float *s, float m) {
   for (int64_t i = 0; i < kTileKeys; i += kLanes) {
     Vec x = load(s + i) * params.scale;
     if (params.softcap != 0)
       x = tanh(x / params.softcap) * params.softcap;
     store(s + i, x);
   }
+  if (bias.slope != 0)
+    addBias(bias, s);
   for (int64_t i = 0; i < keys.begin; ++i)
     s[i] = -kInfinity;
   for (int64_t i = keys.end; i < kTileKeys; ++i)
@@ -108,6 +123,15 @@ inline float transformScores(const AttentionParams &params, KeyRange keys,
 
 /// What is subtracted for a maximum m: 0 if every score so far is -inf.
 inline Vec finite(Vec m) { return m == -kInfinity ? Vec{} : m; }
+
+/// Folds a logit without a value into the state of a row.
+inline void foldLogit(float logit, const State &state, int64_t row) {
+  float m = state.max[row] > logit ? state.max[row] : logit;
+  float base = m == -kInfinity ? 0 : m, factor = decay(state.max[row] - base);
+  state.max[row] = m;
+  state.sum[row] = state.sum[row] * factor + decay(logit - base);
+  scaleRow(state.out[row], state.out.stride, factor);
+}
 
 /// Folds a tile's scores of one row, with the maximum m over all so far, into
 /// its state, and turns them into weights. `factor` scales what is there.

@@ -4,6 +4,7 @@
 
 !kv = !llm.paged_kv_cache<1x1x1xf32, block_size = 2, max_seq_len = 8, max_sequences = 2>
 !recent = !llm.paged_kv_cache<1x1x1xf32, block_size = 2, max_seq_len = 8, max_sequences = 2, window = 2>
+!sinks = !llm.paged_kv_cache<1x1x1xf32, block_size = 2, max_seq_len = 8, max_sequences = 2, window = 2, sinks = 1>
 !heads = !llm.paged_kv_cache<1x2x4xf16, block_size = 2, max_seq_len = 8, max_sequences = 2>
 !bf16 = !llm.paged_kv_cache<1x1x1xbf16, block_size = 2, max_seq_len = 8, max_sequences = 2>
 !any = !llm.paged_kv_cache
@@ -81,6 +82,81 @@ func.func private @windows() {
   call @print(%wider) : (!rows) -> ()
   %narrower = llm.paged_attention %q, %any {window = 1 : i32} : !rows, !any -> !rows
   call @print(%narrower) : (!rows) -> ()
+  return
+}
+
+// The first key stays visible: beside a window of the cache, and a narrower one.
+func.func private @sinks() {
+  %blocks = arith.constant 8 : index
+  %q = arith.constant dense<1.0> : !rows
+  %zero = arith.constant dense<0.0> : !rows
+  %v = arith.constant dense<[[[[1.0]], [[2.0]], [[3.0]], [[4.0]]]]> : !rows
+  %empty = llm.create_kv_cache blocks(%blocks) : !sinks
+  %c = llm.append_kv %empty, %zero, %v : !sinks, !rows, !rows -> !sinks
+  // CHECK: [1, 1.5, 2, 2.66667]
+  %o = llm.paged_attention %q, %c : !rows, !sinks -> !rows
+  call @print(%o) : (!rows) -> ()
+  // CHECK: [1, 1.5, 2, 2.5]
+  %narrower = llm.paged_attention %q, %c {window = 1 : i32} : !rows, !sinks -> !rows
+  call @print(%narrower) : (!rows) -> ()
+
+  // With keys of 1 a query of log 3 for the sink triples its weight.
+  // CHECK: [1, 1.25, 1.6, 2]
+  %one = arith.constant dense<1.0> : !rows
+  %log3 = arith.constant dense<1.0986123> : !rows
+  %ones = llm.append_kv %empty, %one, %v : !sinks, !rows, !rows -> !sinks
+  %nearer = llm.paged_attention %zero, %ones sink_query(%log3 : !rows) : !rows, !sinks -> !rows
+  call @print(%nearer) : (!rows) -> ()
+  return
+}
+
+// A slope of log 2 halves the weight of a key with each position before p, and
+// doubles it behind p: the scale and the softcap are none of its.
+func.func private @alibi() {
+  %blocks = arith.constant 8 : index
+  %q = arith.constant dense<1.0> : !rows
+  %zero = arith.constant dense<0.0> : !rows
+  %v = arith.constant dense<[[[[1.0]], [[2.0]], [[3.0]], [[4.0]]]]> : !rows
+  %slope = arith.constant dense<0.6931472> : tensor<1xf32>
+  %empty = llm.create_kv_cache blocks(%blocks) : !kv
+  %c = llm.append_kv %empty, %zero, %v : !kv, !rows, !rows -> !kv
+  // CHECK: [1, 1.66667, 2.42857, 3.26667]
+  %o = llm.paged_attention %q, %c alibi(%slope : tensor<1xf32>) {scale = 3.0 : f32, softcap = 0.1 : f32} : !rows, !kv -> !rows
+  call @print(%o) : (!rows) -> ()
+  // CHECK: [3.26667, 3.26667, 3.26667, 3.26667]
+  %open = llm.paged_attention %q, %c alibi(%slope : tensor<1xf32>) {causal = false} : !rows, !kv -> !rows
+  call @print(%open) : (!rows) -> ()
+  return
+}
+
+// A head's logit of log 2 weighs as much as two keys, and has no value. It is all
+// that a query has which sees nothing.
+func.func private @head_sink() {
+  %blocks = arith.constant 8 : index
+  %q = arith.constant dense<1.0> : !rows
+  %zero = arith.constant dense<0.0> : !rows
+  %v = arith.constant dense<[[[[1.0]], [[2.0]], [[3.0]], [[4.0]]]]> : !rows
+  %log2 = arith.constant dense<0.6931472> : tensor<1xf32>
+  %empty = llm.create_kv_cache blocks(%blocks) : !kv
+  %c = llm.append_kv %empty, %zero, %v : !kv, !rows, !rows -> !kv
+  // CHECK: [0.333333, 0.75, 1.2, 1.66667]
+  // CHECK: [1.09861, 1.38629, 1.60944, 1.79176]
+  %o, %lse = llm.paged_attention %q, %c head_sink(%log2 : tensor<1xf32>) {scale = 3.0 : f32, softcap = 0.1 : f32} : !rows, !kv -> !rows, tensor<1x4x1xf32>
+  call @print(%o) : (!rows) -> ()
+  call @print_lse(%lse) : (tensor<1x4x1xf32>) -> ()
+
+  %ids = arith.constant dense<1> : tensor<1xi32>
+  %cu = arith.constant dense<[0, 1]> : tensor<2xi32>
+  %row = arith.constant dense<1.0> : tensor<1x1x1xf32>
+  %begun, %step = llm.begin_step %c, %ids, %cu : !kv, tensor<1xi32>, tensor<2xi32> -> !kv
+  // CHECK: [0]
+  // CHECK: [0.693147]
+  %none, %no_lse = llm.paged_attention %row, %begun at %step head_sink(%log2 : tensor<1xf32>) : tensor<1x1x1xf32>, !kv -> tensor<1x1x1xf32>, tensor<1x1xf32>
+  %flat = tensor.collapse_shape %none [[0, 1, 2]] : tensor<1x1x1xf32> into tensor<1xf32>
+  %any = tensor.cast %flat : tensor<1xf32> to tensor<*xf32>
+  call @printMemrefF32(%any) : (tensor<*xf32>) -> ()
+  %any_lse = tensor.cast %no_lse : tensor<1x1xf32> to tensor<*xf32>
+  call @printMemrefF32(%any_lse) : (tensor<*xf32>) -> ()
   return
 }
 
@@ -179,6 +255,9 @@ func.func private @rounding() {
 func.func @main() {
   call @masks() : () -> ()
   call @windows() : () -> ()
+  call @sinks() : () -> ()
+  call @alibi() : () -> ()
+  call @head_sink() : () -> ()
   call @softcap() : () -> ()
   call @groups() : () -> ()
   call @rounding() : () -> ()

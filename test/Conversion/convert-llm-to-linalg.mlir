@@ -8,7 +8,7 @@
 !kv = !llm.paged_kv_cache<2x1x4xf16, block_size = 4, max_seq_len = 8, max_sequences = 3>
 
 // CHECK-LABEL: func @create
-// CHECK-SAME: -> (tensor<?x?x?x?x?xf32>, tensor<?x?x?x?x?xf32>, tensor<?x?xi32>, tensor<?xi32>, tensor<?x?x?xi32>, tensor<?xi64>, tensor<?xi64>, i64, i32, i32, i32)
+// CHECK-SAME: -> (tensor<?x?x?x?x?xf32>, tensor<?x?x?x?x?xf32>, tensor<?x?xi32>, tensor<?xi32>, tensor<?x?x?xi32>, tensor<?xi64>, tensor<?xi64>, i64, i32, i32, i32, i32)
 // CHECK: %[[MADE:.*]]:7 = call @llm_spec.create_kv_cache
 // CHECK: return %[[MADE]]#0, %[[MADE]]#1, %[[MADE]]#2, %[[MADE]]#3, %[[MADE]]#4, %[[MADE]]#5, %[[MADE]]#6
 // CHECK-NOT: func private @llm_spec.append_kv
@@ -22,7 +22,7 @@ func.func @create(%blocks: index) -> !kv {
 // -----
 
 // CHECK-LABEL: func @bare
-// CHECK-SAME: (%[[K:.*]]: tensor<?x?x?x?x?xf32>, %{{.*}}: tensor<?x?x?x?x?xf32>, %[[CUR:.*]]: tensor<?x?xi32>, %{{.*}}: tensor<?xi32>, %{{.*}}: tensor<?x?x?xi32>, %{{.*}}: tensor<?xi64>, %{{.*}}: tensor<?xi64>, %{{.*}}: i64, %{{.*}}: i32, %{{.*}}: i32, %{{.*}}: i32, %[[IDS:.*]]: tensor<?xi32>)
+// CHECK-SAME: (%[[K:.*]]: tensor<?x?x?x?x?xf32>, %{{.*}}: tensor<?x?x?x?x?xf32>, %[[CUR:.*]]: tensor<?x?xi32>, %{{.*}}: tensor<?xi32>, %{{.*}}: tensor<?x?x?xi32>, %{{.*}}: tensor<?xi64>, %{{.*}}: tensor<?xi64>, %{{.*}}: i64, %{{.*}}: i32, %{{.*}}: i32, %{{.*}}: i32, %{{.*}}: i32, %[[IDS:.*]]: tensor<?xi32>)
 // CHECK: %[[LENGTHS:.*]] = call @llm_spec.seq_lens(%[[CUR]], %[[IDS]])
 // CHECK: return %[[LENGTHS]]
 func.func @bare(%c: !llm.paged_kv_cache {llm.name = "cache"}, %ids: tensor<?xi32>) -> tensor<?xi32> {

@@ -44,6 +44,28 @@ func.func private @attend(%q: tensor<?x3x4xf32>, %c: !handle, %step: !llm.kv_ste
   return %o : tensor<?x3x4xf32>
 }
 
+// Optional tensors come in a struct that says its size.
+
+// CHECK-LABEL: func private @modified
+func.func private @modified(%q: tensor<?x3x4xf32>, %c: !handle, %step: !llm.kv_step, %slopes: tensor<3xf32>, %logits: tensor<3xf32>) -> tensor<?x3x4xf32> {
+  // CHECK-DAG: %[[EXTRAS:[0-9]+]] = llvm.alloca %{{.*}} x !llvm.struct<(i32, i32, ptr, ptr, ptr, ptr)>
+  // CHECK: %[[BYTES:.*]] = arith.constant 40 : i32
+  // CHECK: llvm.store %[[BYTES]], %{{.*}}
+  // CHECK: %[[TABLE:.*]] = llvm.mlir.zero
+  // CHECK: %[[TABLE_PLACE:.*]] = llvm.getelementptr %[[EXTRAS]][0, 2]
+  // CHECK: llvm.store %[[TABLE]], %[[TABLE_PLACE]]
+  // CHECK: %[[ALIBI_PLACE:.*]] = llvm.getelementptr %[[EXTRAS]][0, 3]
+  // CHECK: llvm.store %[[ALIBI:.*]], %[[ALIBI_PLACE]]
+  // CHECK: %[[SINK_PLACE:.*]] = llvm.getelementptr %[[EXTRAS]][0, 4]
+  // CHECK: llvm.store %{{.*}}, %[[SINK_PLACE]]
+  // CHECK: %[[QUERY:.*]] = llvm.mlir.zero
+  // CHECK: %[[QUERY_PLACE:.*]] = llvm.getelementptr %[[EXTRAS]][0, 5]
+  // CHECK: llvm.store %[[QUERY]], %[[QUERY_PLACE]]
+  // CHECK: call @llm_rt_paged_attention({{.*}}, %[[EXTRAS]])
+  %o = llm.paged_attention %q, %c at %step alibi(%slopes : tensor<3xf32>) head_sink(%logits : tensor<3xf32>) : tensor<?x3x4xf32>, !handle -> tensor<?x3x4xf32>
+  return %o : tensor<?x3x4xf32>
+}
+
 // The call is passed on.
 
 // CHECK-LABEL: func private @caller

@@ -50,12 +50,22 @@ func.func private @large_window(!llm.paged_kv_cache<1x1x64xf32, window = 3000000
 
 // -----
 
+// expected-error @+1 {{expected sinks to be between 1 and 2147483647, got 3000000000}}
+func.func private @many_sinks(!llm.paged_kv_cache<1x1x64xf32, window = 8, sinks = 3000000000>)
+
+// -----
+
+// expected-error @+1 {{expected a window beside sinks = 4}}
+func.func private @sinks_without_a_window(!llm.paged_kv_cache<1x1x64xf32, sinks = 4>)
+
+// -----
+
 // expected-error @+1 {{expected element type f32, f16 or bf16, got 'i8'}}
 func.func private @integers(!llm.paged_kv_cache<1x1x64xi8>)
 
 // -----
 
-// expected-error @+1 {{unknown parameter 'blocks', expected block_size, max_seq_len, max_sequences or window}}
+// expected-error @+1 {{unknown parameter 'blocks', expected block_size, max_seq_len, max_sequences, window or sinks}}
 func.func private @unknown_parameter(!llm.paged_kv_cache<1x1x64xf32, blocks = 16>)
 
 // -----

@@ -63,6 +63,14 @@ func.func @cast_to_a_window(%c: !llm.paged_kv_cache<2x1x64xf16>) {
 
 // -----
 
+func.func @cast_to_sinks(%c: !llm.paged_kv_cache<2x1x64xf16, window = 8>) {
+  // expected-error @+1 {{no cache has both types}}
+  %other = llm.cast_kv %c : !llm.paged_kv_cache<2x1x64xf16, window = 8> -> !llm.paged_kv_cache<2x1x64xf16, window = 8, sinks = 2>
+  return
+}
+
+// -----
+
 //===----------------------------------------------------------------------===//
 // Values and handles
 //===----------------------------------------------------------------------===//
@@ -325,6 +333,89 @@ func.func @wrong_step(%c: !kv, %table: tensor<4x8xi32>) {
 func.func @wrong_blocks(%c: !kv, %table: tensor<4xi32>) {
   // expected-error @+1 {{expected optional operand 'block_indices' to be a rank 2 tensor of i32, got 'tensor<4xi32>'}}
   %k, %v = llm.lookup_kv %c blocks(%table : tensor<4xi32>) : !kv -> tensor<4x8x1x64xf16>, tensor<4x8x1x64xf16>
+  return
+}
+
+// -----
+
+// A single tensor without a name is a table.
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @nameless_alibi(%q: tensor<4x1x3x64xf32>, %c: !kv, %slopes: tensor<3xf32>) {
+  // expected-error @+1 {{expected optional operand 'block_indices' to be a rank 2 tensor of i32, got 'tensor<3xf32>'}}
+  %o = "llm.paged_attention"(%q, %c, %slopes) : (tensor<4x1x3x64xf32>, !kv, tensor<3xf32>) -> tensor<4x1x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @wrong_alibi(%q: tensor<4x1x3x64xf32>, %c: !kv, %slopes: tensor<3xf16>) {
+  // expected-error @+1 {{expected optional operand 'alibi' to be a rank 1 tensor of f32, got 'tensor<3xf16>'}}
+  %o = llm.paged_attention %q, %c alibi(%slopes : tensor<3xf16>) : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @wrong_head_sink(%q: tensor<4x1x3x64xf32>, %c: !kv, %logits: tensor<3x1xf32>) {
+  // expected-error @+1 {{expected optional operand 'head_sink' to be a rank 1 tensor of f32, got 'tensor<3x1xf32>'}}
+  %o = llm.paged_attention %q, %c head_sink(%logits : tensor<3x1xf32>) : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16, window = 8, sinks = 2>
+func.func @wrong_sink_query(%q: tensor<4x1x3x64xf32>, %c: !kv, %nearer: memref<4x1x3x64xf32>) {
+  // expected-error @+1 {{expected optional operand 'sink_query' to be a ranked tensor, got 'memref<4x1x3x64xf32>'}}
+  %o = llm.paged_attention %q, %c sink_query(%nearer : memref<4x1x3x64xf32>) : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @alibi_of_other_heads(%q: tensor<4x1x3x64xf32>, %c: !kv, %slopes: tensor<4xf32>) {
+  // expected-error @+1 {{expected optional operand 'alibi' to have 3 elements, one for each query head, got 4}}
+  %o = llm.paged_attention %q, %c alibi(%slopes : tensor<4xf32>) : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @head_sink_of_other_heads(%q: tensor<4x1x3x64xf32>, %c: !kv, %logits: tensor<1xf32>) {
+  // expected-error @+1 {{expected optional operand 'head_sink' to have 3 elements, one for each query head, got 1}}
+  %o = llm.paged_attention %q, %c head_sink(%logits : tensor<1xf32>) : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16, window = 8, sinks = 2>
+func.func @sink_query_of_another_shape(%q: tensor<4x1x3x64xf32>, %c: !kv, %nearer: tensor<4x1x3x32xf32>) {
+  // expected-error @+1 {{expected optional operand 'sink_query' to have the query's type 'tensor<4x1x3x64xf32>', got 'tensor<4x1x3x32xf32>'}}
+  %o = llm.paged_attention %q, %c sink_query(%nearer : tensor<4x1x3x32xf32>) : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16, window = 8>
+func.func @sink_query_without_sinks(%q: tensor<4x1x3x64xf32>, %c: !kv) {
+  // expected-error @+1 {{expected a cache type with sinks for optional operand 'sink_query', got '!llm.paged_kv_cache<1x1x64xf16, window = 8>'}}
+  %o = llm.paged_attention %q, %c sink_query(%q : tensor<4x1x3x64xf32>) : tensor<4x1x3x64xf32>, !kv -> tensor<4x1x3x64xf32>
+  return
+}
+
+// -----
+
+!kv = !llm.paged_kv_cache<1x1x64xf16>
+func.func @lookup_with_alibi(%c: !kv, %slopes: tensor<3xf32>) {
+  // expected-error @+1 {{takes no optional operand 'alibi'}}
+  %k, %v = llm.lookup_kv %c alibi(%slopes : tensor<3xf32>) : !kv -> tensor<4x8x1x64xf16>, tensor<4x8x1x64xf16>
   return
 }
 

@@ -5,6 +5,7 @@
 
 !kv = !llm.paged_kv_cache<2x1x64xf16>
 !one = !llm.paged_kv_cache<1x1x64xf16>
+!windowed = !llm.paged_kv_cache<2x1x64xf16, window = 512, sinks = 4>
 !handle = !llm.kv_handle<2x1x64xf16>
 !static = !llm.paged_kv_cache<2x1x64xf16, block_size = 16, max_seq_len = 512, max_sequences = 4>
 !static_handle = !llm.kv_handle<2x1x64xf16, block_size = 16, max_seq_len = 512, max_sequences = 4>
@@ -121,6 +122,20 @@ func.func @attend_over_blocks(%q: tensor<4x1x3x64xf32>, %c: !one, %table: tensor
 func.func private @attend_with_both_and_lse(%q: tensor<?x3x64xf32>, %c: !kv, %at: !llm.kv_step, %table: tensor<?x?xi32>) -> (tensor<?x3x64xf32>, tensor<?x3xf32>) {
   %o, %lse = llm.paged_attention %q, %c at %at blocks(%table : tensor<?x?xi32>) : tensor<?x3x64xf32>, !kv -> tensor<?x3x64xf32>, tensor<?x3xf32>
   return %o, %lse : tensor<?x3x64xf32>, tensor<?x3xf32>
+}
+
+// CHECK-LABEL: func @attend_with_alibi
+// CHECK: llm.paged_attention %{{.*}}, %{{.*}} alibi(%{{.*}} : tensor<3xf32>) : tensor<4x1x3x64xf32>
+func.func @attend_with_alibi(%q: tensor<4x1x3x64xf32>, %c: !one, %slopes: tensor<3xf32>) -> tensor<4x1x3x64xf32> {
+  %o = llm.paged_attention %q, %c alibi(%slopes : tensor<3xf32>) : tensor<4x1x3x64xf32>, !one -> tensor<4x1x3x64xf32>
+  return %o : tensor<4x1x3x64xf32>
+}
+
+// CHECK-LABEL: func private @attend_with_every_modifier
+// CHECK: llm.paged_attention %{{.*}}, %{{.*}} at %{{.*}} alibi(%{{.*}} : tensor<3xf32>) head_sink(%{{.*}} : tensor<?xf32>) sink_query(%{{.*}} : tensor<?x3x64xf32>) {softcap = 3.000000e+01 : f32}
+func.func private @attend_with_every_modifier(%q: tensor<?x3x64xf32>, %c: !windowed, %at: !llm.kv_step, %slopes: tensor<3xf32>, %logits: tensor<?xf32>, %nearer: tensor<?x3x64xf32>) -> tensor<?x3x64xf32> {
+  %o = llm.paged_attention %q, %c at %at alibi(%slopes : tensor<3xf32>) head_sink(%logits : tensor<?xf32>) sink_query(%nearer : tensor<?x3x64xf32>) {softcap = 30.0 : f32} : tensor<?x3x64xf32>, !windowed -> tensor<?x3x64xf32>
+  return %o : tensor<?x3x64xf32>
 }
 
 // CHECK-LABEL: func private @attend_handle

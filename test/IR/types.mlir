@@ -17,14 +17,14 @@ func.func private @element_types(!llm.paged_kv_cache<1x1x8xf32>, !llm.paged_kv_c
 func.func private @dynamic_dimensions(!llm.paged_kv_cache<?x8x128xbf16>, !llm.paged_kv_cache<?x?x?xf16>)
 
 // CHECK-LABEL: func private @all_parameters
-// CHECK-SAME: !llm.paged_kv_cache<32x8x128xf16, block_size = 16, max_seq_len = 8192, max_sequences = 64, window = 4096>)
-func.func private @all_parameters(!llm.paged_kv_cache<32x8x128xf16, block_size = 16, max_seq_len = 8192, max_sequences = 64, window = 4096>)
+// CHECK-SAME: !llm.paged_kv_cache<32x8x128xf16, block_size = 16, max_seq_len = 8192, max_sequences = 64, window = 4096, sinks = 4>)
+func.func private @all_parameters(!llm.paged_kv_cache<32x8x128xf16, block_size = 16, max_seq_len = 8192, max_sequences = 64, window = 4096, sinks = 4>)
 
 // Parameters are printed in one order.
 
 // CHECK-LABEL: func private @parameters_in_any_order
-// CHECK-SAME: !llm.paged_kv_cache<2x1x64xf16, block_size = 16, max_sequences = 4, window = 8>)
-func.func private @parameters_in_any_order(!llm.paged_kv_cache<2x1x64xf16, window = 8, max_sequences = 4, block_size = 16>)
+// CHECK-SAME: !llm.paged_kv_cache<2x1x64xf16, block_size = 16, max_sequences = 4, window = 8, sinks = 2>)
+func.func private @parameters_in_any_order(!llm.paged_kv_cache<2x1x64xf16, sinks = 2, window = 8, max_sequences = 4, block_size = 16>)
 
 // CHECK-LABEL: func private @largest_parameter
 // CHECK-SAME: max_seq_len = 2147483647>)

@@ -208,7 +208,7 @@ module @tiny_model attributes {llm.metadata = "{\22answer\22: 42}"} {
       %last: tensor<?xi32> {llm.name = "last", llm.dims = ["B"],
                             llm.below = "T"},
       %x: tensor<3x?xf16>,
-      %c: !llm.paged_kv_cache<2x3x8xbf16, window = 32>
+      %c: !llm.paged_kv_cache<2x3x8xbf16, window = 32, sinks = 4>
           {llm.name = "cache",
            llm.config = #llm.kv_cache_config<block_size = 24,
                                              max_seq_len = 512,
@@ -216,14 +216,14 @@ module @tiny_model attributes {llm.metadata = "{\22answer\22: 42}"} {
                                              strategy = static>},
       %w: tensor<6x5xbf16> {llm.weight = #llm.weight<["q", "k"], axis = 1>},
       %norm: tensor<7xf32> {llm.weight = #llm.weight<["norm"]>})
-      -> (!llm.paged_kv_cache<2x3x8xbf16, window = 32>,
+      -> (!llm.paged_kv_cache<2x3x8xbf16, window = 32, sinks = 4>,
           tensor<?xi32> {llm.name = "lengths", llm.dims = ["B"]},
           tensor<7xf32>, tensor<6x5xbf16>) {
     %lengths = llm.seq_lens %c, %last // the site
-        : !llm.paged_kv_cache<2x3x8xbf16, window = 32>, tensor<?xi32>
+        : !llm.paged_kv_cache<2x3x8xbf16, window = 32, sinks = 4>, tensor<?xi32>
           -> tensor<?xi32>
     return %c, %lengths, %norm, %w
-        : !llm.paged_kv_cache<2x3x8xbf16, window = 32>, tensor<?xi32>,
+        : !llm.paged_kv_cache<2x3x8xbf16, window = 32, sinks = 4>, tensor<?xi32>,
           tensor<7xf32>, tensor<6x5xbf16>
   }
 
@@ -305,6 +305,7 @@ TEST_F(DescriptorTest, GroupsAreTheTypesOfTheCaches) {
   EXPECT_EQ(group.max_sequences, 0);
   EXPECT_EQ(group.max_seq_len, 0);
   EXPECT_EQ(group.window, 32);
+  EXPECT_EQ(group.sinks, 4);
   EXPECT_EQ(group.strategy, LLM_KV_STATIC);
   EXPECT_EQ(group.default_block_size, 24);
   EXPECT_EQ(group.default_max_sequences, 9);

@@ -23,6 +23,7 @@ using namespace llm::testing;
 static const char text[] = R"mlir(
 !kv = !llm.paged_kv_cache<2x1x1xf32, block_size = 2, max_seq_len = 6, max_sequences = 4>
 !flat = !llm.paged_kv_cache<1x1x1xf32, block_size = 2, max_seq_len = 6, max_sequences = 4>
+!sinks = !llm.paged_kv_cache<1x1x1xf32, block_size = 2, max_seq_len = 6, max_sequences = 4, window = 2, sinks = 1>
 !any = !llm.paged_kv_cache
 !step = !llm.kv_step
 !ids = tensor<?xi32>
@@ -60,6 +61,42 @@ func.func private @attend(%c: !any, %step: !step, %tokens: index,
   %o = llm.paged_attention %q, %c at %step : tensor<?x?x?xf32>, !any -> tensor<?x?x?xf32>
   %r = func.call @bits(%o) : (tensor<?x?x?xf32>) -> !ids
   return %r : !ids
+}
+
+// With these many slopes, logits and queries for sinks.
+func.func private @modified(%c: !any, %step: !step, %slopes: index,
+                            %logits: index, %nearer: index) -> !ids {
+  %one = arith.constant 1 : index
+  %two = arith.constant 2 : index
+  %x = arith.constant 1.0 : f32
+  %q = tensor.splat %x[%two, %one, %one] : tensor<?x?x?xf32>
+  %alibi = tensor.splat %x[%slopes] : tensor<?xf32>
+  %sink = tensor.splat %x[%logits] : tensor<?xf32>
+  %other = tensor.splat %x[%nearer, %one, %one] : tensor<?x?x?xf32>
+  %o = llm.paged_attention %q, %c at %step alibi(%alibi : tensor<?xf32>) head_sink(%sink : tensor<?xf32>) sink_query(%other : tensor<?x?x?xf32>) : tensor<?x?x?xf32>, !any -> tensor<?x?x?xf32>
+  %r = func.call @bits(%o) : (tensor<?x?x?xf32>) -> !ids
+  return %r : !ids
+}
+
+func.func private @nearer(%c: !any, %step: !step) -> !ids {
+  %one = arith.constant 1 : index
+  %two = arith.constant 2 : index
+  %x = arith.constant 1.0 : f32
+  %q = tensor.splat %x[%two, %one, %one] : tensor<?x?x?xf32>
+  %o = llm.paged_attention %q, %c at %step sink_query(%q : tensor<?x?x?xf32>) : tensor<?x?x?xf32>, !any -> tensor<?x?x?xf32>
+  %r = func.call @bits(%o) : (tensor<?x?x?xf32>) -> !ids
+  return %r : !ids
+}
+
+// A cache with sinks in which a step of 1 token for each of two sequences runs.
+func.func private @sinks() -> (!any, !step) {
+  %blocks = arith.constant 32 : index
+  %made = llm.create_kv_cache blocks(%blocks) : !sinks
+  %any = llm.cast_kv %made : !sinks -> !any
+  %c0, %step = func.call @start(%any, %i1) : (!any, i32) -> (!any, !step)
+  %c1 = func.call @append(%c0, %step, %l0, %l2) : (!any, !step, index, index) -> !any
+  %at = llm.at_layer %step[%l0]
+  return %c1, %at : !any, !step
 }
 
 func.func private @attend_batch(%c: !any, %sequences: index, %tokens: index)
@@ -218,6 +255,23 @@ const Violation violations[] = {
   %c0, %step = call @start(%two, %i1) : (!any, i32) -> (!any, !step)
   %at = llm.at_layer %step[%l0]
   %r = call @attend(%c0, %at, %l2, %l0, %l1) : (!any, !step, index, index, index) -> !ids)"},
+    {"alibi_of_other_heads", LLM_INVALID_ARGUMENT,
+     "expected a dimension of another size", R"(
+  %c, %at = call @sinks() : () -> (!any, !step)
+  %r = call @modified(%c, %at, %l2, %l1, %l2) : (!any, !step, index, index, index) -> !ids)"},
+    {"head_sink_of_other_heads", LLM_INVALID_ARGUMENT,
+     "expected a dimension of another size", R"(
+  %c, %at = call @sinks() : () -> (!any, !step)
+  %r = call @modified(%c, %at, %l1, %l0, %l2) : (!any, !step, index, index, index) -> !ids)"},
+    {"sink_query_of_other_tokens", LLM_INVALID_ARGUMENT,
+     "expected a dimension of another size", R"(
+  %c, %at = call @sinks() : () -> (!any, !step)
+  %r = call @modified(%c, %at, %l1, %l1, %l1) : (!any, !step, index, index, index) -> !ids)"},
+    {"sink_query_without_sinks", LLM_INVALID_ARGUMENT,
+     "expected a cache with sinks for sink_query", R"(
+  %c0, %step = call @start(%two, %i1) : (!any, i32) -> (!any, !step)
+  %at = llm.at_layer %step[%l0]
+  %r = call @nearer(%c0, %at) : (!any, !step) -> !ids)"},
     {"positions_of_another_size", LLM_INVALID_ARGUMENT,
      "expected a dimension of another size", R"(
   %c0, %step = call @start(%two, %i1) : (!any, i32) -> (!any, !step)
@@ -459,6 +513,12 @@ const Violation violations[] = {
   %cast = llm.cast_kv %two : !any -> !llm.paged_kv_cache<?x?x?xf32, window = 2>
   %c = llm.cast_kv %cast : !llm.paged_kv_cache<?x?x?xf32, window = 2> -> !any
   %r = call @lengths(%c) : (!any) -> !ids)"},
+    {"cast_without_sinks", LLM_INVALID_ARGUMENT,
+     "expected sinks of the cache to be 0", R"(
+  %c, %step = call @sinks() : () -> (!any, !step)
+  %cast = llm.cast_kv %c : !any -> !llm.paged_kv_cache<?x?x?xf32, window = 2>
+  %back = llm.cast_kv %cast : !llm.paged_kv_cache<?x?x?xf32, window = 2> -> !any
+  %r = call @lengths(%back) : (!any) -> !ids)"},
     {"cast_to_f16", LLM_INVALID_ARGUMENT,
      "expected the element type of the cache to be f16", R"(
   %cast = llm.cast_kv %two : !any -> !llm.paged_kv_cache<?x?x?xf16>
@@ -498,7 +558,7 @@ const char numbers[] = R"(
 std::string makeText() {
   std::string all = text;
   for (const char *maker :
-       {"@two() -> !any {", "@flat() -> !any {",
+       {"@two() -> !any {", "@flat() -> !any {", "@sinks() -> (!any, !step) {",
         "@start(%c: !any, %tokens: i32) -> (!any, !step) {"})
     all.insert(all.find(std::string("private ") + maker) + 8 +
                    std::strlen(maker),

@@ -56,6 +56,7 @@ protected:
     cu[0] = pick(9) ? 0 : -1;
     for (int i = 1; i < 4; ++i)
       cu[i] = cu[i - 1] + oneOf({0, 1, 2, 1, -1});
+    extras = drawExtras();
     shaped = Tensor(oneOf<llm_dtype>({LLM_F32, LLM_F32, LLM_F16, LLM_I32}),
                     {pick(4), 2, oneOf<int64_t>({4, 4, 4, 3})});
     if (!pick(12))
@@ -115,11 +116,11 @@ protected:
     if (!step)
       return;
     for (int i = pick(3); i >= 0; --i)
-      check(pick(2)
-                ? llm_kv_append(step, pick(3) - 1, orNull(&shaped),
-                                orNull(&shaped), &p.error)
-                : llm_kv_attention(step, pick(3) - 1, orNull(&shaped), nullptr,
-                                   orNull(&shaped), nullptr, &p.error));
+      check(pick(2) ? llm_kv_append(step, pick(3) - 1, orNull(&shaped),
+                                    orNull(&shaped), &p.error)
+                    : llm_kv_attention(step, pick(3) - 1, orNull(&shaped),
+                                       nullptr, orNull(&extras),
+                                       orNull(&shaped), nullptr, &p.error));
     if (llm_kv_commit(step, &p.error) != LLM_OK)
       llm_kv_abort(step);
     before = Digest::of(p.cache);
@@ -154,9 +155,9 @@ protected:
       return llm_rt_append_kv(call, 1, kv, at, s, s);
     case 6:
       return llm_rt_paged_attention(call, 1, kv, at, s, s, nullptr, nullptr,
-                                    nullptr);
+                                    orNull(&extras));
     case 7:
-      return llm_rt_lookup_kv(call, 1, kv, at, s, s, nullptr);
+      return llm_rt_lookup_kv(call, 1, kv, at, s, s, orNull(&extras));
     case 8:
       return llm_rt_fork_kv(call, 1, kv, n, o, n);
     case 9:
@@ -172,6 +173,20 @@ protected:
       return pick(2) ? llm_rt_workspace_release(call, 1, length())
                      : llm_rt_workspace(call, 1, length(), &data);
     }
+  }
+
+  /// Modifiers of attention, most of them absent.
+  llm_extras drawExtras() {
+    const auto maybe = [&](const llm_tensor *tensor) {
+      return pick(3) ? nullptr : tensor;
+    };
+    const auto bytes = static_cast<uint32_t>(sizeof(llm_extras));
+    return {oneOf<uint32_t>({bytes, bytes, 16, 0, bytes + 8}),
+            0,
+            maybe(&numbers),
+            maybe(&slopes),
+            maybe(&slopes),
+            maybe(&shaped)};
   }
 
   /// A function has returned: if refused, it said why and changed nothing.
@@ -193,6 +208,8 @@ protected:
   int32_t ids[4], cu[4];
   int64_t lengths[4];
   Tensor shaped{LLM_F32, {1}}, numbers = shaped, others = shaped;
+  Tensor slopes{LLM_F32, {2}};
+  llm_extras extras;
   uint64_t made = 0, stepHandle = 0;
   uint64_t before = 0;
   std::map<llm_code, int64_t> codes;

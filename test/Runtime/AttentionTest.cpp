@@ -13,9 +13,9 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "llm/Runtime/AttentionPlan.h"
 #include "Levels.h"
 #include "Parallel.h"
+#include "llm/Runtime/AttentionPlan.h"
 
 #include <gtest/gtest.h>
 
@@ -48,8 +48,9 @@ struct Case {
   llm_dtype pageType = LLM_F32, type = LLM_F32;
   std::vector<Sequence> sequences = {{0, 5}};
   float scale = 0, softcap = 0; ///< scale 0: 1 / sqrt(headDim)
-  int32_t window = 0;
+  int32_t window = 0, sinks = 0;
   bool causal = true;
+  bool alibi = false, headSink = false, sinkQuery = false;
   bool tokenMajor = false; ///< pages [token][head][dim], not head-major
   unsigned seed = 1;
 };
@@ -62,8 +63,10 @@ std::string describe(const Case &c) {
   std::ostringstream text;
   text << c.queryHeads << "/" << c.kvHeads << "x" << c.headDim << " blocks of "
        << c.blockSize << ", pages " << nameOf(c.pageType) << ", q "
-       << nameOf(c.type) << ", window " << c.window << ", softcap " << c.softcap
-       << ", causal " << c.causal << ", sequences";
+       << nameOf(c.type) << ", window " << c.window << " + " << c.sinks
+       << ", softcap " << c.softcap << ", causal " << c.causal
+       << (c.alibi ? ", alibi" : "") << (c.headSink ? ", head sink" : "")
+       << (c.sinkQuery ? ", sink query" : "") << ", sequences";
   for (Sequence s : c.sequences)
     text << " " << s.past << "+" << s.queries;
   return text.str();
@@ -106,8 +109,9 @@ struct Problem {
   std::vector<int32_t> cuSeqlens, firstPosition, seqLens, table;
   int64_t tableStride = 0, numBlocks = 0;
   std::vector<std::vector<float>> keys, values; ///< [sequence][pos][head][dim]
-  std::vector<char> kPool, vPool, q, out;
-  std::vector<float> queries, lse;
+  std::vector<char> kPool, vPool, q, sinkQ, out;
+  std::vector<float> queries, sinkQueries, lse;
+  std::vector<float> slopes, logits; ///< of head h: at 2h
   KVPages pages = {};
 
   explicit Problem(const Case &c) : c(c) {
@@ -156,7 +160,7 @@ struct Problem {
         table[i * tableStride + at / c.blockSize] = order[next++];
   }
 
-  /// The first position that a query of sequence i sees.
+  /// The first position that a query of sequence i sees behind the sinks.
   int32_t firstVisible(size_t i) const {
     return c.window ? std::max(0, c.sequences[i].past + 1 - c.window) : 0;
   }
@@ -185,12 +189,14 @@ struct Problem {
       for (float &x : to->back())
         x = normal(random);
     }
-    for (int32_t at = firstVisible(i); at < lengthOf(i); ++at)
-      for (int32_t h = 0; h < c.kvHeads; ++h) {
-        writeRow(pages.k, keys[i], i, at, h);
-        writeRow(pages.v, values[i], i, at, h);
-      }
-    for (int32_t at = 0; at < firstVisible(i) / c.blockSize; ++at)
+    for (int32_t at = 0; at < lengthOf(i); ++at)
+      for (int32_t h = 0; h < c.kvHeads; ++h)
+        if (at < c.sinks || at >= firstVisible(i)) {
+          writeRow(pages.k, keys[i], i, at, h);
+          writeRow(pages.v, values[i], i, at, h);
+        }
+    for (int32_t at = (c.sinks + c.blockSize - 1) / c.blockSize;
+         at < firstVisible(i) / c.blockSize; ++at)
       table[i * tableStride + at] = -1000000; // given back: leads nowhere
   }
 
@@ -205,10 +211,25 @@ struct Problem {
   }
 
   void fillQueries() {
+    fillRows(c.seed, q, queries);
+    fillRows(c.seed + 5, sinkQ, sinkQueries);
+    std::mt19937 random(c.seed);
+    std::normal_distribution<float> normal;
+    slopes.assign(2 * c.queryHeads, kNaN);
+    logits.assign(2 * c.queryHeads, kNaN);
+    for (int32_t h = 0; h < c.queryHeads; ++h) {
+      slopes[2 * h] = float(h + 1) / float(8 * c.queryHeads);
+      logits[2 * h] = h == 1 ? -INFINITY : 3 * normal(random);
+    }
+  }
+
+  /// Rows like q's, and as the kernel reads them.
+  void fillRows(unsigned seed, std::vector<char> &rows,
+                std::vector<float> &read) const {
     std::vector<float> data(tokens * tokenStride(), kNaN);
     for (size_t i = 0; i < c.sequences.size(); ++i) {
       for (int32_t t = 0; t < c.sequences[i].queries; ++t) {
-        std::mt19937 random(c.seed + 17 * (c.sequences[i].past + t));
+        std::mt19937 random(seed + 17 * (c.sequences[i].past + t));
         std::normal_distribution<float> normal;
         float *row = &data[(cuSeqlens[i] + t) * tokenStride()];
         for (int32_t h = 0; h < c.queryHeads; ++h)
@@ -216,9 +237,10 @@ struct Problem {
             row[h * headStride() + d] = normal(random);
       }
     }
-    q.resize(data.size() * bytesOf(c.type));
-    cpu::kernels().convert(q.data(), c.type, data.data(), LLM_F32, data.size());
-    queries = toFloat(q.data(), c.type, data.size());
+    rows.resize(data.size() * bytesOf(c.type));
+    cpu::kernels().convert(rows.data(), c.type, data.data(), LLM_F32,
+                           data.size());
+    read = toFloat(rows.data(), c.type, data.size());
   }
 
   float scale() const {
@@ -243,7 +265,14 @@ struct Problem {
                        seqLens.data(),
                        table.data(),
                        tableStride};
+    llm_tensor sinkQTensor = tensorOf(sinkQ.data(), c.type, sizes, strides);
+    llm_tensor alibi = tensorOf(slopes.data(), LLM_F32, {c.queryHeads}, {2});
+    llm_tensor headSink = tensorOf(logits.data(), LLM_F32, {c.queryHeads}, {2});
     AttentionParams params = {scale(), c.softcap, c.window, c.causal};
+    params.sinks = c.sinks;
+    params.alibi = c.alibi ? &alibi : nullptr;
+    params.headSink = c.headSink ? &headSink : nullptr;
+    params.sinkQuery = c.sinkQuery ? &sinkQTensor : nullptr;
     pagedAttention(pages, batch, params, qTensor, outTensor, &lseTensor, plan);
   }
 
@@ -266,14 +295,14 @@ Row reference(const Problem &p, size_t i, int32_t t, int32_t head) {
   const Case &c = p.c;
   int64_t position = c.sequences[i].past + t;
   int32_t kvHead = head / (c.queryHeads / c.kvHeads);
-  const float *q = &p.queries[(p.cuSeqlens[i] + t) * p.tokenStride() +
-                              head * p.headStride()];
+  const int64_t query =
+      (p.cuSeqlens[i] + t) * p.tokenStride() + head * p.headStride();
   auto rowOf = [&](const std::vector<float> &from, int64_t at) {
     return &from[(at * c.kvHeads + kvHead) * c.headDim];
   };
   auto visible = [&](int64_t at) {
     return (!c.causal || at <= position) &&
-           (!c.window || at > position - c.window);
+           (!c.window || at > position - c.window || at < c.sinks);
   };
   std::vector<double> scores(p.seqLens[i]);
   double top = -INFINITY, sum = 0;
@@ -281,11 +310,19 @@ Row reference(const Problem &p, size_t i, int32_t t, int32_t head) {
     if (!visible(at))
       continue;
     const float *k = rowOf(p.keys[i], at);
+    const bool nearer = c.sinkQuery && at < c.sinks;
+    const float *q = &(nearer ? p.sinkQueries : p.queries)[query];
     double s = std::inner_product(q, q + c.headDim, k, 0.0) * p.scale();
     scores[at] = c.softcap ? c.softcap * std::tanh(s / c.softcap) : s;
+    if (c.alibi)
+      scores[at] += p.slopes[2 * head] * double(at - position);
     top = std::max(top, scores[at]);
   }
+  const double logit = c.headSink ? p.logits[2 * head] : -INFINITY;
+  top = std::max(top, logit);
   Row row = {std::vector<double>(c.headDim), -INFINITY, 1};
+  if (!std::isinf(logit))
+    sum = std::exp(logit - top);
   for (int64_t at = 0; at < p.seqLens[i]; ++at)
     if (visible(at))
       sum += std::exp(scores[at] - top);
@@ -478,6 +515,75 @@ TEST_P(AttentionTest, WindowsAndSoftcaps) {
       }
 }
 
+/// A window that covers the sinks, that ends beside them, in their tile, in
+/// their chunk, and far behind; sinks of a part of a tile, of tiles, of chunks.
+TEST_P(AttentionTest, SinksBesideAWindow) {
+  for (int32_t sinks : {1, 4, 64, 70, 600})
+    for (int32_t window : {1, 5, 70, 700}) {
+      Case c;
+      c.window = window;
+      c.sinks = sinks;
+      c.headDim = 40;
+      c.pageType = types[window % 3];
+      c.sequences = {{1300, 1}, {0, 12}, {sinks + window - 3, 6}, {90, 3}};
+      check(c);
+      c.sinkQuery = true;
+      check(c);
+    }
+}
+
+TEST_P(AttentionTest, EveryCombinationOfModifiers) {
+  for (int bits = 0; bits < 64; ++bits)
+    for (llm_dtype type : {LLM_F32, LLM_BF16}) {
+      Case c;
+      c.alibi = bits & 1;
+      c.headSink = bits & 2;
+      c.sinkQuery = bits & 4;
+      c.softcap = bits & 8 ? 2 : 0;
+      c.window = bits & 16 ? 33 : 0;
+      c.sinks = c.window ? 4 : 0;
+      c.sinkQuery &= c.sinks > 0;
+      c.causal = !(bits & 32);
+      c.type = c.pageType = type;
+      c.sequences = {{150, 1}, {0, 11}, {60, 3}, {2, 2}};
+      check(c);
+    }
+}
+
+/// Prefill of many rows, and decode that threads share.
+TEST_P(AttentionTest, ModifiersOfManyRowsAndOfManyChunks) {
+  for (llm_dtype pages : types)
+    for (int32_t window : {0, 1100}) {
+      Case c;
+      c.window = window;
+      c.sinks = window ? 70 : 0;
+      c.sinkQuery = window;
+      c.alibi = c.headSink = true;
+      c.pageType = pages;
+      c.headDim = 80;
+      c.queryHeads = 6;
+      c.sequences = {{2500, 1}};
+      check(c);
+      c.sequences = {{0, 150}, {1200, 40}};
+      check(c);
+    }
+}
+
+/// A head's logit is all that such a row has.
+TEST_P(AttentionTest, RowWithoutKeysHasItsHeadsLogit) {
+  Case c;
+  c.headSink = true;
+  c.sequences = {{3, 2}};
+  Problem p(c);
+  p.seqLens[0] = 0;
+  p.run();
+  for (int32_t head = 0; head < c.queryHeads; ++head) {
+    EXPECT_FLOAT_EQ(p.lse[head], p.logits[2 * head]);
+    for (int32_t d = 0; d < c.headDim; ++d)
+      EXPECT_EQ(p.results()[head * p.headStride() + d], 0);
+  }
+}
+
 TEST_P(AttentionTest, PrefillOverManyTilesAndChunks) {
   for (llm_dtype pages : types) {
     Case c;
@@ -615,8 +721,12 @@ std::vector<char> bitsOf(Problem &p, size_t i) {
   return bits;
 }
 
-Case bitCase(llm_dtype pages) {
+/// With every modifier if there are sinks.
+Case bitCase(llm_dtype pages, int32_t sinks = 0) {
   Case c;
+  c.sinks = sinks;
+  c.window = sinks ? 600 : 0;
+  c.alibi = c.headSink = c.sinkQuery = sinks;
   c.queryHeads = 6;
   c.kvHeads = 2;
   c.headDim = 72;
@@ -626,39 +736,42 @@ Case bitCase(llm_dtype pages) {
 }
 
 TEST_P(AttentionTest, SameBitsForAnyNumberOfThreads) {
-  for (llm_dtype pages : types) {
-    Problem p(bitCase(pages));
-    setNumThreads(1);
-    std::vector<char> expected = bitsOf(p, 0);
-    for (int32_t threads : {2, 3, 8, 16}) {
-      setNumThreads(threads);
-      EXPECT_EQ(bitsOf(p, 0), expected) << threads << " threads";
+  for (llm_dtype pages : types)
+    for (int32_t sinks : {0, 4}) {
+      Problem p(bitCase(pages, sinks));
+      setNumThreads(1);
+      std::vector<char> expected = bitsOf(p, 0);
+      for (int32_t threads : {2, 3, 8, 16}) {
+        setNumThreads(threads);
+        EXPECT_EQ(bitsOf(p, 0), expected) << threads << " threads";
+      }
     }
-  }
 }
 
 TEST_P(AttentionTest, SameBitsForAnyBlockSize) {
-  for (llm_dtype pages : types) {
-    Case c = bitCase(pages);
-    Problem base(c);
-    std::vector<char> expected = bitsOf(base, 0);
-    for (int32_t block : {1, 5, 32, 64, 2000}) {
-      c.blockSize = block;
-      Problem p(c);
-      EXPECT_EQ(bitsOf(p, 0), expected) << "blocks of " << block;
+  for (llm_dtype pages : types)
+    for (int32_t sinks : {0, 4}) {
+      Case c = bitCase(pages, sinks);
+      Problem base(c);
+      std::vector<char> expected = bitsOf(base, 0);
+      for (int32_t block : {1, 5, 32, 64, 2000}) {
+        c.blockSize = block;
+        Problem p(c);
+        EXPECT_EQ(bitsOf(p, 0), expected) << "blocks of " << block;
+      }
     }
-  }
 }
 
 TEST_P(AttentionTest, SameBitsInAnyBatch) {
-  for (llm_dtype pages : types) {
-    Case c = bitCase(pages);
-    Problem alone(c);
-    std::vector<char> expected = bitsOf(alone, 0);
-    c.sequences = {{0, 40}, {1200, 3}, {700, 1}, {3, 1}};
-    Problem batch(c);
-    EXPECT_EQ(bitsOf(batch, 1), expected);
-  }
+  for (llm_dtype pages : types)
+    for (int32_t sinks : {0, 4}) {
+      Case c = bitCase(pages, sinks);
+      Problem alone(c);
+      std::vector<char> expected = bitsOf(alone, 0);
+      c.sequences = {{0, 40}, {1200, 3}, {700, 1}, {3, 1}};
+      Problem batch(c);
+      EXPECT_EQ(bitsOf(batch, 1), expected);
+    }
 }
 
 /// All queries of a sequence at once, and the last of them alone.
@@ -672,7 +785,8 @@ void expectSameBits(const Case &c, std::initializer_list<int32_t> lasts) {
     Problem part(c);
     part.firstPosition[0] = sequence.past + first;
     part.cuSeqlens[1] = last;
-    part.q.erase(part.q.begin(), part.q.begin() + first * row);
+    for (std::vector<char> *rows : {&part.q, &part.sinkQ})
+      rows->erase(rows->begin(), rows->begin() + first * row);
     part.tokens = last;
     part.run();
     EXPECT_TRUE(std::equal(part.out.begin(), part.out.end(),
@@ -684,8 +798,8 @@ void expectSameBits(const Case &c, std::initializer_list<int32_t> lasts) {
 /// A prefill and its later chunks; peers: shark-ai#2421
 TEST_P(AttentionTest, SameBitsForAnyCutOfManyQueries) {
   for (llm_dtype pages : types)
-    for (int32_t window : {0, 33}) {
-      Case c = bitCase(pages);
+    for (auto [window, sinks] : {std::pair{0, 0}, {33, 0}, {33, 4}}) {
+      Case c = bitCase(pages, sinks);
       c.window = window;
       c.sequences = {{0, 100}};
       ASSERT_GT(6 * c.queryHeads / c.kvHeads, cpu::kFewRows);

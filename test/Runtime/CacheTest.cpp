@@ -67,6 +67,8 @@ TEST(CacheConfig, EveryFieldIsChecked) {
   fails([](auto &c) { c.max_sequences = 0; }, 1, 0);
   fails([](auto &c) { c.max_seq_len = 0; }, 1, 0);
   fails([](auto &c) { c.window = -1; }, 0, -1);
+  fails([](auto &c) { c.window = 8, c.sinks = -1; }, 0, -1);
+  fails([](auto &c) { c.sinks = 4; }, 0, 4);
   fails([](auto &c) { c.num_blocks = -1; }, 0, -1);
   fails([](auto &c) { c.dtype = LLM_I32; }, LLM_BF16, LLM_I32);
   fails([](auto &c) { c.strategy = 2; }, LLM_KV_STATIC, 2);
@@ -571,6 +573,14 @@ TEST(CacheTransaction, DecodingCopiesNothingAtAnyPoolSize) {
 // Reads
 //===----------------------------------------------------------------------===//
 
+/// One optional tensor alone.
+static llm_extras with(const llm_tensor *llm_extras::*name,
+                       const llm_tensor &tensor) {
+  llm_extras extras = {};
+  extras.*name = &tensor;
+  return extras;
+}
+
 TEST(CacheReads, AttentionIsChecked) {
   auto cache = make(configOf(1, 4, 8)); // 2 heads of 4
   const Batch batch = {{0}, {range(0, 3)}};
@@ -592,12 +602,48 @@ TEST(CacheReads, AttentionIsChecked) {
   fails(q, q, 4, 2, &lse);
   fails(q, q, 0, -1, nullptr, {NAN, 0, -1, 1});
   fails(q, q, 0, 0, nullptr, {NAN, -1, 0, 1});
+  const auto refuses = [&](const llm_extras &extras, int64_t expected,
+                           int64_t actual) {
+    expectError(cache->attention(step, 0, q, causal, q, nullptr, extras),
+                LLM_INVALID_ARGUMENT, expected, actual, -1, 0);
+  };
+  const Tensor three(LLM_F32, {3}), ints(LLM_I32, {4});
+  refuses(with(&llm_extras::alibi, three), 4, 3);
+  refuses(with(&llm_extras::alibi, ints), LLM_F32, LLM_I32);
+  refuses(with(&llm_extras::head_sink, three), 4, 3);
+  refuses(with(&llm_extras::head_sink, ints), LLM_F32, LLM_I32);
+  refuses(with(&llm_extras::sink_query, q), 1, 0);
   KVStep stale = step;
   ++stale.id;
   Tensor out = q;
   EXPECT_EQ(cache->attention(stale, 0, q, causal, out, nullptr).code(),
             LLM_WRONG_STATE);
   EXPECT_OK(cache->attention(step, 0, q, causal, out, nullptr));
+}
+
+TEST(CacheReads, AQueryForSinksIsLikeTheQuery) {
+  llm_kv_config config = configOf(1, 4, 8);
+  config.window = 2;
+  config.sinks = 1;
+  auto cache = make(config);
+  const Batch batch = {{0}, {range(0, 3)}};
+  KVStep step;
+  ASSERT_OK(begin(*cache, batch, step));
+  EXPECT_OK(appendLayer(*cache, step, batch, 0));
+  const Tensor q(LLM_F32, {3, 4, 4});
+  const auto refuses = [&](const llm_tensor &nearer, int64_t expected,
+                           int64_t actual) {
+    expectError(cache->attention(step, 0, q, causal, q, nullptr,
+                                 with(&llm_extras::sink_query, nearer)),
+                LLM_INVALID_ARGUMENT, expected, actual, -1, 0);
+  };
+  refuses(Tensor(LLM_F32, {2, 4, 4}), 3, 2);
+  refuses(Tensor(LLM_F32, {3, 2, 4}), 4, 2);
+  refuses(Tensor(LLM_F32, {3, 4, 8}), 4, 8);
+  refuses(Tensor(LLM_F16, {3, 4, 4}), LLM_F32, LLM_F16);
+  llm_tensor strided = q;
+  strided.strides[2] = 2;
+  refuses(strided, 1, 2);
 }
 
 TEST(CacheReads, ARowWithoutKeysIsZero) {

@@ -154,6 +154,24 @@ TEST_F(CallTest, CachesMustBeOfTheirGroupsElementType) {
   }
 }
 
+TEST_F(CallTest, AWindowSaysHowManySinksThereAre) {
+  llm_kv_config config = configOf(1, 4, 16);
+  config.window = 9;
+  config.sinks = 2;
+  Program program(config);
+  const auto invoke = [&] {
+    program.error = LLM_ERROR_INIT;
+    return program.invoke([](llm_call *) { return LLM_OK; });
+  };
+  EXPECT_EQ(invoke(), LLM_OK);
+  program.group.window = 9;
+  EXPECT_EQ(invoke(), LLM_INVALID_ARGUMENT);
+  EXPECT_EQ(program.error.expected, 0);
+  EXPECT_EQ(program.error.actual, 2);
+  program.group.sinks = 2;
+  EXPECT_EQ(invoke(), LLM_OK);
+}
+
 TEST_F(CallTest, TheSameCacheTwiceIsInvalid) {
   p.entry.num_kv = 2;
   ASSERT_EQ(p.create(), LLM_OK);

@@ -90,7 +90,8 @@ TEST_F(CancelTest, StepCanOnlyBeAborted) {
   ASSERT_EQ(llm_kv_begin(p.cache, &id, cu, 1, &step, &p.error), LLM_OK);
   EXPECT_EQ(llm_kv_append(step, 0, &rows, &rows, &p.error), LLM_OK);
   cancel(true);
-  EXPECT_EQ(llm_kv_attention(step, 0, &rows, nullptr, &rows, nullptr, &p.error),
+  EXPECT_EQ(llm_kv_attention(step, 0, &rows, nullptr, nullptr, &rows, nullptr,
+                             &p.error),
             LLM_CANCELLED);
   EXPECT_EQ(llm_kv_commit(step, &p.error), LLM_CANCELLED);
   llm_kv_abort(step);

@@ -19,7 +19,7 @@
 
 #include <gtest/gtest.h>
 
-#include <string>
+#include <ostream>
 
 namespace llm {
 
@@ -32,6 +32,10 @@ constexpr CpuLevel cpuLevels[] = {{"baseline", "Baseline"},
                                   {"x86-64-v3", "X86V3"},
                                   {"x86-64-v4", "X86V4"},
                                   {"x86-64-v4+bf16+vnni", "X86Dots"}};
+
+inline void PrintTo(const CpuLevel &level, std::ostream *os) {
+  *os << level.name;
+}
 
 class LevelTest : public ::testing::TestWithParam<CpuLevel> {
 protected:

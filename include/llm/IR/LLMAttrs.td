@@ -52,10 +52,13 @@ def LLM_RopePairingAttr
   let assemblyFormat = "`<` $value `>`";
 }
 
-/// The optional operands of `lookup_kv` and `paged_attention`, by name.
+/// The optional operands of `lookup_kv` (the first two) and `paged_attention`.
 def LLM_Extra : I32Enum<"Extra", "name of an optional operand", [
     I32EnumCase<"Step", 0, "step">,
-    I32EnumCase<"BlockIndices", 1, "block_indices">]> {
+    I32EnumCase<"BlockIndices", 1, "block_indices">,
+    I32EnumCase<"Alibi", 2, "alibi">,
+    I32EnumCase<"HeadSink", 3, "head_sink">,
+    I32EnumCase<"SinkQuery", 4, "sink_query">]> {
   let cppNamespace = "::mlir::llm";
 }
 

@@ -257,10 +257,24 @@ def LLM_PagedAttentionOp : LLM_ReadingOp<"paged_attention",
     queries are `[T, Hq, D]` at the step's positions and layer; without,
     `[B, S, Hq, D]`, the last S positions of sequence i. Hq is a multiple of
     the KV heads. A query sees keys at positions up to its own unless `causal`
-    is false; `window` may only narrow the cache's; `softcap` c turns a score s
-    into `c tanh(s / c)`. `scale` is 1 / sqrt(head_dim) when absent. The
-    optional result `lse` is the natural log of the sum of exponentials, so
-    that partial results merge; a row that sees no key has o = 0, lse = -inf.
+    is false; `window` may only narrow the cache's, whose sinks stay visible;
+    `softcap` c turns a score s into `c tanh(s / c)`. `scale` is
+    1 / sqrt(head_dim) when absent. The optional result `lse` is the natural log
+    of the sum of exponentials, so that partial results merge; a row that sees
+    no key has o = 0, lse = -inf.
+
+    Optional tensors modify the scores, in this order: scale, `softcap`, `alibi`.
+
+    | operand | type | meaning |
+    |---|---|---|
+    | `alibi` | f32 `[Hq]` | slopes: the score of key j for position p grows by slope (j - p) |
+    | `head_sink` | f32 `[Hq]` | one more logit of each query head, as it is, without a value |
+    | `sink_query` | as the query | takes its place for the cache's sinks |
+
+    A head sink enters the denominator alone, and `lse` contains it: in partial
+    results that are to be merged only one may have it. A row that sees no key
+    has it for its lse. `sink_query` is for sinks that are to seem nearer than
+    they are: the query of position p, rotated for min(p, sinks + window - 1).
 
     `blocks` is an explicit block table, i32 `[B, W]`: token j of row i is slot
     j mod block_size of block `table[i, j div block_size]`. Its ids must be live
@@ -277,6 +291,19 @@ def LLM_PagedAttentionOp : LLM_ReadingOp<"paged_attention",
                               %at: !llm.kv_step) -> tensor<?x3x64xf32> {
       %o = llm.paged_attention %q, %c at %at {scale = 0.125 : f32}
           : tensor<?x3x64xf32>, !kv -> tensor<?x3x64xf32>
+      return %o : tensor<?x3x64xf32>
+    }
+
+    !windowed = !llm.paged_kv_cache<2x1x64xf16, window = 512, sinks = 4>
+    func.func private @modified(%q: tensor<?x3x64xf32>, %c: !windowed,
+                                %at: !llm.kv_step, %slopes: tensor<3xf32>,
+                                %logits: tensor<3xf32>,
+                                %nearer: tensor<?x3x64xf32>)
+        -> tensor<?x3x64xf32> {
+      %o = llm.paged_attention %q, %c at %at alibi(%slopes : tensor<3xf32>)
+          head_sink(%logits : tensor<3xf32>)
+          sink_query(%nearer : tensor<?x3x64xf32>)
+          : tensor<?x3x64xf32>, !windowed -> tensor<?x3x64xf32>
       return %o : tensor<?x3x64xf32>
     }
     ```

@@ -28,10 +28,12 @@ def LLM_PagedKVCacheType : LLM_Type<"PagedKVCache", "paged_kv_cache"> {
     | `max_seq_len` | tokens that a sequence may hold |
     | `max_sequences` | sequence ids are [0, max_sequences) |
     | `window` | a query at position p sees the keys in (p - window, p] |
+    | `sinks` | and the first `sinks` keys, whatever p is: only with a window |
 
     A dimension `?` and an absent parameter are known only at run time; the
     bare type knows nothing and is checked when it runs. An absent `window`
-    means that there is none. The type implements neither `TensorLikeType` nor
+    means that there is none, and an absent `sinks` beside a window that there
+    are none. Both are masks: nothing is forgotten or renumbered. The type implements neither `TensorLikeType` nor
     `BufferLikeType`: One-Shot Bufferize must not see a cache.
 
     Example:
@@ -41,6 +43,7 @@ def LLM_PagedKVCacheType : LLM_Type<"PagedKVCache", "paged_kv_cache"> {
         !llm.paged_kv_cache<32x8x128xf16, block_size = 16, max_seq_len = 8192,
                             max_sequences = 64>,
         !llm.paged_kv_cache<4x2x64xf32, window = 128>,
+        !llm.paged_kv_cache<4x2x64xf32, window = 512, sinks = 4>,
         !llm.paged_kv_cache<?x8x128xbf16>,
         !llm.paged_kv_cache)
     ```
@@ -49,7 +52,7 @@ def LLM_PagedKVCacheType : LLM_Type<"PagedKVCache", "paged_kv_cache"> {
     "int64_t":$layers, "int64_t":$kvHeads, "int64_t":$headDim,
     "::mlir::Type":$elementType,
     "int64_t":$blockSize, "int64_t":$maxSeqLen, "int64_t":$maxSequences,
-    "int64_t":$window);
+    "int64_t":$window, "int64_t":$sinks);
   let hasCustomAssemblyFormat = 1;
   let genVerifyDecl = 1;
   let skipDefaultBuilders = 1;
@@ -59,26 +62,27 @@ def LLM_PagedKVCacheType : LLM_Type<"PagedKVCache", "paged_kv_cache"> {
       CArg<"int64_t", "ShapedType::kDynamic">:$blockSize,
       CArg<"int64_t", "ShapedType::kDynamic">:$maxSeqLen,
       CArg<"int64_t", "ShapedType::kDynamic">:$maxSequences,
-      CArg<"int64_t", "0">:$window), [{
+      CArg<"int64_t", "0">:$window, CArg<"int64_t", "0">:$sinks), [{
       return $_get(elementType.getContext(), layers, kvHeads, headDim,
-                   elementType, blockSize, maxSeqLen, maxSequences, window);
+                   elementType, blockSize, maxSeqLen, maxSequences, window,
+                   sinks);
     }]>,
     // Nothing but these two is known.
     TypeBuilder<(ins "int64_t":$blockSize, "int64_t":$maxSeqLen), [{
       constexpr int64_t dynamic = ShapedType::kDynamic;
       return $_get($_ctxt, dynamic, dynamic, dynamic, Type(), blockSize,
-                   maxSeqLen, dynamic, int64_t(0));
+                   maxSeqLen, dynamic, int64_t(0), int64_t(0));
     }]>,
     TypeBuilder<(ins), [{
       constexpr int64_t dynamic = ShapedType::kDynamic;
       return $_get($_ctxt, dynamic, dynamic, dynamic, Type(), dynamic, dynamic,
-                   dynamic, int64_t(0));
+                   dynamic, int64_t(0), int64_t(0));
     }]>,
   ];
   let extraClassDeclaration = [{
     /// Nothing is known: the bare `!llm.paged_kv_cache`.
     bool isBare() const { return !getElementType(); }
-    /// Everything but the window is known.
+    /// Everything but the window and its sinks is known.
     bool isFullyStatic() const;
     /// Could a cache of this type at run time also have type `other`?
     bool isCompatibleWith(PagedKVCacheType other) const;

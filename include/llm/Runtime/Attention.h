@@ -60,28 +60,43 @@ struct BatchView {
 };
 
 /// A query at position p sees the keys j of its row with j < seqLens[i] and
-/// (!causal or j <= p) and (window == 0 or j > p - window).
+/// (!causal or j <= p) and (window == 0 or j > p - window or j < sinks).
 struct AttentionParams {
   float scale;
   float softcap;  ///< 0: none; else s -> softcap * tanh(s / softcap)
   int32_t window; ///< 0: none
   bool causal;
+  int32_t sinks = 0;                     ///< 0 without a window
+  const llm_tensor *alibi = nullptr;     ///< f32 [Hq]: s -> s + alibi * (j - p)
+  const llm_tensor *headSink = nullptr;  ///< f32 [Hq]: a logit without a value
+  const llm_tensor *sinkQuery = nullptr; ///< like q, in its place for j < sinks
 };
 
 struct KeyRange {
   int64_t begin, end;
 };
 
-/// The keys that a query at `position` sees of `seqLen`: an interval whose ends
-/// grow with the position.
+/// The end of the keys that a query at `position` sees of `seqLen`.
+static inline int64_t visibleEnd(const AttentionParams &params,
+                                 int64_t position, int64_t seqLen) {
+  return params.causal && position + 1 < seqLen ? position + 1 : seqLen;
+}
+
+/// The sinks that it sees; the other keys are visibleKeys. The ends of both
+/// intervals grow with the position.
+static inline KeyRange visibleSinks(const AttentionParams &params,
+                                    int64_t position, int64_t seqLen) {
+  int64_t end = visibleEnd(params, position, seqLen);
+  return {0, params.sinks < end ? params.sinks : end};
+}
+
 static inline KeyRange visibleKeys(const AttentionParams &params,
                                    int64_t position, int64_t seqLen) {
-  int64_t end = seqLen;
-  if (params.causal && position + 1 < end)
-    end = position + 1;
+  int64_t end = visibleEnd(params, position, seqLen);
   int64_t begin = params.window ? position + 1 - params.window : 0;
-  begin = begin < 0 ? 0 : begin;
-  return {begin < end ? begin : end, end};
+  begin = begin < params.sinks ? params.sinks : begin;
+  begin = begin < seqLen ? begin : seqLen;
+  return {begin, begin < end ? end : begin};
 }
 
 class AttentionPlan;
@@ -89,8 +104,8 @@ class AttentionPlan;
 /// out = softmax(scale q k^T + masks) v over the pages, accumulated in f32.
 /// q, out: [T, Hq, D] strided, one dtype (f32, f16, bf16), last dimension
 /// contiguous. lse: null or f32 [T, Hq] strided. A row without a visible key
-/// gets out = 0, lse = -inf; masked slots are never read. plan: null, or what is
-/// passed to every layer of a step (AttentionPlan.h).
+/// gets out = 0, lse = -inf; masked slots are never read. plan: null, or what
+/// is passed to every layer of a step (AttentionPlan.h).
 void pagedAttention(const KVPages &pages, const BatchView &batch,
                     const AttentionParams &params, const llm_tensor &q,
                     const llm_tensor &out, const llm_tensor *lse,

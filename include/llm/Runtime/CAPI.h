@@ -44,7 +44,7 @@ extern "C" {
 #endif
 
 /// Bumped with every change of a struct, a signature or a meaning below.
-#define LLM_ABI_VERSION 1u
+#define LLM_ABI_VERSION 2u
 
 #if defined(_WIN32)
 #define LLM_API
@@ -164,6 +164,7 @@ typedef struct llm_kv_group_desc {
   int32_t max_sequences;
   int64_t max_seq_len;
   int32_t window; ///< a query at p sees (p - window, p]; 0 = no window
+  int32_t sinks;  ///< and positions below sinks, only with a window
   llm_kv_strategy strategy;
   /// Defaults for what the type leaves open; zero: the library's defaults.
   int32_t default_block_size;
@@ -323,6 +324,7 @@ typedef struct llm_kv_config {
   int32_t block_size;    ///< tokens of one block, any number >= 1
   int32_t max_sequences; ///< sequence ids are 0 .. max_sequences - 1
   int32_t window;        ///< 0: none
+  int32_t sinks;         ///< 0: none; more only with a window
   int64_t max_seq_len;   ///< tokens a sequence may hold
   llm_kv_strategy strategy;
   int32_t poison; ///< nonzero: fill free blocks with NaN (tests)
@@ -434,6 +436,24 @@ typedef struct llm_attention_params {
   int32_t causal; ///< nonzero: a query at p sees keys at positions <= p
 } llm_attention_params;
 
+/// Optional tensors of attention, the first of lookup too; absent ones are
+/// null, and so are those behind `struct_size`. A score is scaled, then softly
+/// capped, then moved by alibi.
+typedef struct llm_extras {
+  uint32_t struct_size;
+  uint32_t reserved; ///< zero
+  /// i32 [B, W]: physical blocks. Token j of row i is slot j mod block_size of
+  /// block table[i][j div block_size]; row i's length is sequence i's.
+  const llm_tensor *block_indices;
+  /// f32 [Hq]: slopes; the score of key j for position p grows by
+  /// slope * (j - p).
+  const llm_tensor *alibi;
+  /// f32 [Hq]: one more logit of each head, without a value; lse contains it.
+  const llm_tensor *head_sink;
+  /// Like q, in its place for the sinks of the cache, which must have some.
+  const llm_tensor *sink_query;
+} llm_extras;
+
 /// Begins a step: tokens cu_seqlens[i] .. cu_seqlens[i + 1] - 1 of the batch
 /// belong to sequence ids[i] (distinct). Takes every block the step needs, or
 /// fails for the batch as a whole and names the first sequence that did not
@@ -447,10 +467,11 @@ LLM_API llm_code llm_kv_append(llm_kv_step *step, int32_t layer,
                                llm_error *error);
 /// q, out: [T, Hq, D] (one dtype: f32, f16 or bf16), Hq a multiple of Hkv.
 /// lse: null or f32 [T, Hq], the natural log of the sum of exponentials; a row
-/// that sees no key gets out = 0 and lse = -inf. params may be null.
+/// that sees no key gets out = 0 and lse = -inf. params and extras may be null.
 LLM_API llm_code llm_kv_attention(llm_kv_step *step, int32_t layer,
                                   const llm_tensor *q,
                                   const llm_attention_params *params,
+                                  const llm_extras *extras,
                                   const llm_tensor *out, const llm_tensor *lse,
                                   llm_error *error);
 /// Ends the step: every layer that was ever appended to must have been
@@ -478,13 +499,6 @@ struct llm_call {
   void *const *weights; ///< packed data, in the order of the program's weights
   const uint64_t *kv;   ///< a handle for each cache argument
 };
-
-/// Optional tensors of lookup and attention; absent ones are null.
-typedef struct llm_extras {
-  /// i32 [B, W]: physical blocks. Token j of row i is slot j mod block_size of
-  /// block table[i][j div block_size]; row i's length is sequence i's.
-  const llm_tensor *block_indices;
-} llm_extras;
 
 // A kv handle is (generation << 32 | index) into the call's table of versions;
 // a step adds the layer in its top 16 bits (layer + 1). 0 is no handle and no
@@ -588,6 +602,7 @@ LLM_API llm_code llm_rt_fail(llm_call *, int32_t site, llm_code code,
 } // extern "C"
 
 static_assert(sizeof(llm_tensor) == 112, "llm_tensor is part of the ABI");
+static_assert(sizeof(llm_extras) == 40, "llm_extras is part of the ABI");
 static_assert(sizeof(llm_kv_stats) == LLM_KV_NUM_STATS * sizeof(int64_t),
               "statistics are an array of i64");
 #endif

@@ -104,16 +104,16 @@ public:
   Status append(const KVStep &step, int32_t layer, const llm_tensor &k,
                 const llm_tensor &v);
   /// q, out: [T, Hq, D]; lse: null or f32 [T, Hq]. Rows see the keys which the
-  /// layer holds now. `table`: null or i32 [B, W], read instead of the cache's;
+  /// layer holds now. A given block table is read instead of the cache's;
   /// LLM_INVALID_ARGUMENT names the first block that is not of this version or
   /// does not hold the tokens that are read of it.
   Status attention(const KVStep &step, int32_t layer, const llm_tensor &q,
                    const llm_attention_params &params, const llm_tensor &out,
-                   const llm_tensor *lse, const llm_tensor *table = nullptr);
+                   const llm_tensor *lse, const llm_extras &extras = {});
   /// The same for queries that belong to no step.
   Status attention(const KVRows &rows, int32_t layer, const llm_tensor &q,
                    const llm_attention_params &params, const llm_tensor &out,
-                   const llm_tensor *lse, const llm_tensor *table = nullptr);
+                   const llm_tensor *lse, const llm_extras &extras = {});
   /// k, v: [B, C, Hkv, D] of the cache's dtype: the first min(C, length) tokens
   /// of each sequence, then zeros.
   Status lookup(std::span<const int32_t> ids, int32_t layer,
@@ -240,10 +240,11 @@ private:
   Status checkQueries(const KVRows &rows, const llm_tensor &q,
                       const llm_attention_params &params, const llm_tensor &out,
                       const llm_tensor *lse) const;
+  Status checkModifiers(const llm_tensor &q, const llm_extras &extras) const;
   Status attend(const KVRows &rows, uint64_t step, int32_t layer,
                 const llm_tensor &q, const llm_attention_params &params,
                 const llm_tensor &out, const llm_tensor *lse,
-                const llm_tensor *table);
+                const llm_extras &extras);
   Status gather(std::span<const int32_t> ids, int32_t layer, int64_t bound,
                 const llm_tensor *table, uint64_t step);
   void gatherOwn(std::span<const int32_t> ids, uint64_t step);
