@@ -159,8 +159,9 @@ Error Run::readInputs() {
 Error Run::startSession() {
   Clock::time_point start = Clock::now();
   const std::clock_t startCPU = std::clock();
-  Expected<std::unique_ptr<CompiledModel>> compiled =
-      importAndCompile(*file, {options.weights, options.cache}, prefix);
+  Expected<std::unique_ptr<CompiledModel>> compiled = importAndCompile(
+      *file, {options.weights, options.cache, options.window, options.sinks},
+      prefix);
   if (!compiled)
     return compiled.takeError();
   report.compileSeconds = secondsSince(start);

@@ -106,6 +106,10 @@ struct CommandLine {
                   "Blocks of the cache (default: enough for every sequence)"};
   Text cache{"cache-dtype", "f32|f16|bf16", machine,
              "What the cache stores (default f16)"};
+  Text window{"window", "tokens", machine,
+              "A token sees the last n ones, itself included (default: all)"};
+  Text sinks{"sinks", "tokens", machine,
+             "Beside the window a token sees the first n ones (default 0)"};
   Text weights{"weights-as", "f32|bf16", machine,
                "What weights are unpacked to (default f32)"};
   Text threads{"t", "threads", machine,
@@ -205,6 +209,7 @@ static Error checkCombinations(const CommandLine &line) {
   }
   needs(line.chat, {&line.prompt, &line.prompts});
   needs(line.dumpLogits, {&line.prompt, &line.ids});
+  needs(line.sinks, {&line.window});
   needs(line.windowTokens, {&line.score});
   needs(line.splitDocuments, {&line.score});
   needs(line.maxWindows, {&line.windowTokens});
@@ -358,6 +363,8 @@ static void readMachine(const CommandLine &line, Values &values,
   using enum ElementKind;
   options.weights = values.kind(line.weights, F32, {F32, BF16});
   options.cache = values.kind(line.cache, F16, {F32, F16, BF16});
+  options.window = values.integer(line.window, 1).value_or(0);
+  options.sinks = values.integer(line.sinks, 1).value_or(0);
   options.context = values.integer(line.context, 1).value_or(0);
   options.poolBlocks = values.integer(line.poolBlocks, 1).value_or(0);
   options.blockSize = values.integer(line.blockSize, 1).value_or(0);

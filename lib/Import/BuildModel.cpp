@@ -112,8 +112,9 @@ ModelBuilder::ModelBuilder(ModuleOp module, const ModelConfig &config,
   idsType = RankedTensorType::get({dynamic}, builder.getI32Type());
   streamType =
       RankedTensorType::get({dynamic, config.hidden}, builder.getF32Type());
-  cacheType = PagedKVCacheType::get(elementType(options.cache), config.layers,
-                                    config.kvHeads, config.headDim);
+  cacheType = PagedKVCacheType::get(
+      elementType(options.cache), config.layers, config.kvHeads, config.headDim,
+      dynamic, dynamic, dynamic, options.window, options.sinks);
 }
 
 Type ModelBuilder::elementType(ElementKind kind) {
@@ -374,10 +375,22 @@ static OwningOpRef<ModuleOp> createModule(MLIRContext &context,
   return module;
 }
 
+static llvm::Error checkOptions(const ImportOptions &options) {
+  const auto [window, sinks] = std::pair(options.window, options.sinks);
+  if (window >= 0 && sinks >= 0 && (window || !sinks))
+    return llvm::Error::success();
+  return llvm::createStringError(
+      llvm::formatv("expected a window of at least 0 tokens, and sinks only "
+                    "with a window, got {0} and {1}",
+                    window, sinks));
+}
+
 llvm::Expected<OwningOpRef<ModuleOp>>
 mlir::llm::buildModel(MLIRContext &context, const ModelFile &model,
                       const ImportOptions &options) {
   const ModelConfig &config = model.config();
+  if (llvm::Error error = checkOptions(options))
+    return error;
   std::vector<WeightArgument> weights = listWeights(model);
   if (llvm::Error error = checkWeights(model, weights))
     return error;

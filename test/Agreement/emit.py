@@ -493,16 +493,24 @@ class Printer:
         heads = t.heads * self.program.group
         shape = (p["rows"], p["length"], heads, t.dim)
         q, type_ = self.rows("%q", self.q, p["q"], shape)
+        extras = self.blocks(op) + self.modifiers(p, shape)
         self.attend(
-            p,
-            q,
-            type_,
-            shape,
-            self.names[op.source[0]],
-            self.blocks(op),
-            p["aq"],
-            p["al"],
+            p, q, type_, shape, self.names[op.source[0]], extras, p["aq"], p["al"]
         )
+
+    def modifiers(self, p, shape, layer=0):
+        text = ""
+        for name in ("alibi", "head_sink"):
+            if name in p:
+                type_ = f"tensor<{len(p[name])}xf32>"
+                numbers = ", ".join(f"{x:.9e}" for x in p[name])
+                value = self.value(f"arith.constant dense<[{numbers}]> : {type_}")
+                text += f" {name}({value} : {type_})"
+        if "sink_query" in p:
+            offset = self.at(p["sink_query"], layer, self.type.dim)
+            rows, type_ = self.rows("%q", self.q, offset, shape)
+            text += f" sink_query({rows} : {type_})"
+        return text
 
     def attend(self, p, q, type_, shape, cache, extras, at, lse_at):
         attributes = []
@@ -608,7 +616,8 @@ class Printer:
             where = self.at(a["aq"], layer, lanes), self.at(
                 a["al"], layer, lanes // t.dim
             )
-            self.attend(a, q, type_, shape, cache, f" at {at}", *where)
+            extras = f" at {at}" + self.modifiers(a, shape, layer)
+            self.attend(a, q, type_, shape, cache, extras, *where)
         if "lookup" in p:
             a = p["lookup"]
             extras = f" at {at}"

@@ -258,7 +258,7 @@ class Run:
             p,
             version,
             0,
-            self.queries(p, tokens),
+            self.queries(p["q"], tokens),
             [
                 (i, row * p["length"], p["length"], first, owner)
                 for row, (i, first, owner) in enumerate(zip(rows, firsts, owners))
@@ -266,15 +266,18 @@ class Run:
         )
         return []
 
-    def queries(self, p, tokens, layer=0):
+    def queries(self, offset, tokens, layer=0):
         heads = self.type.heads * self.program.group
-        offset = p["q"] + layer * self.type.dim
+        offset += layer * self.type.dim
         size = tokens * heads * self.type.dim
         return self.q[offset : offset + size].reshape(tokens, heads, self.type.dim)
 
     def attend(self, p, version, layer, q, rows):
         """`rows`: sequence, first token in q, tokens, first position, owner."""
         scale = p["scale"] or float(np.float32(1 / np.sqrt(self.type.dim)))
+        nearer = q
+        if "sink_query" in p:
+            nearer = self.queries(p["sink_query"], len(q), layer)
         out, lse = np.zeros(q.shape), np.zeros(q.shape[:2])
         for sequence, token, count, first, owner in rows:
             part = slice(token, token + count)
@@ -288,6 +291,9 @@ class Run:
                 p["window"],
                 p["causal"],
                 owner,
+                nearer[part],
+                p.get("alibi"),
+                p.get("head_sink"),
             )
         self.write("aq", p["aq"] + layer * out.size, out)
         if p["lse"]:
@@ -323,7 +329,7 @@ class Run:
             for i, a, b in zip(ids, cu, cu[1:]):
                 version = version.append(layer, i, k[a:b], v[a:b])
             if "attention" in p:
-                q = self.queries(p["attention"], p["tokens"], layer)
+                q = self.queries(p["attention"]["q"], p["tokens"], layer)
                 if p["rope"]:
                     q = rope(q, positions, frequencies(t.dim), p["rope"])
                 rows = [

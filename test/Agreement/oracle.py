@@ -81,9 +81,23 @@ class Version:
         return k, v
 
     def attend(
-        self, layer, sequence, q, first, scale, softcap, window, causal, source=-1
+        self,
+        layer,
+        sequence,
+        q,
+        first,
+        scale,
+        softcap,
+        window,
+        causal,
+        source=-1,
+        nearer=None,
+        alibi=None,
+        head_sink=None,
     ):
-        """q [T, Hq, D] at positions first ...; returns o and lse."""
+        """q [T, Hq, D] at positions first ...; `nearer` is q for sinks. Returns o
+        and lse."""
+        nearer = q if nearer is None else nearer
         n = self.lengths[layer, sequence]
         k, v = (
             a[:n].astype(np.float64) for a in self.lookup(layer, sequence, n, source)
@@ -94,15 +108,19 @@ class Version:
         for t, h in np.ndindex(*q.shape[:2]):
             head = h // (q.shape[1] // self.type.heads)
             seen = (positions <= first + t) | (not causal)
-            seen &= positions > first + t - window
-            if not seen.any():
-                continue
-            scores = scale * (k[seen, head] @ q[t, h].astype(np.float64))
+            sinks = positions < self.type.sinks
+            seen &= sinks | (positions > first + t - window)
+            rows = np.where(sinks[:, None], nearer[t, h], q[t, h]).astype(np.float64)
+            scores = scale * (k[:, head] * rows).sum(axis=1)[seen]
             if softcap:
                 scores = softcap * np.tanh(scores / softcap)
-            weights = np.exp(scores - scores.max())
-            out[t, h] = weights @ v[seen, head] / weights.sum()
-            lse[t, h] = scores.max() + np.log(weights.sum())
+            if alibi:
+                scores += alibi[h] * (positions[seen] - first - t)
+            logits = np.append(scores, head_sink[h] if head_sink else [])
+            if not logits.size:
+                continue
+            lse[t, h] = logits.max() + np.log(np.exp(logits - logits.max()).sum())
+            out[t, h] = np.exp(scores - lse[t, h]) @ v[seen, head]
         return out, lse
 
 

@@ -29,9 +29,11 @@ class CacheType:
     capacity: int
     sequences: int
     window: int
+    sinks: int
 
     def __str__(self):
         window = f", window = {self.window}" if self.window else ""
+        window += f", sinks = {self.sinks}" if self.sinks else ""
         return (
             f"!llm.paged_kv_cache<{self.layers}x{self.heads}x{self.dim}x{self.dtype}, "
             f"block_size = {self.block_size}, max_seq_len = {self.capacity}, "
@@ -90,6 +92,10 @@ def features(op):
     for name in ("table", "window", "softcap", "lse", "rope", "loop", "positions"):
         if op.p.get(name):
             yield name
+    attention = op.p.get("attention", op.p)
+    for name in ("alibi", "head_sink", "sink_query"):
+        if attention.get(name) is not None:
+            yield name
     if op.p.get("causal") is False:
         yield "not causal"
 
@@ -106,6 +112,7 @@ class Maker:
         r = self.r
         dtype = r.choice(["f32", "f16", "bf16"])
         layers = r.choice([1, 1, 2, 3])
+        window = r.choice([0, 0, 0, 3, 7])
         self.type = CacheType(
             layers,
             r.choice([1, 2, 3]),
@@ -114,7 +121,8 @@ class Maker:
             r.choice([1, 3, 4, 16]),
             r.choice([13, 24, 40]),
             r.randint(2, 5),
-            r.choice([0, 0, 0, 3, 7]),
+            window,
+            r.choice([0, 1, 2, 5]) if window else 0,
         )
         inputs = ["f32", "f32", "f16", "bf16"]
         self.program = Program(
@@ -297,14 +305,19 @@ class Maker:
             "causal": r.random() > 0.2,
             "lse": r.random() < 0.4,
         }
+        heads = t.heads * self.program.group
+        if r.random() < 0.25:
+            p["alibi"] = [r.randint(-16, 32) / 64 for _ in range(heads)]
+        if r.random() < 0.25:
+            p["head_sink"] = [r.randint(-64, 96) / 32 for _ in range(heads)]
         if t.window and p["window"] > t.window:
             p["window"] = t.window
-        lanes = tokens * t.heads * self.program.group * t.dim
+        lanes = tokens * heads * t.dim
         p["q"] = self.offset(NUM_Q - 3 * t.dim, lanes)
+        if t.sinks and r.random() < 0.5:
+            p["sink_query"] = self.offset(NUM_Q - 3 * t.dim, lanes)
         p["aq"] = self.accumulate("aq", lanes * t.layers)
-        p["al"] = self.accumulate(
-            "al", tokens * t.heads * self.program.group * t.layers
-        )
+        p["al"] = self.accumulate("al", tokens * heads * t.layers)
         return p
 
     def bound(self, rows):

@@ -75,6 +75,10 @@ TEST(RunOptionsTest, everyValue) {
                                      "64",
                                      "--cache-dtype",
                                      "bf16",
+                                     "--window",
+                                     "512",
+                                     "--sinks",
+                                     "4",
                                      "--pool-blocks",
                                      "5",
                                      "--weights-as",
@@ -95,6 +99,8 @@ TEST(RunOptionsTest, everyValue) {
   EXPECT_EQ(options.prefillChunk, 33);
   EXPECT_EQ(options.blockSize, 64);
   EXPECT_EQ(options.cache, ElementKind::BF16);
+  EXPECT_EQ(options.window, 512);
+  EXPECT_EQ(options.sinks, 4);
   EXPECT_EQ(options.poolBlocks, 5);
   EXPECT_EQ(options.weights, ElementKind::BF16);
   EXPECT_EQ(options.threads, 2);
@@ -209,6 +215,7 @@ TEST(RunOptionsTest, badIds) {
 TEST(RunOptionsTest, optionsWithoutTheirPartner) {
   expectBad({"-m", "m", "--ids", "1", "--chat"},
             "--chat needs -p or --prompts");
+  expectBad({"-m", "m", "-p", "x", "--sinks", "4"}, "--sinks needs --window");
   expectBad({"-m", "m", "-p", "x", "--window-tokens", "8"},
             "--window-tokens needs --score");
   expectBad({"-m", "m", "-p", "x", "--split-documents"},

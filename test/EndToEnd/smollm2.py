@@ -132,13 +132,15 @@ for seed in range(10):
     )
 
 
-def check_likelihood(kind: str, tolerance: float) -> None:
+def check_likelihood(
+    kind: str, tolerance: float, row: str = "float64, nothing rounded", *options: object
+) -> None:
     """The mean negative log-likelihood of eight windows of 1024 tokens."""
     file = shared("models/smollm2/expected-nll.txt").read_text()
-    wanted = float(after(file, "float64, nothing rounded").split()[0])
+    wanted = float(after(file, row).split()[0])
     windows = ["--window-tokens", 1024, "--max-windows", 8]
     kinds = ["--weights-as", kind, "--cache-dtype", kind]
-    done = run(smollm2(), "--score", shared(TEXT), *windows, *kinds)
+    done = run(smollm2(), "--score", shared(TEXT), *windows, *kinds, *options)
     print(f"nll {done.report['nll']} for {wanted}")
     assert done.report["tokens"] == 8 * 1023
     assert abs(done.report["nll"] - wanted) <= tolerance
@@ -146,5 +148,7 @@ def check_likelihood(kind: str, tolerance: float) -> None:
 
 suite.register("smollm2-nll-f32", lambda: check_likelihood("f32", 1e-3))
 suite.register("smollm2-nll-bf16", lambda: check_likelihood("bf16", 5e-3))
+KEPT = ("window 512 + 4 sinks, positions kept", "--window", 512, "--sinks", 4)
+suite.register("smollm2-nll-window", lambda: check_likelihood("f32", 2e-3, *KEPT))
 
 suite.main()

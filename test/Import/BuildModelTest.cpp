@@ -271,6 +271,25 @@ TEST_F(BuildModelTest, OptionsChooseElementTypes) {
   EXPECT_EQ(types[10], "tensor<8x6xbf16>");
 }
 
+TEST_F(BuildModelTest, OptionsChooseAWindow) {
+  ImportOptions options;
+  options.window = 512;
+  options.sinks = 4;
+  OwningOpRef<ModuleOp> module = importModel(Checkpoint(2), options);
+  ASSERT_TRUE(module) << error;
+  EXPECT_EQ(print(layerOf(*module).getArgumentTypes()[1]),
+            "!llm.paged_kv_cache<2x1x4xf16, window = 512, sinks = 4>");
+  for (auto [window, sinks] : {std::pair{0, 4}, {-1, 0}, {8, -1}}) {
+    options.window = window;
+    options.sinks = sinks;
+    EXPECT_FALSE(importModel(Checkpoint(1), options));
+    EXPECT_EQ(error, "expected a window of at least 0 tokens, and sinks only "
+                     "with a window, got " +
+                         std::to_string(window) + " and " +
+                         std::to_string(sinks));
+  }
+}
+
 TEST_F(BuildModelTest, TextParsesAndVerifies) {
   OwningOpRef<ModuleOp> module = importModel(Checkpoint(2));
   ASSERT_TRUE(module) << error;

@@ -703,6 +703,25 @@ TEST(CacheReads, TheNarrowerWindowHolds) {
   }
 }
 
+TEST(CacheReads, SinksStayVisibleBesideANarrowerWindow) {
+  llm_kv_config config = configOf(1, 4, 8);
+  config.window = 3;
+  config.sinks = 2;
+  for (const auto &[asked, visible] : {std::pair(0, 3), {1, 1}, {5, 3}}) {
+    auto cache = make(config);
+    const Batch batch = {{0}, {range(0, 7)}};
+    KVStep step;
+    ASSERT_OK(begin(*cache, batch, step));
+    EXPECT_OK(appendLayer(*cache, step, batch, 0));
+    Tensor q(LLM_F32, {7, 2, 4}), out = q;
+    EXPECT_OK(cache->attention(step, 0, q, {NAN, 0, asked, 1}, out, nullptr));
+    double sum = valueOf(0, 0, 1, 0, 0) + valueOf(1, 0, 1, 0, 0);
+    for (int64_t token : range(7 - visible, visible))
+      sum += valueOf(token, 0, 1, 0, 0);
+    EXPECT_NEAR(out.get(6 * 8), sum / (2 + visible), 1e-4);
+  }
+}
+
 TEST(CacheReads, PermutedTablePermutesTheResult) {
   auto cache = make(configOf(1, 4, 8));
   EXPECT_OK(appendAll(*cache, {{0}, {range(0, 8)}}));

@@ -9,6 +9,8 @@
 #include "HostCache.h"
 #include "Program.h"
 
+#include <cstddef>
+
 using namespace llm;
 using namespace llm::testing;
 
@@ -276,6 +278,53 @@ TEST_F(HandleTest, BatchWithStridedRowsNeedsNoCopyByTheCaller) {
   });
   EXPECT_TRUE(holds(*one.cache->host->version, 0, {0, 1}));
   EXPECT_TRUE(holds(*one.cache->host->version, 1, {3, 4}));
+}
+
+/// The first token of each sequence is its sink, and all that a query sees for
+/// which it is near. A caller whose struct ends before sink_query has none.
+TEST_F(HandleTest, BatchTakesAStridedQueryForSinks) {
+  llm_kv_config config = configOf(1, 4, 16, 4, 64);
+  config.window = config.sinks = 1;
+  Program sinks(config);
+  works(sinks, [&](llm_call *call) {
+    const Batch batch = {{0, 1}, {range(0, 3), range(3, 5)}};
+    EXPECT_EQ(stepInCall(call, call->kv[0], batch, config), LLM_OK);
+    Tensor q(LLM_F32, {2, 2, 2, 4}), out = q, rows(LLM_F32, {2, 3, 2, 4});
+    std::fill_n(rows.as<float>(), 48, NAN);
+    for (int64_t i = 0; i < 32; ++i)
+      rows.set(i / 16 * 24 + i % 16,
+               valueOf(i / 16 * 3, 0, 0, i / 4 % 2, i % 4));
+    llm_tensor nearer = rows;
+    nearer.sizes[1] = 2;
+    llm_extras extras = {
+        sizeof(llm_extras), 0, nullptr, nullptr, nullptr, &nearer};
+    const auto attend = [&] {
+      return llm_rt_paged_attention(call, 1, call->kv[0], 0, &q, &out, nullptr,
+                                    nullptr, &extras);
+    };
+    EXPECT_EQ(attend(), LLM_OK);
+    for (int64_t i = 0; i < 32; ++i)
+      EXPECT_EQ(out.get(i), valueOf(i / 16 * 3, 0, 1, i / 4 % 2, i % 4)) << i;
+    extras.struct_size = offsetof(llm_extras, alibi);
+    EXPECT_EQ(attend(), LLM_OK);
+    EXPECT_EQ(out.get(0),
+              (valueOf(0, 0, 1, 0, 0) + valueOf(1, 0, 1, 0, 0)) / 2);
+    return LLM_OK;
+  });
+}
+
+TEST_F(HandleTest, ExtrasSayTheirSize) {
+  for (uint32_t size : {8, 48})
+    fails(
+        one,
+        [&](llm_call *call) {
+          const Tensor q(LLM_F32, {1, 1, 2, 4});
+          const llm_extras extras = {size,    0,       nullptr,
+                                     nullptr, nullptr, nullptr};
+          return llm_rt_paged_attention(call, 1, call->kv[0], 0, &q, &q,
+                                        nullptr, nullptr, &extras);
+        },
+        LLM_INVALID_ARGUMENT, sizeof(llm_extras), size);
 }
 
 TEST_F(HandleTest, BatchWithoutAStepIsChecked) {

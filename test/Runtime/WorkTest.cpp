@@ -24,9 +24,10 @@ protected:
     llm_context_destroy(context);
   }
 
-  void create(llm_dtype dtype, int32_t window = 0) {
+  void create(llm_dtype dtype, int32_t window = 0, int32_t sinks = 0) {
     config = configOf(1, 4, 16, 4, 64, dtype);
     config.window = window;
+    config.sinks = sinks;
     ASSERT_EQ(llm_context_create(1, &context, nullptr), LLM_OK);
     ASSERT_EQ(llm_kv_create(context, &config, &cache, nullptr), LLM_OK);
   }
@@ -130,6 +131,17 @@ TEST_F(WorkTest, AttentionCountsWhatTheWindowLeaves) {
   append({{0}, {range(9, 2)}});
   attend(2);
   expectAttention(5, 2 * 4, 4);
+}
+
+TEST_F(WorkTest, AttentionCountsSinksBesideTheWindow) {
+  create(LLM_F32, /*window=*/4, /*sinks=*/2);
+  append({{0}, {range(0, 9)}});
+  attend(9);
+  expectAttention(9, 1 + 2 + 3 + 4 + 5 + 4 * 6, 4);
+  commit();
+  append({{0}, {range(9, 2)}});
+  attend(2);
+  expectAttention(2 + 5, 2 * 6, 4);
 }
 
 TEST_F(WorkTest, WhatIsUndoneWasDone) {

@@ -35,6 +35,12 @@ static cl::opt<ElementKind>
           cl::values(clEnumValN(ElementKind::F32, "f32", ""),
                      clEnumValN(ElementKind::F16, "f16", "(default)"),
                      clEnumValN(ElementKind::BF16, "bf16", "")));
+static cl::opt<int> window("window", cl::value_desc("tokens"),
+                           cl::desc("A token sees this many (default: all)"),
+                           cl::cat(category));
+static cl::opt<int> sinks("sinks", cl::value_desc("tokens"),
+                          cl::desc("Beside the window, the first tokens"),
+                          cl::cat(category));
 
 static llvm::Error outputError(std::error_code code) {
   const llvm::StringRef path = output;
@@ -48,7 +54,7 @@ static llvm::Error run() {
   if (!model)
     return model.takeError();
   mlir::MLIRContext context;
-  auto module = buildModel(context, **model, {weights, cache});
+  auto module = buildModel(context, **model, {weights, cache, window, sinks});
   if (!module)
     return module.takeError();
   std::error_code code;

@@ -53,6 +53,8 @@ struct RunOptions {
   // Compilation, cache and threads. Zero: a default that the model decides.
   ElementKind weights = ElementKind::F32;
   ElementKind cache = ElementKind::F16;
+  int32_t window = 0;
+  int32_t sinks = 0;
   int64_t context = 0;
   int64_t poolBlocks = 0;
   int32_t blockSize = 0;

@@ -23,6 +23,8 @@ enum class ElementKind { F32, F16, BF16 };
 struct ImportOptions {
   ElementKind weights = ElementKind::F32; ///< F32 or BF16
   ElementKind cache = ElementKind::F16;
+  /// A token sees the last `window` ones (0: all) and the first `sinks`.
+  int32_t window = 0, sinks = 0;
 };
 
 /// Builds the module of `model`: one private function @layer for all layers
@@ -33,7 +35,8 @@ struct ImportOptions {
 ///
 /// over a ragged batch. Weight arguments carry `#llm.weight` with the source's
 /// tensor names. Fails, naming the tensor, when the file lacks one or holds it
-/// in another shape: all problems in one message.
+/// in another shape: all problems in one message; and when there are sinks
+/// without a window.
 ::llvm::Expected<OwningOpRef<ModuleOp>>
 buildModel(MLIRContext &context, const ModelFile &model,
            const ImportOptions &options);
