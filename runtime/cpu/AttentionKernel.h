@@ -334,7 +334,7 @@ void scoreTile(const Frame &f, int64_t tile, KeyRange keys, const State &,
                          f.visible(row + n.value - 1, tile).end};
         if (seen.begin < seen.end)
           scores<Product, n.value>(f.q(row, lane), panel, steps, seen,
-                                   f.scores(row), lane > 0, ahead);
+                                   f.scores(row), lane > 0);
       });
     }
   }
@@ -405,8 +405,7 @@ void weighTile(const Frame &f, int64_t tile, KeyRange keys, const State &state,
     Product::round(f.scores(row)[0]);
   for (int64_t head = 0; head < f.heads; ++head) {
     Keys v = f.keys(f.task.pages->v, f.work.vOffsets, head);
-    if (Product::kDepth == 1 && f.dim % kLanes == 0 &&
-        (T == LLM_F32 || f.rowsPerHead <= kBlockRows)) {
+    if (Product::kDepth == 1 && f.few && f.dim % kLanes == 0) {
       addWeighted<FmaProduct, bytesOf(T) * kLanes>(
           f, head, tile, state, 0, f.dim,
           [&](int64_t key, int64_t d) {
@@ -417,7 +416,7 @@ void weighTile(const Frame &f, int64_t tile, KeyRange keys, const State &state,
     }
     for (int64_t dim = 0; dim < f.dim; dim += kPanelLanes) {
       float *panel = f.work.values;
-      int64_t dims = packValues<Product, T>(v, keys, dim, panel, ahead);
+      int64_t dims = packValues<Product, T>(v, keys, dim, panel);
       addWeighted<Product, 0>(
           f, head, tile, state, dim, dims,
           [&](int64_t step, int64_t d) {
@@ -488,11 +487,10 @@ void writeOut(const AttentionTask &task, const State &state) {
   int64_t dim = task.pages->headDim;
   for (int64_t row = 0; row < rowsOf(task); ++row) {
     char *to = rowOf<char>(task, *task.out, row, bytesOf(T));
-    float sum = state.sum[row];
-    for (int64_t d = 0; d < dim; d += kLanes) {
-      Vec value = load(state.out[row] + d) / (sum == 0 ? 1 : sum);
-      store<T>(to + d * bytesOf(T), value, min(dim - d, kLanes));
-    }
+    float factor = state.sum[row] == 0 ? 0 : 1 / state.sum[row];
+    for (int64_t d = 0; d < dim; d += kLanes)
+      store<T>(to + d * bytesOf(T), load(state.out[row] + d) * factor,
+               min(dim - d, kLanes));
   }
 }
 
@@ -541,11 +539,13 @@ void attend(const AttentionTask &task) {
   Frame f = frameOf(task, work);
   State total = stateAt(buffers[0], f.rows, f.dim);
   State part = stateAt(buffers[1], f.rows, f.dim);
-  clear(total, f.rows);
   TaskChunks chunks = chunksOf(task);
+  if (chunks.count() == 0)
+    clear(total, f.rows);
   for (int64_t i = 0; i < chunks.count(); ++i) {
-    computeChunk(f, chunks[i], part);
-    merge(total, part, f.rows);
+    computeChunk(f, chunks[i], i ? part : total);
+    if (i)
+      merge(total, part, f.rows);
   }
   finish(task, total);
 }
@@ -565,9 +565,9 @@ void mergeChunks(const AttentionTask &task, const float *states, int64_t stride,
                  int64_t count) {
   alignas(64) float buffer[kStateFloats];
   int64_t rows = rowsOf(task), dim = task.pages->headDim;
+  memcpy(buffer, states, stateFloats(rows, dim) * sizeof(float));
   State total = stateAt(buffer, rows, dim);
-  clear(total, rows);
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t i = 1; i < count; ++i) {
     const float *state = states + i * stride;
     merge(total, stateAt(const_cast<float *>(state), rows, dim), rows);
   }

@@ -156,12 +156,12 @@ inline void forRowBlocks(int64_t rows, Fn fn, int64_t row = 0) {
     forRowBlocks<N - 1>(rows, fn, row);
 }
 
-/// c[row] (+)= the sum over steps of a[row][step] * b(step, i), a vector.
-template <typename Product, int NumRows, int Width, int Lines = 0,
-          typename LoadB>
+/// c[row] (+)= the sum over steps of a[row][step] * b(step, i), a vector. Calls
+/// ask() at each step.
+template <typename Product, int NumRows, int Width, typename LoadB,
+          typename Ask>
 inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
-                     Rows<float> c, bool add, Ahead &asked) {
-  Ahead ahead = asked;
+                     Rows<float> c, bool add, Ask ask) {
   Vec acc[NumRows][Width];
   LLM_UNROLL
   for (int r = 0; r < NumRows; ++r)
@@ -171,7 +171,7 @@ inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
   LLM_NO_UNROLL
   for (int64_t step = begin; step < end; ++step) {
     Vec factors[Width];
-    ahead.ask(Lines);
+    ask();
     LLM_UNROLL
     for (int i = 0; i < Width; ++i)
       factors[i] = b(step, i);
@@ -188,7 +188,6 @@ inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
     LLM_UNROLL
   for (int i = 0; i < Width; ++i)
     store(c[r] + i * kLanes, acc[r][i]);
-  asked = ahead;
 }
 
 //===----------------------------------------------------------------------===//
@@ -219,7 +218,7 @@ inline void turnKeys(const Keys &k, int64_t key, int64_t d, int64_t n, Vec *x,
                      Ahead &ahead) {
   LLM_UNROLL
   for (int i = 0; i < kLanes; ++i) {
-    ahead.ask(1);
+    ahead.ask(2); // of K and of V
     const char *from = k.at(key + i, d * bytesOf(T));
     x[i] = n == kLanes * 4 / bytesOf(T) ? load<LLM_F32>(from)
                                         : loadPacked<T>(from, n);
@@ -252,7 +251,7 @@ int64_t packKeys(const Keys &k, KeyRange keys, int64_t dim, float *panel,
 /// s[row][key] (+)= q[row] * the panel, for the vectors that hold `keys`.
 template <typename Product, int NumRows>
 void scores(Rows<const float> q, const float *panel, int64_t steps,
-            KeyRange keys, Rows<float> s, bool add, Ahead &ahead) {
+            KeyRange keys, Rows<float> s, bool add) {
   forStrips<kBlockVecs>(keys.begin / kLanes * kLanes, roundUp(keys.end, kLanes),
                         [&](auto width, int64_t key) {
                           multiply<Product, NumRows, width.value>(
@@ -261,7 +260,7 @@ void scores(Rows<const float> q, const float *panel, int64_t steps,
                                 return load(panel + step * kTileKeys + key +
                                             i * kLanes);
                               },
-                              {s.data + key, s.stride}, add, ahead);
+                              {s.data + key, s.stride}, add, [] {});
                         });
 }
 
@@ -354,9 +353,7 @@ void scoresOfFew(Rows<const float> q, const Keys &k, KeyRange keys,
 /// The panel [lane of keys][dim] of `keys`, from dimension `dim` on. Returns
 /// its whole vectors' dimensions.
 template <typename Product, llm_dtype T>
-int64_t packValues(const Keys &v, KeyRange keys, int64_t dim, float *panel,
-                   Ahead &asked) {
-  Ahead ahead = asked;
+int64_t packValues(const Keys &v, KeyRange keys, int64_t dim, float *panel) {
   constexpr int kDepth = Product::kDepth;
   int64_t end = min(v.dim, dim + kPanelLanes);
   for (int64_t step = keys.begin / kDepth; step * kDepth < keys.end; ++step) {
@@ -367,31 +364,30 @@ int64_t packValues(const Keys &v, KeyRange keys, int64_t dim, float *panel,
       for (int i = 0; i < kDepth; ++i) {
         const char *from = v.base + v.offsets[step * kDepth + i];
         Vec x = load<T>(from + d * bytesOf(T), min(end - d, kLanes));
-        if (T == LLM_F32 || d % (2 * kLanes) == 0)
-          ahead.ask(1);
         // Of two bf16, each in the upper half of its lane, the first goes down.
         value = ofBits(bitsOf(value) >> 16 | bitsOf(x));
       }
       store(to, value);
     }
   }
-  asked = ahead;
   return roundUp(end - dim, kLanes);
 }
 
 /// o[row] += p[row][key] * v(lane of keys, dim) for the keys [begin, end) and
 /// the dimensions [0, dims). Of a pair of keys only those in the range enter.
+/// Asks for a line for each LineBytes bytes of V; 0: for none.
 template <typename Product, int NumRows, int LineBytes, typename LoadV>
 void weighted(Rows<const float> p, int64_t begin, int64_t end, LoadV v,
-              int64_t dims, Rows<float> o, Ahead &ahead) {
+              int64_t dims, Rows<float> o, Ahead &asked) {
   constexpr int kWidth = NumRows > 2 ? kBlockVecs : 2 * kBlockVecs;
+  Ahead ahead = asked;
   auto add = [&](int64_t first, int64_t last, auto load) {
     forStrips<kWidth>(0, dims, [&](auto width, int64_t d) {
-      constexpr int kLines = width.value * LineBytes / kLineBytes;
-      multiply<Product, NumRows, width.value, kLines>(
+      multiply<Product, NumRows, width.value>(
           p, first, last,
           [&](int64_t step, int i) { return load(step, d + i * kLanes); },
-          {o.data + d, o.stride}, true, ahead);
+          {o.data + d, o.stride}, true,
+          [&] { ahead.ask(width.value * LineBytes / kLineBytes); });
     });
   };
   if constexpr (Product::kDepth == 1) {
@@ -408,6 +404,7 @@ void weighted(Rows<const float> p, int64_t begin, int64_t end, LoadV v,
     if (end % 2)
       add(end / 2, end / 2 + 1, masked(0xffff));
   }
+  asked = ahead;
 }
 
 } // namespace
