@@ -152,9 +152,14 @@ llm_code llm_rt_at_layer(llm_call *call, int32_t site, uint64_t step,
 //===----------------------------------------------------------------------===//
 
 llm_code llm_rt_append_kv(llm_call *call, int32_t site, uint64_t kv,
-                          uint64_t at, const llm_tensor *k,
-                          const llm_tensor *v) {
+                          uint64_t at, const llm_tensor *k, const llm_tensor *v,
+                          const llm_extras *extras) {
   return onCache(call, site, kv, [&](Call &c, PagedKVCache &version) -> Status {
+    llm_extras known;
+    LLM_TRY(readExtras(extras, known));
+    if (!at && known.rope_table)
+      return Status::error(LLM_INVALID_ARGUMENT, 1, 0,
+                           "expected a step for a rope table, got none");
     if (!at)
       return appendBatch(c, version, k, v);
     if (!k || !v)
@@ -162,7 +167,7 @@ llm_code llm_rt_append_kv(llm_call *call, int32_t site, uint64_t kv,
     const KVStep *step;
     int32_t layer;
     LLM_TRY(findAt(c, at, step, layer));
-    return version.append(*step, layer, *k, *v);
+    return version.append(*step, layer, *k, *v, known);
   });
 }
 

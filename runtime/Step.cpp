@@ -259,12 +259,19 @@ void PagedKVCache::placeBlocks(const KVStep &step) noexcept {
 //===----------------------------------------------------------------------===//
 
 Status PagedKVCache::append(const KVStep &step, int32_t layer,
-                            const llm_tensor &k, const llm_tensor &v) {
+                            const llm_tensor &k, const llm_tensor &v,
+                            const llm_extras &extras) {
   const Timer timer(pool_->work.append_ns);
+  if (extras.rope_table)
+    if (Status status = checkRope(k, extras); !status.ok())
+      return status.atLayer(layer);
   LLM_TRY(checkAppend(step, layer, k, v));
   LLM_TRY(makeWritable());
   preparePlan();
-  writeKV(pool_->pages(layer), plan_.slots.data(), k, v);
+  const Rope rope = {extras.rope_table,
+                     extras.rope_pairing == LLM_ROPE_ADJACENT};
+  writeKV(pool_->pages(layer), plan_.slots.data(), k, v,
+          rope.table ? &rope : nullptr);
   pool_->work.append_bytes += running_.numTokens() * pool_->tokenBytes();
   LLM_TRY(pool_->checkKernel("write").atLayer(layer));
   advance(layer);
@@ -282,6 +289,23 @@ Status PagedKVCache::checkStep(const KVStep &step, int32_t layer) const {
                        static_cast<unsigned long long>(running_.id),
                        static_cast<unsigned long long>(step.id))
       .atLayer(layer);
+}
+
+Status PagedKVCache::checkRope(const llm_tensor &k,
+                               const llm_extras &extras) const {
+  const int32_t headDim = config().head_dim;
+  if (headDim % 2)
+    return Status::error(LLM_INVALID_ARGUMENT, headDim + 1, headDim,
+                         "expected an even head_dim for a rope table, got %d",
+                         headDim);
+  if (extras.rope_pairing < 0 || extras.rope_pairing > LLM_ROPE_ADJACENT)
+    return Status::error(
+        LLM_INVALID_ARGUMENT, LLM_ROPE_ADJACENT, extras.rope_pairing,
+        "expected a rope pairing of 0 or 1, got %d", extras.rope_pairing);
+  LLM_TRY(checkTensor("k", &k, LLM_F32, {-1, -1, headDim}));
+  LLM_TRY(checkTensor("rope_table", extras.rope_table, LLM_F32,
+                      {k.sizes[0], headDim}));
+  return checkRows("rope_table", *extras.rope_table);
 }
 
 Status PagedKVCache::checkAppend(const KVStep &step, int32_t layer,

@@ -169,7 +169,7 @@ static LogicalResult checkOp(Operation *op) {
   if (isa<KVStatsOp>(op))
     return op->emitOpError("has no specification: it reads what happened to "
                            "the pool, not the value");
-  if (isa<RopeOp>(op))
+  if (isa<RopeOp, RopeTableOp>(op))
     return op->emitOpError("must be decomposed first; run "
                            "--llm-decompose-rope");
   return success();

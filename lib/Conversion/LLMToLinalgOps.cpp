@@ -336,14 +336,36 @@ static void checkAttributes(OpBuild &b, AppendKVOp op, const Version &version) {
                                   number(op.getMaxSeqLen())));
 }
 
+/// An optional operand's parts; empty when it is absent.
+template <typename OpT, typename AdaptorT>
+static ValueRange getExtra(OpT op, AdaptorT adaptor, Extra extra) {
+  Value wanted = op.getExtra(extra);
+  for (auto [value, parts] :
+       llvm::zip_equal(op.getExtras(), adaptor.getExtras()))
+    if (value == wanted)
+      return parts;
+  return {};
+}
+
+/// The key, rotated if the op says so.
+template <typename AdaptorT>
+static Value getKey(OpBuild &b, AppendKVOp op, AdaptorT adaptor) {
+  Value key = b.widen(adaptor.getKey().front());
+  ValueRange table = getExtra(op, adaptor, Extra::RopeTable);
+  if (table.empty())
+    return key;
+  Value adjacent = b.i1(op.getPairing() == RopePairing::Adjacent);
+  return b.call("rotate", {key, table.front(), adjacent})[0];
+}
+
 LLM_SPEC_PATTERN(AppendKVOp) {
   Version version = Version::unpack(adaptor.getCache());
-  Value key = b.widen(adaptor.getKey().front());
+  Value key = getKey(b, op, adaptor);
   Value value = b.widen(adaptor.getValue().front());
   checkAttributes(b, op, version);
   Step step;
-  if (op.getAt()) {
-    step = Step::unpack(adaptor.getAt());
+  if (op.getStepOperand()) {
+    step = Step::unpack(getExtra(op, adaptor, Extra::Step));
   } else {
     std::tie(version, step) = beginBatch(b, version, key);
     key = collapseBatch(b, key);
@@ -365,17 +387,6 @@ LLM_SPEC_PATTERN(AppendKVOp) {
 //===----------------------------------------------------------------------===//
 // Reads
 //===----------------------------------------------------------------------===//
-
-/// An optional operand's parts; empty when it is absent.
-template <typename OpT, typename AdaptorT>
-static ValueRange getExtra(OpT op, AdaptorT adaptor, Extra extra) {
-  Value wanted = op.getExtra(extra);
-  for (auto [value, parts] :
-       llvm::zip_equal(op.getExtras(), adaptor.getExtras()))
-    if (value == wanted)
-      return parts;
-  return {};
-}
 
 /// Is there an explicit table, and which; else an empty one.
 static std::pair<Value, Value> getTable(OpBuild &b, ValueRange table) {

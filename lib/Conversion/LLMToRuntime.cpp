@@ -27,7 +27,7 @@ namespace mlir::llm {
 using namespace mlir;
 using namespace mlir::llm;
 
-static constexpr int32_t kExtrasBytes = 40; // sizeof(llm_extras)
+static constexpr int32_t kExtrasBytes = 48; // sizeof(llm_extras)
 
 /// Handles and steps travel as i64.
 static bool isOpaque(Type type) { return isa<KVHandleType, KVStepType>(type); }
@@ -61,7 +61,7 @@ private:
                   KVStrategy strategy = KVStrategy::Paged);
   Value handleOrZero(Arguments &args, Value value);
   template <typename OpT>
-  Value extras(Arguments &args, OpT op);
+  Value extras(Arguments &args, OpT op, int32_t pairing = 0);
   Value attentionParams(Arguments &args, PagedAttentionOp op);
 
   // Results: a buffer for tensors, a slot for everything else.
@@ -142,16 +142,16 @@ Value OpLowering::cacheType(Arguments &args, PagedKVCacheType type,
 
 /// llm_extras, or null without any.
 template <typename OpT>
-Value OpLowering::extras(Arguments &args, OpT op) {
+Value OpLowering::extras(Arguments &args, OpT op, int32_t pairing) {
   constexpr Extra kinds[] = {Extra::BlockIndices, Extra::Alibi, Extra::HeadSink,
-                             Extra::SinkQuery};
+                             Extra::SinkQuery, Extra::RopeTable};
   if (llvm::none_of(kinds, [&](Extra kind) { return op.getExtra(kind); }))
     return null(args);
   OpBuilder &b = args.b;
   Type i32 = b.getI32Type(),
        pointer = LLVM::LLVMPointerType::get(i32.getContext());
   auto type = LLVM::LLVMStructType::getLiteral(
-      b.getContext(), {i32, i32, pointer, pointer, pointer, pointer});
+      b.getContext(), {i32, i32, pointer, pointer, pointer, pointer, pointer});
   Value slot = call.createSlot(type);
   auto store = [&](int32_t field, Value value) {
     Value place = LLVM::GEPOp::create(b, args.loc, pointer, type, slot,
@@ -162,7 +162,7 @@ Value OpLowering::extras(Arguments &args, OpT op) {
     return arith::ConstantOp::create(b, args.loc, b.getI32IntegerAttr(value));
   };
   store(0, number(kExtrasBytes));
-  store(1, number(0));
+  store(1, number(pairing));
   for (auto [index, kind] : llvm::enumerate(kinds)) {
     Value given = op.getExtra(kind);
     store(int32_t(index) + 2, given ? tensor(args, given) : null(args));
@@ -339,8 +339,10 @@ void OpLowering::lowerOp(AppendKVOp op) {
                 op->getName().getStringRef());
   }
   Arguments args(op);
-  args.values = {op.getCache(), handleOrZero(args, op.getAt()),
-                 tensor(args, op.getKey()), tensor(args, op.getValue())};
+  auto pairing = int32_t(op.getPairing().value_or(RopePairing::Half));
+  args.values = {op.getCache(), handleOrZero(args, op.getStepOperand()),
+                 tensor(args, op.getKey()), tensor(args, op.getValue()),
+                 extras(args, op, pairing)};
   emit(args, op.getRuntimeSymbol(), op);
 }
 
@@ -418,7 +420,8 @@ LogicalResult OpLowering::lower(Operation *op) {
 #define GET_OP_LIST
 #include "llm/IR/LLMOps.cpp.inc"
           >([&](auto concrete) -> LogicalResult {
-        if constexpr (std::is_same_v<decltype(concrete), RopeOp>)
+        if constexpr (llvm::is_one_of<decltype(concrete), RopeOp,
+                                      RopeTableOp>::value)
           return op->emitOpError("must be decomposed first; run "
                                  "--llm-decompose-rope");
         else

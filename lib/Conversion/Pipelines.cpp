@@ -85,8 +85,9 @@ void mlir::llm::buildLLMToCPUPipeline(OpPassManager &manager,
                                       const LLMToCPUOptions &options) {
   // Values of caches and tensors.
   addCleanup(manager);
+  manager.addNestedPass<func::FuncOp>(createFuseRope());
   manager.addPass(createDecomposeRope());
-  addCheck(manager, "llm-decompose-rope", {"llm.rope"});
+  addCheck(manager, "llm-decompose-rope", {"llm.rope", "llm.rope_table"});
   manager.addPass(createPackWeights());
 
   // Handles; the exported call.

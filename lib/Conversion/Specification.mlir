@@ -35,6 +35,7 @@
 !steps = tensor<?xi64>
 !ids = tensor<?xi32>
 !rows = tensor<?x?x?xf32>
+!angles = tensor<?x?xf32>
 !dense = tensor<?x?x?x?xf32>
 !table = tensor<?x?xi32>
 
@@ -604,6 +605,49 @@ func.func private @llm_spec.lengths_at_begin(%cur: !len, %ids: !ids, %starts: !i
     scf.yield %more : !ids
   }
   return %before : !ids
+}
+
+func.func private @llm_spec.rotate(%x: !rows, %table: !angles, %adjacent: i1)
+    -> !rows {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c2 = arith.constant 2 : index
+  %T = tensor.dim %x, %c0 : !rows
+  %H = tensor.dim %x, %c1 : !rows
+  %D = tensor.dim %x, %c2 : !rows
+  %rows = tensor.dim %table, %c0 : !angles
+  %lanes = tensor.dim %table, %c1 : !angles
+  func.call @llm_spec.check_size(%rows, %T) : (index, index) -> ()
+  func.call @llm_spec.check_size(%lanes, %D) : (index, index) -> ()
+  %half = arith.divui %D, %c2 : index
+  // Pairs are `step` apart from each other, the lanes of a pair `apart`.
+  %step = arith.select %adjacent, %c2, %c1 : index
+  %apart = arith.select %adjacent, %c1, %half : index
+  %y = scf.for %t = %c0 to %T step %c1 iter_args(%y0 = %x) -> (!rows) {
+    %yt = scf.for %h = %c0 to %H step %c1 iter_args(%y1 = %y0) -> (!rows) {
+      %yh = scf.for %i = %c0 to %half step %c1 iter_args(%y2 = %y1) -> (!rows) {
+        %sine_lane = arith.addi %half, %i : index
+        %cos = tensor.extract %table[%t, %i] : !angles
+        %sin = tensor.extract %table[%t, %sine_lane] : !angles
+        %first = arith.muli %i, %step : index
+        %second = arith.addi %first, %apart : index
+        %a = tensor.extract %x[%t, %h, %first] : !rows
+        %b = tensor.extract %x[%t, %h, %second] : !rows
+        %a_cos = arith.mulf %a, %cos : f32
+        %b_sin = arith.mulf %b, %sin : f32
+        %a_sin = arith.mulf %a, %sin : f32
+        %b_cos = arith.mulf %b, %cos : f32
+        %new_a = arith.subf %a_cos, %b_sin : f32
+        %new_b = arith.addf %a_sin, %b_cos : f32
+        %y3 = tensor.insert %new_a into %y2[%t, %h, %first] : !rows
+        %y4 = tensor.insert %new_b into %y3[%t, %h, %second] : !rows
+        scf.yield %y4 : !rows
+      }
+      scf.yield %yh : !rows
+    }
+    scf.yield %yt : !rows
+  }
+  return %y : !rows
 }
 
 func.func private @llm_spec.append_kv(

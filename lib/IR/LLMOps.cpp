@@ -150,6 +150,10 @@ static Value findExtra(OperandRange extras, std::optional<ArrayAttr> names,
   return {};
 }
 
+Value AppendKVOp::getExtra(Extra extra) {
+  return findExtra(getExtras(), getExtraNames(), extra);
+}
+
 Value PagedAttentionOp::getExtra(Extra extra) {
   return findExtra(getExtras(), getExtraNames(), extra);
 }
@@ -169,6 +173,8 @@ static const char *getExpectedExtra(Extra kind) {
     return "a rank 1 tensor of f32";
   case Extra::SinkQuery:
     return "a ranked tensor";
+  case Extra::RopeTable:
+    return "a rank 2 tensor of f32";
   }
   llvm_unreachable("unknown optional operand");
 }
@@ -181,7 +187,8 @@ static bool isExpectedExtra(Extra kind, Type type) {
     return bool(tensor);
   if (kind == Extra::BlockIndices)
     return tensor.getRank() == 2 && tensor.getElementType().isInteger(32);
-  return tensor.getRank() == 1 && tensor.getElementType().isF32();
+  int64_t rank = kind == Extra::RopeTable ? 2 : 1;
+  return tensor.getRank() == rank && tensor.getElementType().isF32();
 }
 
 static LogicalResult verifyExtras(Operation *op, OperandRange extras,
@@ -208,12 +215,22 @@ static LogicalResult verifyExtras(Operation *op, OperandRange extras,
   return success();
 }
 
+template <typename OpT>
+static LogicalResult verifyTakesNone(OpT op, ArrayRef<Extra> kinds) {
+  for (Extra kind : kinds)
+    if (op.getExtra(kind))
+      return op.emitOpError()
+             << "takes no optional operand '" << stringifyExtra(kind) << "'";
+  return success();
+}
+
 /// Optional operands that are tensors, as they are written.
 static constexpr std::pair<StringLiteral, Extra> tensorExtras[] = {
     {"blocks", Extra::BlockIndices},
     {"alibi", Extra::Alibi},
     {"head_sink", Extra::HeadSink},
-    {"sink_query", Extra::SinkQuery}};
+    {"sink_query", Extra::SinkQuery},
+    {"rope_table", Extra::RopeTable}};
 
 static bool isKnownByType(Attribute name) {
   Extra kind = cast<ExtraAttr>(name).getValue();
@@ -320,11 +337,46 @@ OpFoldResult AtLayerOp::fold(FoldAdaptor) {
 // Append and read
 //===----------------------------------------------------------------------===//
 
+/// A tensor [T, H, D] that is rotated by a table [T, D].
+static LogicalResult verifyRotation(Operation *op, Value rotated, Value table) {
+  auto type = cast<RankedTensorType>(rotated.getType());
+  int64_t headDim = type.getDimSize(2);
+  if (ShapedType::isDynamic(headDim) || headDim < 1 || headDim % 2)
+    return op->emitOpError()
+           << "expected a static, even head_dim, got " << type;
+  auto tableType = cast<RankedTensorType>(table.getType());
+  if (tableType.getDimSize(1) != headDim)
+    return op->emitOpError() << "expected a rope table with rows of " << headDim
+                             << " elements, got " << tableType;
+  return verifySameLength(op, "tokens", rotated, "the rope table", table);
+}
+
+static LogicalResult verifyRope(AppendKVOp op) {
+  Value table = op.getExtra(Extra::RopeTable);
+  if (bool(table) != bool(op.getPairing()))
+    return op.emitOpError(
+        "expected optional operand 'rope_table' and a pairing together");
+  if (!table)
+    return success();
+  if (!op.getStepOperand())
+    return op.emitOpError("needs a step for optional operand 'rope_table'");
+  auto key = cast<RankedTensorType>(op.getKey().getType());
+  if (!key.getElementType().isF32())
+    return op.emitOpError() << "expected a key of f32 for optional operand "
+                               "'rope_table', got "
+                            << key;
+  return verifyRotation(op, op.getKey(), table);
+}
+
 LogicalResult AppendKVOp::verify() {
   PagedKVCacheType cache = getCacheType(getCache().getType());
   auto key = cast<RankedTensorType>(getKey().getType());
   auto value = cast<RankedTensorType>(getValue().getType());
-  bool ragged = bool(getAt());
+  if (failed(verifyExtras(*this, getExtras(), getExtraNames())) ||
+      failed(verifyTakesNone(*this, {Extra::BlockIndices, Extra::Alibi,
+                                     Extra::HeadSink, Extra::SinkQuery})))
+    return failure();
+  bool ragged = bool(getStepOperand());
   if (failed(verifyConsuming(*this)) ||
       failed(verifyRank(*this, "key", getKey(), ragged)))
     return failure();
@@ -334,7 +386,8 @@ LogicalResult AppendKVOp::verify() {
   if (!ragged && failed(verifySingleLayer(*this, cache)))
     return failure();
   int64_t rank = key.getRank();
-  return failure(failed(verifyNumber(*this, "KV heads", cache.getKvHeads(),
+  return failure(failed(verifyRope(*this)) ||
+                 failed(verifyNumber(*this, "KV heads", cache.getKvHeads(),
                                      key.getDimSize(rank - 2))) ||
                  failed(verifyNumber(*this, "head_dim", cache.getHeadDim(),
                                      key.getDimSize(rank - 1))) ||
@@ -440,6 +493,7 @@ LogicalResult PagedAttentionOp::verify() {
   PagedKVCacheType cache = getCacheType(getCache().getType());
   auto query = cast<RankedTensorType>(getQuery().getType());
   if (failed(verifyExtras(*this, getExtras(), getExtraNames())) ||
+      failed(verifyTakesNone(*this, {Extra::RopeTable})) ||
       failed(verifyRank(*this, "query", getQuery(), bool(getStepOperand()))))
     return failure();
   if (getOutput().getType() != query)
@@ -480,10 +534,9 @@ LogicalResult LookupKVOp::verify() {
                          << key.getElementType();
   if (!getStepOperand() && failed(verifySingleLayer(*this, cache)))
     return failure();
-  for (Extra kind : {Extra::Alibi, Extra::HeadSink, Extra::SinkQuery})
-    if (getExtra(kind))
-      return emitOpError() << "takes no optional operand '"
-                           << stringifyExtra(kind) << "'";
+  if (failed(verifyTakesNone(*this, {Extra::Alibi, Extra::HeadSink,
+                                     Extra::SinkQuery, Extra::RopeTable})))
+    return failure();
   bool hasRows = getStepOperand() || getExtra(Extra::BlockIndices);
   if (key.isDynamicDim(0) && !hasRows)
     return emitOpError("expected a static number of rows without a step or "
@@ -540,17 +593,21 @@ LogicalResult KVStatsOp::verify() {
 // Rotary position embedding
 //===----------------------------------------------------------------------===//
 
-LogicalResult RopeOp::verify() {
-  auto type = cast<RankedTensorType>(getInput().getType());
-  int64_t headDim = type.getDimSize(2);
+LogicalResult RopeTableOp::verify() {
+  auto type = cast<RankedTensorType>(getTable().getType());
+  int64_t headDim = type.getDimSize(1);
   if (ShapedType::isDynamic(headDim) || headDim < 1 || headDim % 2)
     return emitOpError() << "expected a static, even head_dim, got " << type;
   if (int64_t(getInvFreq().size()) != headDim / 2)
     return emitOpError() << "expected " << headDim / 2
                          << " inverse frequencies for head_dim " << headDim
                          << ", got " << getInvFreq().size();
-  return verifySameLength(*this, "tokens", getInput(), "positions",
+  return verifySameLength(*this, "tokens", getTable(), "positions",
                           getPositions());
+}
+
+LogicalResult RopeOp::verify() {
+  return verifyRotation(*this, getInput(), getTable());
 }
 
 //===----------------------------------------------------------------------===//

@@ -40,7 +40,7 @@ struct State {
 
 /// What all layers share of a step.
 struct StepValues {
-  Value step, positions;
+  Value step, angles;
 };
 
 class ModelBuilder {
@@ -79,13 +79,13 @@ private:
   ArrayRef<WeightArgument> weights;
   OpBuilder builder;
   Type weightType;
-  RankedTensorType idsType, streamType;
+  RankedTensorType idsType, anglesType, streamType;
   PagedKVCacheType cacheType;
   func::FuncOp layer, entry;
 };
 
 /// Arguments of @layer and @forward; weights follow.
-enum LayerArgument { Stream, Cache, Step, Positions, Layer, NumLayerArguments };
+enum LayerArgument { Stream, Cache, Step, Angles, Layer, NumLayerArguments };
 enum EntryArgument {
   Tokens,
   SeqIds,
@@ -110,6 +110,8 @@ ModelBuilder::ModelBuilder(ModuleOp module, const ModelConfig &config,
   constexpr int64_t dynamic = ShapedType::kDynamic;
   weightType = elementType(options.weights);
   idsType = RankedTensorType::get({dynamic}, builder.getI32Type());
+  anglesType =
+      RankedTensorType::get({dynamic, config.headDim}, builder.getF32Type());
   streamType =
       RankedTensorType::get({dynamic, config.hidden}, builder.getF32Type());
   cacheType = PagedKVCacheType::get(
@@ -159,7 +161,7 @@ void ModelBuilder::buildLayer() {
   SmallVector<Argument> arguments = {{"x", streamType},
                                      {"cache", cacheType},
                                      {"step", builder.getType<KVStepType>()},
-                                     {"positions", idsType},
+                                     {"rope_table", anglesType},
                                      {"layer", builder.getIndexType()}};
   for (const WeightArgument &weight : weightsOfLayer(weights, 0))
     arguments.push_back({weight.role.str(), typeOf(weight)});
@@ -172,7 +174,7 @@ void ModelBuilder::buildLayer() {
   ActivationBuilder b(layer);
   State state{values[Stream], values[Cache]};
   b.setRowsOf(state.stream);
-  attention(b, state, {values[Step], values[Positions]}, values[Layer],
+  attention(b, state, {values[Step], values[Angles]}, values[Layer],
             layerWeights);
   feedForward(b, state, layerWeights);
   func::ReturnOp::create(b, {state.stream, state.cache});
@@ -191,14 +193,13 @@ void ModelBuilder::attention(ActivationBuilder &b, State &state,
   Value q = b.heads(qkv, 0, config.heads, headDim);
   Value k = b.heads(qkv, firstKey, kvHeads, headDim);
   Value v = b.heads(qkv, firstValue, kvHeads, headDim);
-  q = RopeOp::create(b, q, values.positions, ropePairing,
-                     config.ropeInverseFrequencies);
-  k = RopeOp::create(b, k, values.positions, ropePairing,
-                     config.ropeInverseFrequencies);
+  q = RopeOp::create(b, q, values.angles, ropePairing);
+  k = RopeOp::create(b, k, values.angles, ropePairing);
 
   Value at = AtLayerOp::create(b, values.step, layer);
   state.cache = AppendKVOp::create(b, cacheType, state.cache, k, v, at,
-                                   /*block_size=*/nullptr,
+                                   /*extra_names=*/nullptr,
+                                   /*pairing=*/nullptr, /*block_size=*/nullptr,
                                    /*max_seq_len=*/nullptr)
                     .getResult();
   Value mixed = b.joinHeads(attend(b, q, state.cache, at));
@@ -316,7 +317,9 @@ StepValues ModelBuilder::beginStep(ActivationBuilder &b, State &state) {
   CheckSizeOp::create(b, b.sizeOf(values[Tokens]), b.sizeOf(positions),
                       "tokens, against the end of cu_seqlens");
   state.cache = begin.getResult();
-  return {begin.getStep(), positions};
+  Value angles = RopeTableOp::create(b, anglesType, positions,
+                                     config.ropeInverseFrequencies);
+  return {begin.getStep(), angles};
 }
 
 SmallVector<Value> ModelBuilder::layerNumbers(ActivationBuilder &b) {
@@ -331,7 +334,7 @@ void ModelBuilder::callLayers(ActivationBuilder &b, State &state,
   b.setPlace("layers");
   for (auto [i, number] : llvm::enumerate(numbers)) {
     SmallVector<Value> arguments = {state.stream, state.cache, values.step,
-                                    values.positions, number};
+                                    values.angles, number};
     llvm::append_range(arguments, weightsOfLayer(weights, i));
     auto call = func::CallOp::create(b, layer, arguments);
     state = {call.getResult(0), call.getResult(1)};

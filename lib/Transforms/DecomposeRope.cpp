@@ -23,9 +23,74 @@ using namespace mlir;
 using namespace mlir::llm;
 
 namespace {
-/// The one definition of rope. With pairs (a, b) of lanes and the angle
-/// w = f32(position) * inv_freq: a' = a cos w - b sin w, b' = a sin w + b cos
-/// w.
+/// The one definition of the table: cos w and sin w of the angles
+/// w = f32(position) * inv_freq.
+class TableBuilder {
+public:
+  TableBuilder(RopeTableOp op, PatternRewriter &rewriter)
+      : op(op), b(rewriter), loc(op.getLoc()),
+        type(cast<RankedTensorType>(op.getTable().getType())),
+        half(type.getDimSize(1) / 2) {}
+
+  Value build() {
+    auto [cosines, sines] = buildAngles();
+    Value table =
+        tensor::EmptyOp::create(b, loc, getSizes(2 * half), b.getF32Type());
+    return insert(sines, insert(cosines, table, 0), half);
+  }
+
+private:
+  /// Cosines and sines of all angles, [T, D/2] each.
+  std::pair<Value, Value> buildAngles() {
+    Value frequencies = arith::ConstantOp::create(
+        b, loc,
+        DenseElementsAttr::get(RankedTensorType::get({half}, b.getF32Type()),
+                               op.getInvFreq()));
+    Value empty =
+        tensor::EmptyOp::create(b, loc, getSizes(half), b.getF32Type());
+    AffineMap map = b.getMultiDimIdentityMap(2);
+    AffineMap row = AffineMap::get(2, 0, b.getAffineDimExpr(0));
+    AffineMap column = AffineMap::get(2, 0, b.getAffineDimExpr(1));
+    SmallVector<utils::IteratorType> iterators(2,
+                                               utils::IteratorType::parallel);
+    auto angles = linalg::GenericOp::create(
+        b, loc, TypeRange{empty.getType(), empty.getType()},
+        ValueRange{op.getPositions(), frequencies}, ValueRange{empty, empty},
+        ArrayRef<AffineMap>{row, column, map, map}, iterators,
+        [](OpBuilder &nested, Location loc, ValueRange args) {
+          Value position = arith::SIToFPOp::create(
+              nested, loc, nested.getF32Type(), args[0]);
+          Value angle = arith::MulFOp::create(nested, loc, position, args[1]);
+          Value results[] = {math::CosOp::create(nested, loc, angle),
+                             math::SinOp::create(nested, loc, angle)};
+          linalg::YieldOp::create(nested, loc, results);
+        });
+    return {angles.getResult(0), angles.getResult(1)};
+  }
+
+  Value insert(Value lanes, Value table, int64_t at) {
+    SmallVector<OpFoldResult> offsets = {b.getIndexAttr(0), b.getIndexAttr(at)};
+    SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
+    return tensor::InsertSliceOp::create(b, loc, lanes, table, offsets,
+                                         getSizes(half), strides);
+  }
+
+  SmallVector<OpFoldResult> getSizes(int64_t lanes) {
+    if (!type.isDynamicDim(0))
+      return {b.getIndexAttr(type.getDimSize(0)), b.getIndexAttr(lanes)};
+    Value tokens = tensor::DimOp::create(b, loc, op.getPositions(), 0);
+    return {tokens, b.getIndexAttr(lanes)};
+  }
+
+  RopeTableOp op;
+  PatternRewriter &b;
+  Location loc;
+  RankedTensorType type;
+  int64_t half;
+};
+
+/// The one definition of rope. With pairs (a, b) of lanes, their cosine and
+/// their sine: a' = a cos - b sin, b' = a sin + b cos.
 class RopeBuilder {
 public:
   RopeBuilder(RopeOp op, PatternRewriter &rewriter)
@@ -35,12 +100,11 @@ public:
         adjacent(op.getPairing() == RopePairing::Adjacent) {}
 
   Value build() {
-    auto [cosines, sines] = buildAngles();
     Value pairs =
         tensor::ExpandShapeOp::create(b, loc, getPairType(), op.getInput(),
                                       getReassociation(), getPairSizes());
     Value rotated = buildRotation(extractLane(pairs, 0), extractLane(pairs, 1),
-                                  cosines, sines);
+                                  extractAngles(0), extractAngles(half));
     return tensor::CollapseShapeOp::create(b, loc, type, rotated,
                                            getReassociation());
   }
@@ -91,30 +155,14 @@ private:
     return AffineMap::get(dims, 0, exprs, b.getContext());
   }
 
-  /// Cosines and sines of all angles, [T, D/2] each.
-  std::pair<Value, Value> buildAngles() {
-    Value frequencies = arith::ConstantOp::create(
-        b, loc,
-        DenseElementsAttr::get(RankedTensorType::get({half}, b.getF32Type()),
-                               op.getInvFreq()));
-    OpFoldResult tokens = tensor::getMixedSize(b, loc, op.getInput(), 0);
-    Value empty = createEmpty({tokens, b.getIndexAttr(half)});
-    AffineMap map = b.getMultiDimIdentityMap(2);
-    SmallVector<utils::IteratorType> iterators(2,
-                                               utils::IteratorType::parallel);
-    auto angles = linalg::GenericOp::create(
-        b, loc, TypeRange{empty.getType(), empty.getType()},
-        ValueRange{op.getPositions(), frequencies}, ValueRange{empty, empty},
-        ArrayRef<AffineMap>{getMap(2, {0}), getMap(2, {1}), map, map},
-        iterators, [](OpBuilder &nested, Location loc, ValueRange args) {
-          Value position = arith::SIToFPOp::create(
-              nested, loc, nested.getF32Type(), args[0]);
-          Value angle = arith::MulFOp::create(nested, loc, position, args[1]);
-          Value results[] = {math::CosOp::create(nested, loc, angle),
-                             math::SinOp::create(nested, loc, angle)};
-          linalg::YieldOp::create(nested, loc, results);
-        });
-    return {angles.getResult(0), angles.getResult(1)};
+  /// Half of the table's lanes, [T, D/2].
+  Value extractAngles(int64_t at) {
+    SmallVector<OpFoldResult> offsets = {b.getIndexAttr(0), b.getIndexAttr(at)};
+    SmallVector<OpFoldResult> sizes = {
+        tensor::getMixedSize(b, loc, op.getTable(), 0), b.getIndexAttr(half)};
+    SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
+    return tensor::ExtractSliceOp::create(b, loc, op.getTable(), offsets, sizes,
+                                          strides);
   }
 
   /// Loops (t, h, i, lane): both lanes of a pair from a, b and the angle.
@@ -169,10 +217,20 @@ struct LowerRope : OpRewritePattern<RopeOp> {
   }
 };
 
+struct LowerTable : OpRewritePattern<RopeTableOp> {
+  using OpRewritePattern::OpRewritePattern;
+
+  LogicalResult matchAndRewrite(RopeTableOp op,
+                                PatternRewriter &rewriter) const override {
+    rewriter.replaceOp(op, TableBuilder(op, rewriter).build());
+    return success();
+  }
+};
+
 struct DecomposeRope : llm::impl::DecomposeRopeBase<DecomposeRope> {
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
-    patterns.add<LowerRope>(&getContext());
+    patterns.add<LowerRope, LowerTable>(&getContext());
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       signalPassFailure();
   }

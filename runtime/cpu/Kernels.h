@@ -122,6 +122,9 @@ struct KernelTable {
   /// n elements from one of f32, f16, bf16 to another, rounded once.
   void (*convert)(void *to, llm_dtype toType, const void *from,
                   llm_dtype fromType, int64_t n);
+  /// One row of n lanes by a row of a rope table; out is not x.
+  void (*rotate)(float *out, const float *x, const float *angles, int64_t n,
+                 bool adjacent);
   /// exp and tanh, for the tests of their accuracy.
   void (*exp)(float *x, int64_t n);
   void (*tanh)(float *x, int64_t n);

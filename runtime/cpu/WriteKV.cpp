@@ -10,7 +10,8 @@
 //                                           token slot % blockSize
 //
 // Each (token, head) is one contiguous row at both ends: a conversion with one
-// rounding, or a copy. Floor: bytes read plus bytes written over the bandwidth.
+// rounding, or a copy. K may rotate on the way: in L1, never in memory. Floor:
+// bytes read plus bytes written over the bandwidth.
 //
 //===----------------------------------------------------------------------===//
 
@@ -22,23 +23,45 @@ using namespace llm::cpu;
 
 namespace {
 
+/// A row of a token, rotated on the way if there is a rope.
+class RowReader {
+public:
+  RowReader(const llm_tensor &from, const Rope *rope)
+      : from(from), rope(rope) {}
+
+  const void *read(int64_t token, int64_t head) {
+    const int64_t offset = token * from.strides[0] + head * from.strides[1];
+    const char *row =
+        static_cast<const char *>(from.data) + offset * bytesOf(from.dtype);
+    if (!rope)
+      return row;
+    const auto *angles = static_cast<const float *>(rope->table->data) +
+                         token * rope->table->strides[0];
+    kernels().rotate(rotated, reinterpret_cast<const float *>(row), angles,
+                     from.sizes[2], rope->adjacent);
+    return rotated;
+  }
+
+private:
+  const llm_tensor &from;
+  const Rope *rope;
+  float rotated[kMaxHeadDim];
+};
+
 /// All heads of token `token` of `from` into a slot of K or V.
 void writeToken(const KVPages &pages, const KVPlane &to, int64_t slot,
-                const llm_tensor &from, int64_t token) {
+                const llm_tensor &from, int64_t token, const Rope *rope) {
   const KernelTable &table = kernels();
-  const char *row = static_cast<const char *>(from.data) +
-                    token * from.strides[0] * bytesOf(from.dtype);
+  RowReader rows(from, rope);
   for (int64_t head = 0; head < pages.kvHeads; ++head)
     table.convert(to.at(slot / pages.blockSize, head, slot % pages.blockSize),
-                  to.dtype,
-                  row + head * from.strides[1] * bytesOf(from.dtype),
-                  from.dtype, pages.headDim);
+                  to.dtype, rows.read(token, head), from.dtype, pages.headDim);
 }
 
 } // namespace
 
 void llm::writeKV(const KVPages &pages, const int64_t *slotMapping,
-                  const llm_tensor &k, const llm_tensor &v) {
+                  const llm_tensor &k, const llm_tensor &v, const Rope *rope) {
   // Tokens of one range fill about a page of memory: less is not worth a
   // thread.
   int64_t rowBytes = int64_t(pages.kvHeads) * pages.headDim * 4;
@@ -47,8 +70,8 @@ void llm::writeKV(const KVPages &pages, const int64_t *slotMapping,
     for (int64_t token = begin; token < end; ++token) {
       if (slotMapping[token] < 0)
         continue;
-      writeToken(pages, pages.k, slotMapping[token], k, token);
-      writeToken(pages, pages.v, slotMapping[token], v, token);
+      writeToken(pages, pages.k, slotMapping[token], k, token, rope);
+      writeToken(pages, pages.v, slotMapping[token], v, token, nullptr);
     }
   });
 }

@@ -545,12 +545,18 @@ class Printer:
         self.line(
             f"{begun}, {step} = llm.begin_step {self.names[op.source[0]]}, {ids}, {cu} : {self.kv}, {types} -> {self.kv}"
         )
-        positions = None
-        if p.get("positions") or p.get("rope"):
+        table = None
+        if p.get("positions") or p.get("rope") or p.get("rotated"):
             positions = self.value(f"llm.positions {step} : tensor<{p['tokens']}xi32>")
         if p.get("positions"):
             self.write("ai", p["ai"], positions, [p["tokens"]])
-        state = (p, ids, step, positions)
+        if p.get("rope") or p.get("rotated"):
+            numbers = ", ".join(f"{f:.9e}" for f in frequencies(t.dim))
+            table = self.value(
+                f"llm.rope_table {positions} {{inv_freq = array<f32: {numbers}>}} "
+                f": tensor<{p['tokens']}xi32> -> tensor<{p['tokens']}x{t.dim}xf32>"
+            )
+        state = (p, ids, step, table)
         if p.get("loop"):
             cache = self.loop(begun, *state)
         else:
@@ -590,7 +596,14 @@ class Printer:
         product = self.value(f"arith.muli {layer}, {self.constant(stride)} : index")
         return self.value(f"arith.addi {product}, {self.constant(base)} : index")
 
-    def layer(self, cache, layer, p, ids, step, positions):
+    def rotate(self, x, type_, angles, pairing):
+        tokens, _, lanes = type_.split("x", 2)
+        return self.value(
+            f"llm.rope {x}, {angles} {{pairing = #llm.rope_pairing<{pairing}>}} "
+            f": {type_}, {tokens}x{lanes}"
+        )
+
+    def layer(self, cache, layer, p, ids, step, angles):
         t = self.type
         index = self.constant(layer) if isinstance(layer, int) else layer
         at = self.value(f"llm.at_layer {step}[{index}]")
@@ -599,19 +612,24 @@ class Printer:
         (k, type_), (v, _) = (
             self.rows("%x", self.x, self.at(p[c], layer, size), shape) for c in "kv"
         )
+        rotation = ""
+        if p.get("fused"):
+            rotation = (
+                f" rope_table({angles} : tensor<{p['tokens']}x{t.dim}xf32>) "
+                f"{{pairing = #llm.rope_pairing<{p['rotated']}>}}"
+            )
+        elif p.get("rotated"):
+            k = self.rotate(k, type_, angles, p["rotated"])
         cache = self.value(
-            f"llm.append_kv {cache}, {k}, {v} at {at} : {self.kv}, {type_}, {type_} -> {self.kv}"
+            f"llm.append_kv {cache}, {k}, {v} at {at}{rotation} "
+            f": {self.kv}, {type_}, {type_} -> {self.kv}"
         )
         if "attention" in p:
             a = p["attention"]
             shape = (p["tokens"], t.heads * self.program.group, t.dim)
             q, type_ = self.rows("%q", self.q, self.at(a["q"], layer, t.dim), shape)
             if p["rope"]:
-                numbers = ", ".join(f"{f:.9e}" for f in frequencies(t.dim))
-                q = self.value(
-                    f"llm.rope {q}, {positions} {{inv_freq = array<f32: {numbers}>, "
-                    f"pairing = #llm.rope_pairing<{p['rope']}>}} : {type_}, tensor<{p['tokens']}xi32>"
-                )
+                q = self.rotate(q, type_, angles, p["rope"])
             lanes = int(np.prod(shape))
             where = self.at(a["aq"], layer, lanes), self.at(
                 a["al"], layer, lanes // t.dim

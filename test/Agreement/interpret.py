@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 
-from oracle import Invalid, Version, check, rope, round_to
+from oracle import Invalid, Version, check, rope, rope_exactly, round_to
 from programs import MOST_TURNS, NUM_INTS, NUM_Q, NUM_X
 
 
@@ -326,6 +326,8 @@ class Run:
         size = int(np.prod(shape))
         for layer in range(t.layers):
             k, v = (self.rows(p[c] + layer * size, shape) for c in "kv")
+            if p.get("rotated"):
+                k = rope_exactly(k, positions, frequencies(t.dim), p["rotated"])
             for i, a, b in zip(ids, cu, cu[1:]):
                 version = version.append(layer, i, k[a:b], v[a:b])
             if "attention" in p:

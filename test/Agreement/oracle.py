@@ -2,6 +2,8 @@
 every op that changes one works on a copy. Written from the dialect's
 documentation alone; the lowerings are compared with it."""
 
+import ctypes
+
 import numpy as np
 
 
@@ -124,16 +126,35 @@ class Version:
         return out, lse
 
 
+LIBM = ctypes.CDLL("libm.so.6")
+for function in (LIBM.cosf, LIBM.sinf):
+    function.argtypes, function.restype = [ctypes.c_float], ctypes.c_float
+
+
+def rope_exactly(x, positions, frequencies, pairing):
+    """x [T, H, D] in f32, bit for bit as compiled code computes it."""
+    angles = positions[:, None].astype(np.float32) * np.float32(frequencies)
+    cos, sin = (
+        np.vectorize(f, otypes=[np.float32])(angles)[:, None]
+        for f in (LIBM.cosf, LIBM.sinf)
+    )
+    return rotate(x.astype(np.float32), cos, sin, pairing)
+
+
 def rope(x, positions, frequencies, pairing):
-    """x [T, H, D]."""
-    half = x.shape[2] // 2
+    """x [T, H, D] in f64."""
     angles = (positions[:, None].astype(np.float32) * np.float32(frequencies)).astype(
         np.float64
     )
     cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
+    return rotate(x.astype(np.float64), cos, sin, pairing)
+
+
+def rotate(x, cos, sin, pairing):
+    half = x.shape[2] // 2
     first = slice(0, half) if pairing == "half" else slice(0, None, 2)
     second = slice(half, None) if pairing == "half" else slice(1, None, 2)
-    y = x.astype(np.float64)
-    a, b = y[..., first].copy(), y[..., second].copy()
-    y[..., first], y[..., second] = a * cos - b * sin, b * cos + a * sin
+    y = x.copy()
+    a, b = x[..., first], x[..., second]
+    y[..., first], y[..., second] = a * cos - b * sin, a * sin + b * cos
     return y

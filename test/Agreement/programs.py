@@ -89,7 +89,7 @@ class Program:
 def features(op):
     """What the statistics count an op as."""
     yield op.kind
-    for name in ("table", "window", "softcap", "lse", "rope", "loop", "positions"):
+    for name in ("table", "window", "softcap", "lse", "rope", "rotated", "loop", "positions"):
         if op.p.get(name):
             yield name
     attention = op.p.get("attention", op.p)
@@ -360,6 +360,9 @@ class Maker:
         if r.random() < 0.3:
             p["positions"] = True
             p["ai"] = self.accumulate("ai", tokens)
+        if self.program.x_dtype == "f32" and t.dim % 2 == 0 and r.random() < 0.4:
+            p["rotated"] = r.choice(["half", "adjacent"])
+            p["fused"] = r.random() < 0.5
         p.update(
             {
                 k: v

@@ -32,10 +32,10 @@ func.func @size(%given: index, %computed: index) {
 
 // -----
 
-func.func @rotate(%x: tensor<?x3x4xf32>, %pos: tensor<?xi32>) -> tensor<?x3x4xf32> {
+func.func @rotate(%x: tensor<?x3x4xf32>, %table: tensor<?x4xf32>) -> tensor<?x3x4xf32> {
   // expected-error @below {{must be decomposed first; run --llm-decompose-rope}}
-  %y = llm.rope %x, %pos {inv_freq = array<f32: 1.0, 0.01>, pairing = #llm.rope_pairing<half>}
-      : tensor<?x3x4xf32>, tensor<?xi32>
+  %y = llm.rope %x, %table {pairing = #llm.rope_pairing<half>}
+      : tensor<?x3x4xf32>, tensor<?x4xf32>
   return %y : tensor<?x3x4xf32>
 }
 

@@ -56,3 +56,16 @@ func.func @dead(%c: !llm.paged_kv_cache) {
 ^dead(%d: !llm.paged_kv_cache):
   cf.br ^dead(%d : !llm.paged_kv_cache)
 }
+
+// A key that rotates on the way is rotated first.
+
+// CHECK-LABEL: func @rotated
+// CHECK-SAME: %[[K:[a-z0-9]+]]: tensor<?x1x4xf32>, %[[TABLE:[a-z0-9]+]]: tensor<?x4xf32>)
+// CHECK: %[[ADJACENT:.*]] = arith.constant true
+// CHECK: %[[ANGLES:.*]] = tensor.cast %[[TABLE]]
+// CHECK: %[[ROTATED:.*]] = call @llm_spec.rotate(%{{.*}}, %[[ANGLES]], %[[ADJACENT]])
+// CHECK: call @llm_spec.append_kv({{.*}}, %[[ROTATED]], %{{[a-z0-9_]+}})
+func.func @rotated(%c: !llm.paged_kv_cache<2x1x4xf16>, %at: !llm.kv_step, %k: tensor<?x1x4xf32>, %table: tensor<?x4xf32>) -> !llm.paged_kv_cache<2x1x4xf16> {
+  %c1 = llm.append_kv %c, %k, %k at %at rope_table(%table : tensor<?x4xf32>) {pairing = #llm.rope_pairing<adjacent>} : !llm.paged_kv_cache<2x1x4xf16>, tensor<?x1x4xf32>, tensor<?x1x4xf32> -> !llm.paged_kv_cache<2x1x4xf16>
+  return %c1 : !llm.paged_kv_cache<2x1x4xf16>
+}

@@ -48,8 +48,8 @@ func.func private @attend(%q: tensor<?x3x4xf32>, %c: !handle, %step: !llm.kv_ste
 
 // CHECK-LABEL: func private @modified
 func.func private @modified(%q: tensor<?x3x4xf32>, %c: !handle, %step: !llm.kv_step, %slopes: tensor<3xf32>, %logits: tensor<3xf32>) -> tensor<?x3x4xf32> {
-  // CHECK-DAG: %[[EXTRAS:[0-9]+]] = llvm.alloca %{{.*}} x !llvm.struct<(i32, i32, ptr, ptr, ptr, ptr)>
-  // CHECK: %[[BYTES:.*]] = arith.constant 40 : i32
+  // CHECK-DAG: %[[EXTRAS:[0-9]+]] = llvm.alloca %{{.*}} x !llvm.struct<(i32, i32, ptr, ptr, ptr, ptr, ptr)>
+  // CHECK: %[[BYTES:.*]] = arith.constant 48 : i32
   // CHECK: llvm.store %[[BYTES]], %{{.*}}
   // CHECK: %[[TABLE:.*]] = llvm.mlir.zero
   // CHECK: %[[TABLE_PLACE:.*]] = llvm.getelementptr %[[EXTRAS]][0, 2]
@@ -64,6 +64,21 @@ func.func private @modified(%q: tensor<?x3x4xf32>, %c: !handle, %step: !llm.kv_s
   // CHECK: call @llm_rt_paged_attention({{.*}}, %[[EXTRAS]])
   %o = llm.paged_attention %q, %c at %step alibi(%slopes : tensor<3xf32>) head_sink(%logits : tensor<3xf32>) : tensor<?x3x4xf32>, !handle -> tensor<?x3x4xf32>
   return %o : tensor<?x3x4xf32>
+}
+
+// So does the table by which a key rotates, beside its pairing.
+
+// CHECK-LABEL: func private @rotated
+func.func private @rotated(%c: !handle, %step: !llm.kv_step, %k: tensor<?x1x4xf32>, %table: tensor<?x4xf32>) {
+  // CHECK-DAG: %[[EXTRAS:[0-9]+]] = llvm.alloca %{{.*}} x !llvm.struct<(i32, i32, ptr, ptr, ptr, ptr, ptr)>
+  // CHECK: %[[ADJACENT:.*]] = arith.constant 1 : i32
+  // CHECK: %[[PAIRING:.*]] = llvm.getelementptr %[[EXTRAS]][0, 1]
+  // CHECK: llvm.store %[[ADJACENT]], %[[PAIRING]]
+  // CHECK: %[[PLACE:.*]] = llvm.getelementptr %[[EXTRAS]][0, 6]
+  // CHECK: llvm.store %{{.*}}, %[[PLACE]]
+  // CHECK: call @llm_rt_append_kv({{.*}}, %[[EXTRAS]])
+  llm.append_kv %c, %k, %k at %step rope_table(%table : tensor<?x4xf32>) {pairing = #llm.rope_pairing<adjacent>} : !handle, tensor<?x1x4xf32>, tensor<?x1x4xf32>
+  return
 }
 
 // The call is passed on.
@@ -118,10 +133,10 @@ func.func private @value(%c: !llm.paged_kv_cache<2x1x4xf32>, %ids: tensor<?xi32>
 
 // -----
 
-func.func private @rope(%x: tensor<?x3x4xf32>, %pos: tensor<?xi32>) -> tensor<?x3x4xf32> {
+func.func private @rope(%x: tensor<?x3x4xf32>, %table: tensor<?x4xf32>) -> tensor<?x3x4xf32> {
   // expected-error @+1 {{must be decomposed first; run --llm-decompose-rope}}
-  %y = llm.rope %x, %pos {inv_freq = array<f32: 1.0, 0.01>, pairing = #llm.rope_pairing<half>}
-      : tensor<?x3x4xf32>, tensor<?xi32>
+  %y = llm.rope %x, %table {pairing = #llm.rope_pairing<half>}
+      : tensor<?x3x4xf32>, tensor<?x4xf32>
   return %y : tensor<?x3x4xf32>
 }
 

@@ -13,8 +13,8 @@ func.func private @strategies() attributes {paged = #llm.kv_strategy<paged>, sta
 func.func private @pairings() attributes {adjacent = #llm.rope_pairing<adjacent>, half = #llm.rope_pairing<half>}
 
 // CHECK-LABEL: func private @extras
-// CHECK-SAME: extras = [#llm.extra<step>, #llm.extra<block_indices>, #llm.extra<alibi>, #llm.extra<head_sink>, #llm.extra<sink_query>]
-func.func private @extras() attributes {extras = [#llm.extra<step>, #llm.extra<block_indices>, #llm.extra<alibi>, #llm.extra<head_sink>, #llm.extra<sink_query>]}
+// CHECK-SAME: extras = [#llm.extra<step>, #llm.extra<block_indices>, #llm.extra<alibi>, #llm.extra<head_sink>, #llm.extra<sink_query>, #llm.extra<rope_table>]
+func.func private @extras() attributes {extras = [#llm.extra<step>, #llm.extra<block_indices>, #llm.extra<alibi>, #llm.extra<head_sink>, #llm.extra<sink_query>, #llm.extra<rope_table>]}
 
 // Only what is given is printed.
 

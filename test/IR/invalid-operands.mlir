@@ -71,9 +71,9 @@ func.func @lse(%q: tensor<?x4x64xf32>, %c: !llm.paged_kv_cache, %lens: tensor<?x
 
 // -----
 
-func.func @rope(%x: tensor<?x4xf32>, %positions: tensor<?xi32>) {
+func.func @rope(%x: tensor<?x4xf32>, %table: tensor<?x4xf32>) {
   // expected-error @+1 {{operand #0 must be 3D tensor of 32-bit float values, but got 'tensor<?x4xf32>'}}
-  %y = "llm.rope"(%x, %positions) {inv_freq = array<f32: 1.0>, pairing = #llm.rope_pairing<half>} : (tensor<?x4xf32>, tensor<?xi32>) -> tensor<?x4xf32>
+  %y = "llm.rope"(%x, %table) {pairing = #llm.rope_pairing<half>} : (tensor<?x4xf32>, tensor<?x4xf32>) -> tensor<?x4xf32>
   return
 }
 
@@ -139,17 +139,17 @@ func.func @extra_names(%q: tensor<?x4x64xf32>, %c: !llm.paged_kv_cache, %lens: t
 
 // -----
 
-func.func @inv_freq(%x: tensor<?x4x2xf32>, %positions: tensor<?xi32>) {
+func.func @inv_freq(%positions: tensor<?xi32>) {
   // expected-error @+1 {{attribute 'inv_freq' failed to satisfy constraint: f32 dense array attribute}}
-  %y = "llm.rope"(%x, %positions) {inv_freq = array<i32: 1>, pairing = #llm.rope_pairing<half>} : (tensor<?x4x2xf32>, tensor<?xi32>) -> tensor<?x4x2xf32>
+  %t = "llm.rope_table"(%positions) {inv_freq = array<i32: 1>} : (tensor<?xi32>) -> tensor<?x2xf32>
   return
 }
 
 // -----
 
-func.func @pairing(%x: tensor<?x4x2xf32>, %positions: tensor<?xi32>) {
+func.func @pairing(%x: tensor<?x4x2xf32>, %table: tensor<?x2xf32>) {
   // expected-error @+1 {{attribute 'pairing' failed to satisfy constraint: Which lanes rotate together}}
-  %y = "llm.rope"(%x, %positions) {inv_freq = array<f32: 1.0>, pairing = 0 : i32} : (tensor<?x4x2xf32>, tensor<?xi32>) -> tensor<?x4x2xf32>
+  %y = "llm.rope"(%x, %table) {pairing = 0 : i32} : (tensor<?x4x2xf32>, tensor<?x2xf32>) -> tensor<?x4x2xf32>
   return
 }
 

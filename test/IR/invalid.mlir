@@ -640,41 +640,129 @@ func.func @lookup_head_dim(%c: !kv) {
 // Rotary position embedding
 //===----------------------------------------------------------------------===//
 
-func.func @rope_odd(%x: tensor<4x3x5xf32>, %positions: tensor<4xi32>) {
+func.func @rope_odd(%x: tensor<4x3x5xf32>, %table: tensor<4x4xf32>) {
   // expected-error @+1 {{expected a static, even head_dim, got 'tensor<4x3x5xf32>'}}
-  %y = llm.rope %x, %positions {inv_freq = array<f32: 1.0, 0.01>, pairing = #llm.rope_pairing<half>} : tensor<4x3x5xf32>, tensor<4xi32>
+  %y = llm.rope %x, %table {pairing = #llm.rope_pairing<half>} : tensor<4x3x5xf32>, tensor<4x4xf32>
   return
 }
 
 // -----
 
-func.func @rope_empty(%x: tensor<4x3x0xf32>, %positions: tensor<4xi32>) {
+func.func @rope_empty(%x: tensor<4x3x0xf32>, %table: tensor<4x4xf32>) {
   // expected-error @+1 {{expected a static, even head_dim, got 'tensor<4x3x0xf32>'}}
-  %y = llm.rope %x, %positions {inv_freq = array<f32>, pairing = #llm.rope_pairing<half>} : tensor<4x3x0xf32>, tensor<4xi32>
+  %y = llm.rope %x, %table {pairing = #llm.rope_pairing<half>} : tensor<4x3x0xf32>, tensor<4x4xf32>
   return
 }
 
 // -----
 
-func.func @rope_dynamic(%x: tensor<4x3x?xf32>, %positions: tensor<4xi32>) {
+func.func @rope_dynamic(%x: tensor<4x3x?xf32>, %table: tensor<4x4xf32>) {
   // expected-error @+1 {{expected a static, even head_dim, got 'tensor<4x3x?xf32>'}}
-  %y = llm.rope %x, %positions {inv_freq = array<f32: 1.0, 0.01>, pairing = #llm.rope_pairing<half>} : tensor<4x3x?xf32>, tensor<4xi32>
+  %y = llm.rope %x, %table {pairing = #llm.rope_pairing<half>} : tensor<4x3x?xf32>, tensor<4x4xf32>
   return
 }
 
 // -----
 
-func.func @rope_frequencies(%x: tensor<4x3x8xf32>, %positions: tensor<4xi32>) {
+func.func @rope_lanes(%x: tensor<4x3x8xf32>, %table: tensor<4x4xf32>) {
+  // expected-error @+1 {{expected a rope table with rows of 8 elements, got 'tensor<4x4xf32>'}}
+  %y = llm.rope %x, %table {pairing = #llm.rope_pairing<half>} : tensor<4x3x8xf32>, tensor<4x4xf32>
+  return
+}
+
+// -----
+
+func.func @rope_rows(%x: tensor<4x3x8xf32>, %table: tensor<5x8xf32>) {
+  // expected-error @+1 {{expected the rope table to have 4 elements for 4 tokens, got 5}}
+  %y = llm.rope %x, %table {pairing = #llm.rope_pairing<half>} : tensor<4x3x8xf32>, tensor<5x8xf32>
+  return
+}
+
+// -----
+
+func.func @rope_table_odd(%positions: tensor<4xi32>) {
+  // expected-error @+1 {{expected a static, even head_dim, got 'tensor<4x5xf32>'}}
+  %t = llm.rope_table %positions {inv_freq = array<f32: 1.0, 0.01>} : tensor<4xi32> -> tensor<4x5xf32>
+  return
+}
+
+// -----
+
+func.func @rope_frequencies(%positions: tensor<4xi32>) {
   // expected-error @+1 {{expected 4 inverse frequencies for head_dim 8, got 2}}
-  %y = llm.rope %x, %positions {inv_freq = array<f32: 1.0, 0.01>, pairing = #llm.rope_pairing<half>} : tensor<4x3x8xf32>, tensor<4xi32>
+  %t = llm.rope_table %positions {inv_freq = array<f32: 1.0, 0.01>} : tensor<4xi32> -> tensor<4x8xf32>
   return
 }
 
 // -----
 
-func.func @rope_positions(%x: tensor<4x3x4xf32>, %positions: tensor<5xi32>) {
+func.func @rope_positions(%positions: tensor<5xi32>) {
   // expected-error @+1 {{expected positions to have 4 elements for 4 tokens, got 5}}
-  %y = llm.rope %x, %positions {inv_freq = array<f32: 1.0, 0.01>, pairing = #llm.rope_pairing<half>} : tensor<4x3x4xf32>, tensor<5xi32>
+  %t = llm.rope_table %positions {inv_freq = array<f32: 1.0, 0.01>} : tensor<5xi32> -> tensor<4x4xf32>
+  return
+}
+
+// -----
+
+func.func @append_without_pairing(%c: !llm.paged_kv_cache<2x1x4xf16>, %at: !llm.kv_step, %k: tensor<?x1x4xf32>, %table: tensor<?x4xf32>) {
+  // expected-error @+1 {{expected optional operand 'rope_table' and a pairing together}}
+  %c1 = llm.append_kv %c, %k, %k at %at rope_table(%table : tensor<?x4xf32>)  : !llm.paged_kv_cache<2x1x4xf16>, tensor<?x1x4xf32>, tensor<?x1x4xf32> -> !llm.paged_kv_cache<2x1x4xf16>
+  return
+}
+
+// -----
+
+func.func @append_without_table(%c: !llm.paged_kv_cache<2x1x4xf16>, %at: !llm.kv_step, %k: tensor<?x1x4xf32>) {
+  // expected-error @+1 {{expected optional operand 'rope_table' and a pairing together}}
+  %c1 = llm.append_kv %c, %k, %k at %at  {pairing = #llm.rope_pairing<half>} : !llm.paged_kv_cache<2x1x4xf16>, tensor<?x1x4xf32>, tensor<?x1x4xf32> -> !llm.paged_kv_cache<2x1x4xf16>
+  return
+}
+
+// -----
+
+func.func @append_rotated_f16(%c: !llm.paged_kv_cache<2x1x4xf16>, %at: !llm.kv_step, %k: tensor<?x1x4xf16>, %table: tensor<?x4xf32>) {
+  // expected-error @+1 {{expected a key of f32 for optional operand 'rope_table', got 'tensor<?x1x4xf16>'}}
+  %c1 = llm.append_kv %c, %k, %k at %at rope_table(%table : tensor<?x4xf32>) {pairing = #llm.rope_pairing<half>} : !llm.paged_kv_cache<2x1x4xf16>, tensor<?x1x4xf16>, tensor<?x1x4xf16> -> !llm.paged_kv_cache<2x1x4xf16>
+  return
+}
+
+// -----
+
+func.func @append_rotated_lanes(%c: !llm.paged_kv_cache<2x1x4xf16>, %at: !llm.kv_step, %k: tensor<?x1x4xf32>, %table: tensor<?x6xf32>) {
+  // expected-error @+1 {{expected a rope table with rows of 4 elements, got 'tensor<?x6xf32>'}}
+  %c1 = llm.append_kv %c, %k, %k at %at rope_table(%table : tensor<?x6xf32>) {pairing = #llm.rope_pairing<half>} : !llm.paged_kv_cache<2x1x4xf16>, tensor<?x1x4xf32>, tensor<?x1x4xf32> -> !llm.paged_kv_cache<2x1x4xf16>
+  return
+}
+
+// -----
+
+func.func @append_rotated_type(%c: !llm.paged_kv_cache<2x1x4xf16>, %at: !llm.kv_step, %k: tensor<?x1x4xf32>, %table: tensor<?x4xf16>) {
+  // expected-error @+1 {{expected optional operand 'rope_table' to be a rank 2 tensor of f32, got 'tensor<?x4xf16>'}}
+  %c1 = llm.append_kv %c, %k, %k at %at rope_table(%table : tensor<?x4xf16>) {pairing = #llm.rope_pairing<half>} : !llm.paged_kv_cache<2x1x4xf16>, tensor<?x1x4xf32>, tensor<?x1x4xf32> -> !llm.paged_kv_cache<2x1x4xf16>
+  return
+}
+
+// -----
+
+func.func @append_blocks(%c: !llm.paged_kv_cache<2x1x4xf16>, %at: !llm.kv_step, %k: tensor<?x1x4xf32>, %blocks: tensor<?x?xi32>) {
+  // expected-error @+1 {{takes no optional operand 'block_indices'}}
+  %c1 = llm.append_kv %c, %k, %k at %at blocks(%blocks : tensor<?x?xi32>)  : !llm.paged_kv_cache<2x1x4xf16>, tensor<?x1x4xf32>, tensor<?x1x4xf32> -> !llm.paged_kv_cache<2x1x4xf16>
+  return
+}
+
+// -----
+
+func.func @append_rotated_batch(%c: !llm.paged_kv_cache<1x1x4xf16>, %k: tensor<2x1x1x4xf32>, %table: tensor<?x4xf32>) {
+  // expected-error @+1 {{needs a step for optional operand 'rope_table'}}
+  %c1 = llm.append_kv %c, %k, %k rope_table(%table : tensor<?x4xf32>) {pairing = #llm.rope_pairing<half>} : !llm.paged_kv_cache<1x1x4xf16>, tensor<2x1x1x4xf32>, tensor<2x1x1x4xf32> -> !llm.paged_kv_cache<1x1x4xf16>
+  return
+}
+
+// -----
+
+func.func @attention_rotated(%q: tensor<?x1x4xf32>, %c: !llm.paged_kv_cache<2x1x4xf16>, %at: !llm.kv_step, %table: tensor<?x4xf32>) {
+  // expected-error @+1 {{takes no optional operand 'rope_table'}}
+  %o = llm.paged_attention %q, %c at %at rope_table(%table : tensor<?x4xf32>) : tensor<?x1x4xf32>, !llm.paged_kv_cache<2x1x4xf16> -> tensor<?x1x4xf32>
   return
 }
 

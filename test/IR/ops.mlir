@@ -227,11 +227,25 @@ func.func @queries_handle(%h: !handle, %ids: tensor<4xi32>) {
   return
 }
 
+// CHECK-LABEL: func @rope_table
+// CHECK: llm.rope_table %{{.*}} {inv_freq = array<f32: 1.000000e+00, 0.00999999977>} : tensor<?xi32> -> tensor<?x4xf32>
+func.func @rope_table(%positions: tensor<?xi32>) -> tensor<?x4xf32> {
+  %t = llm.rope_table %positions {inv_freq = array<f32: 1.0, 0.01>} : tensor<?xi32> -> tensor<?x4xf32>
+  return %t : tensor<?x4xf32>
+}
+
 // CHECK-LABEL: func @rope
-// CHECK: llm.rope %{{.*}}, %{{.*}} {inv_freq = array<f32: 1.000000e+00, 0.00999999977>, pairing = #llm.rope_pairing<adjacent>} : tensor<?x3x4xf32>, tensor<?xi32>
-func.func @rope(%x: tensor<?x3x4xf32>, %positions: tensor<?xi32>) -> tensor<?x3x4xf32> {
-  %y = llm.rope %x, %positions {inv_freq = array<f32: 1.0, 0.01>, pairing = #llm.rope_pairing<adjacent>} : tensor<?x3x4xf32>, tensor<?xi32>
+// CHECK: llm.rope %{{.*}}, %{{.*}} {pairing = #llm.rope_pairing<adjacent>} : tensor<?x3x4xf32>, tensor<?x4xf32>
+func.func @rope(%x: tensor<?x3x4xf32>, %table: tensor<?x4xf32>) -> tensor<?x3x4xf32> {
+  %y = llm.rope %x, %table {pairing = #llm.rope_pairing<adjacent>} : tensor<?x3x4xf32>, tensor<?x4xf32>
   return %y : tensor<?x3x4xf32>
+}
+
+// CHECK-LABEL: func @append_rotated
+// CHECK: llm.append_kv %{{.*}}, %{{.*}}, %{{.*}} at %{{.*}} rope_table(%{{.*}} : tensor<?x64xf32>) {pairing = #llm.rope_pairing<half>} : !llm.paged_kv_cache<2x1x64xf16>, tensor<?x1x64xf32>, tensor<?x1x64xf32> -> !llm.paged_kv_cache<2x1x64xf16>
+func.func @append_rotated(%c: !kv, %at: !llm.kv_step, %k: tensor<?x1x64xf32>, %table: tensor<?x64xf32>) -> !kv {
+  %c1 = llm.append_kv %c, %k, %k at %at rope_table(%table : tensor<?x64xf32>) {pairing = #llm.rope_pairing<half>} : !kv, tensor<?x1x64xf32>, tensor<?x1x64xf32> -> !kv
+  return %c1 : !kv
 }
 
 //===----------------------------------------------------------------------===//

@@ -444,17 +444,19 @@ TEST_F(OneLayerTest, QueriesWithoutAStepAreTheLastPositions) {
 
 static const char ropes[] = R"mlir(
 func.func @half(%x: tensor<?x3x6xf32>, %p: tensor<?xi32>) -> tensor<?x3x6xf32> {
-  %y = llm.rope %x, %p {inv_freq = array<f32: 1.0, 0.25, 0.015625>,
-                        pairing = #llm.rope_pairing<half>}
-      : tensor<?x3x6xf32>, tensor<?xi32>
+  %t = llm.rope_table %p {inv_freq = array<f32: 1.0, 0.25, 0.015625>}
+      : tensor<?xi32> -> tensor<?x6xf32>
+  %y = llm.rope %x, %t {pairing = #llm.rope_pairing<half>}
+      : tensor<?x3x6xf32>, tensor<?x6xf32>
   return %y : tensor<?x3x6xf32>
 }
 
 func.func @adjacent(%x: tensor<?x3x6xf32>, %p: tensor<?xi32>)
     -> tensor<?x3x6xf32> {
-  %y = llm.rope %x, %p {inv_freq = array<f32: 1.0, 0.25, 0.015625>,
-                        pairing = #llm.rope_pairing<adjacent>}
-      : tensor<?x3x6xf32>, tensor<?xi32>
+  %t = llm.rope_table %p {inv_freq = array<f32: 1.0, 0.25, 0.015625>}
+      : tensor<?xi32> -> tensor<?x6xf32>
+  %y = llm.rope %x, %t {pairing = #llm.rope_pairing<adjacent>}
+      : tensor<?x3x6xf32>, tensor<?x6xf32>
   return %y : tensor<?x3x6xf32>
 }
 )mlir";

@@ -152,7 +152,7 @@ protected:
     case 4:
       return llm_rt_at_layer(call, 1, at, length(), &out);
     case 5:
-      return llm_rt_append_kv(call, 1, kv, at, s, s);
+      return llm_rt_append_kv(call, 1, kv, at, s, s, orNull(&extras));
     case 6:
       return llm_rt_paged_attention(call, 1, kv, at, s, s, nullptr, nullptr,
                                     orNull(&extras));
@@ -182,10 +182,11 @@ protected:
     };
     const auto bytes = static_cast<uint32_t>(sizeof(llm_extras));
     return {oneOf<uint32_t>({bytes, bytes, 16, 0, bytes + 8}),
-            0,
+            int32_t(pick(4)) - 1,
             maybe(&numbers),
             maybe(&slopes),
             maybe(&slopes),
+            maybe(&shaped),
             maybe(&shaped)};
   }
 

@@ -242,7 +242,7 @@ TEST_F(CallTest, BatchesHaveFewerTokensThanAnI32Counts) {
       [&](llm_call *call) {
         Tensor k(LLM_F32, {2, 0, 2, 4});
         k.sizes[1] = INT32_MAX;
-        return llm_rt_append_kv(call, 1, call->kv[0], 0, &k, &k);
+        return llm_rt_append_kv(call, 1, call->kv[0], 0, &k, &k, nullptr);
       },
       LLM_INVALID_ARGUMENT, INT32_MAX, 2);
 }
@@ -250,7 +250,8 @@ TEST_F(CallTest, BatchesHaveFewerTokensThanAnI32Counts) {
 TEST_F(CallTest, TensorsAreNotNull) {
   fails(
       [&](llm_call *call) {
-        return llm_rt_append_kv(call, 1, call->kv[0], 0, nullptr, nullptr);
+        return llm_rt_append_kv(call, 1, call->kv[0], 0, nullptr, nullptr,
+                                nullptr);
       },
       LLM_INVALID_ARGUMENT, 4, 0);
 }

@@ -38,7 +38,7 @@ llm_code step(llm_call *call, uint64_t kv, const BatchTensors &batch,
   if (llm_code code =
           llm_rt_begin_step(call, 0, kv, &batch.ids, &batch.cuSeqlens, &step))
     return code;
-  return llm_rt_append_kv(call, 1, kv, step, &rows, &rows);
+  return llm_rt_append_kv(call, 1, kv, step, &rows, &rows, nullptr);
 }
 
 llm_code everything(llm_call *call, const Operands &o) {
@@ -166,7 +166,7 @@ TEST(FaultsOfCopies, StridedBatchesNeedWorkspace) {
     Tensor rows(LLM_F32, {2, 4, 2, 4});
     rows.sizes[1] = 2;
     p.context->faults->arm(Resource::Workspace, 0);
-    return llm_rt_append_kv(call, 1, call->kv[0], 0, &rows, &rows);
+    return llm_rt_append_kv(call, 1, call->kv[0], 0, &rows, &rows, nullptr);
   }),
             LLM_OUT_OF_MEMORY);
   EXPECT_STREQ(p.error.message,
@@ -188,7 +188,8 @@ TEST(FaultsOfDevices, FailedKernelPoisonsTheCache) {
       llm_code code = LLM_OK;
       for (int64_t layer = 0; !code && layer < 2; ++layer) {
         llm_rt_at_layer(call, 0, step, layer, &at);
-        code = llm_rt_append_kv(call, 1, call->kv[0], at, &rows, &rows);
+        code =
+            llm_rt_append_kv(call, 1, call->kv[0], at, &rows, &rows, nullptr);
         if (!code && layer == 0)
           code = llm_rt_paged_attention(call, 0, call->kv[0], at, &rows, &rows,
                                         nullptr, nullptr, nullptr);

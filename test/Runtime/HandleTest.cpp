@@ -154,8 +154,9 @@ TEST_F(HandleTest, StepKnowsItsSizePositionsAndLayers) {
       EXPECT_EQ(llm_rt_at_layer(call, 1, step, layer, &at), LLM_OK);
       EXPECT_EQ(at >> 48, layer + 1);
       const Tensor rows = rowsOf(two.config, batch.flat(), layer, 0);
-      EXPECT_EQ(llm_rt_append_kv(call, 1, call->kv[0], at, &rows, &rows),
-                LLM_OK);
+      EXPECT_EQ(
+          llm_rt_append_kv(call, 1, call->kv[0], at, &rows, &rows, nullptr),
+          LLM_OK);
     }
     return LLM_OK;
   });
@@ -175,7 +176,7 @@ TEST_F(HandleTest, LayersAreChecked) {
       two,
       [&](llm_call *call) {
         return llm_rt_append_kv(call, 1, call->kv[0],
-                                beginIn(call, {{0}, {{1}}}), &k, &k);
+                                beginIn(call, {{0}, {{1}}}), &k, &k, nullptr);
       },
       LLM_INVALID_ARGUMENT, 2, 0);
 }
@@ -187,8 +188,8 @@ TEST_F(HandleTest, DoubleAppendNamesLayerAndSource) {
       [&](llm_call *call) {
         uint64_t at;
         llm_rt_at_layer(call, 1, beginIn(call, {{0}, {{1}}}), 1, &at);
-        llm_rt_append_kv(call, 1, call->kv[0], at, &k, &k);
-        return llm_rt_append_kv(call, 1, call->kv[0], at, &k, &k);
+        llm_rt_append_kv(call, 1, call->kv[0], at, &k, &k, nullptr);
+        return llm_rt_append_kv(call, 1, call->kv[0], at, &k, &k, nullptr);
       },
       LLM_WRONG_STATE, 1, 2);
   EXPECT_EQ(two.error.layer, 1);
@@ -206,8 +207,9 @@ TEST_F(HandleTest, BatchWithoutAStep) {
     batchV.bytes = v.bytes;
     batchK.data = batchK.bytes.data();
     batchV.data = batchV.bytes.data();
-    EXPECT_EQ(llm_rt_append_kv(call, 1, call->kv[0], 0, &batchK, &batchV),
-              LLM_OK);
+    EXPECT_EQ(
+        llm_rt_append_kv(call, 1, call->kv[0], 0, &batchK, &batchV, nullptr),
+        LLM_OK);
     // The last query of each row, all weights equal: the mean of V.
     Tensor q(LLM_F32, {2, 1, 2, 4}), out = q, lse(LLM_F32, {2, 1, 2});
     EXPECT_EQ(llm_rt_paged_attention(call, 1, call->kv[0], 0, &q, &out, &lse,
@@ -264,8 +266,9 @@ TEST_F(HandleTest, BatchWithStridedRowsNeedsNoCopyByTheCaller) {
       return t;
     };
     const llm_tensor keys = view(k), values = view(v);
-    EXPECT_EQ(llm_rt_append_kv(call, 1, call->kv[0], 0, &keys, &values),
-              LLM_OK);
+    EXPECT_EQ(
+        llm_rt_append_kv(call, 1, call->kv[0], 0, &keys, &values, nullptr),
+        LLM_OK);
     Tensor q(LLM_F32, {6, 2, 4}), out = q;
     std::fill_n(out.as<float>(), 48, 7.0f);
     const llm_tensor queries = view(q), result = view(out);
@@ -330,7 +333,7 @@ TEST_F(HandleTest, ExtrasSayTheirSize) {
 TEST_F(HandleTest, BatchWithoutAStepIsChecked) {
   const Tensor k(LLM_F32, {1, 1, 2, 4}), q(LLM_F32, {1, 2, 2, 4});
   const auto append = [&](llm_call *call) {
-    return llm_rt_append_kv(call, 1, call->kv[0], 0, &k, &k);
+    return llm_rt_append_kv(call, 1, call->kv[0], 0, &k, &k, nullptr);
   };
   fails(two, append, LLM_INVALID_ARGUMENT, 1, 2);
   fails(
@@ -345,7 +348,7 @@ TEST_F(HandleTest, BatchWithoutAStepIsChecked) {
   fails(
       one,
       [&](llm_call *call) {
-        return llm_rt_append_kv(call, 1, call->kv[0], 0, &five, &five);
+        return llm_rt_append_kv(call, 1, call->kv[0], 0, &five, &five, nullptr);
       },
       LLM_INVALID_ARGUMENT, 4, 4);
 }

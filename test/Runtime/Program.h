@@ -128,7 +128,7 @@ inline llm_code stepInCall(llm_call *call, uint64_t kv, const Batch &batch,
       return code;
     const Tensor k = rowsOf(config, batch.flat(), layer, 0);
     const Tensor v = rowsOf(config, batch.flat(), layer, 1);
-    code = llm_rt_append_kv(call, 1, kv, at, &k, &v);
+    code = llm_rt_append_kv(call, 1, kv, at, &k, &v, nullptr);
   }
   return code;
 }

@@ -52,13 +52,15 @@ def LLM_RopePairingAttr
   let assemblyFormat = "`<` $value `>`";
 }
 
-/// The optional operands of `lookup_kv` (the first two) and `paged_attention`.
+/// The optional operands of `append_kv` (the first and the last), `lookup_kv`
+/// (the first two) and `paged_attention` (all but the last).
 def LLM_Extra : I32Enum<"Extra", "name of an optional operand", [
     I32EnumCase<"Step", 0, "step">,
     I32EnumCase<"BlockIndices", 1, "block_indices">,
     I32EnumCase<"Alibi", 2, "alibi">,
     I32EnumCase<"HeadSink", 3, "head_sink">,
-    I32EnumCase<"SinkQuery", 4, "sink_query">]> {
+    I32EnumCase<"SinkQuery", 4, "sink_query">,
+    I32EnumCase<"RopeTable", 5, "rope_table">]> {
   let cppNamespace = "::mlir::llm";
 }
 

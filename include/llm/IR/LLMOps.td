@@ -220,6 +220,9 @@ def LLM_AppendKVOp : LLM_ConsumingOp<"append_kv", "llm_rt_append_kv"> {
     cache holds: they are rounded once, to nearest even. A second append at a
     layer in one step, or a step of another cache, is `wrong state`.
 
+    With `rope_table` the key, of f32 under a step, is rotated first, as
+    `llm.rope` with this table and `pairing` would (`llm-fuse-rope`).
+
     `block_size` and `max_seq_len` are checked against the cache's type.
 
     Example:
@@ -232,19 +235,35 @@ def LLM_AppendKVOp : LLM_ConsumingOp<"append_kv", "llm_rt_append_kv"> {
           : !kv, tensor<?x1x64xf32>, tensor<?x1x64xf32> -> !kv
       return %c1 : !kv
     }
+
+    func.func private @append_rotated(
+        %c: !kv, %at: !llm.kv_step, %k: tensor<?x1x64xf32>,
+        %v: tensor<?x1x64xf32>, %table: tensor<?x64xf32>) -> !kv {
+      %c1 = llm.append_kv %c, %k, %v at %at
+          rope_table(%table : tensor<?x64xf32>)
+          {pairing = #llm.rope_pairing<half>}
+          : !kv, tensor<?x1x64xf32>, tensor<?x1x64xf32> -> !kv
+      return %c1 : !kv
+    }
     ```
   }];
   let arguments = (ins LLM_AnyCache:$cache, LLM_FloatTensor:$key,
-                       LLM_FloatTensor:$value, Optional<LLM_KVStep>:$at,
+                       LLM_FloatTensor:$value, Variadic<AnyType>:$extras,
+                       OptionalAttr<LLM_ExtraNamesAttr>:$extra_names,
+                       OptionalAttr<LLM_RopePairingAttr>:$pairing,
                        OptionalAttr<I32Attr>:$block_size,
                        OptionalAttr<I32Attr>:$max_seq_len);
   let results = (outs Optional<LLM_AnyCache>:$result);
   let assemblyFormat = [{
-    $cache `,` $key `,` $value (`at` $at^)? attr-dict `:` type($cache) `,`
-    type($key) `,` type($value) (`->` type($result)^)?
+    $cache `,` $key `,` $value `` custom<Extras>($extras, type($extras),
+    $extra_names) attr-dict `:` type($cache) `,` type($key) `,` type($value)
+    (`->` type($result)^)?
   }];
   let extraClassDeclaration = runtimeDeclaration # [{
-    ::mlir::Value getStepOperand() { return getAt(); }
+    ::mlir::Value getExtra(::mlir::llm::Extra extra);
+    ::mlir::Value getStepOperand() {
+      return getExtra(::mlir::llm::Extra::Step);
+    }
   }];
   let hasVerifier = 1;
 }
@@ -586,32 +605,56 @@ def LLM_KVStatsOp : LLM_RuntimeOp<"kv_stats", "llm_rt_kv_stats", [
 // Rotary position embedding
 //===----------------------------------------------------------------------===//
 
-def LLM_RopeOp : LLM_Op<"rope", [Pure, AllTypesMatch<["input", "result"]>]> {
-  let summary = "Rotary position embedding";
+def LLM_RopeTableOp : LLM_Op<"rope_table", [Pure]> {
+  let summary = "Cosines and sines of a rotary position embedding";
   let description = [{
-    Rotates each pair i of lanes of `input`, `[T, H, D]`, by the angle
-    `positions[t] * inv_freq[i]` (f32). `pairing` says which lanes are a pair.
-    `inv_freq` holds D/2 inverse frequencies rounded once from f64; every
-    scaling rule is in them.
+    Row t holds the D/2 cosines, then the D/2 sines, of the angles
+    `positions[t] * inv_freq[i]` (f32). `inv_freq` holds D/2 inverse frequencies
+    rounded once from f64; every scaling rule is in them. All layers of a step
+    share a table.
 
     Example:
 
     ```mlir
-    func.func private @rotate(%x: tensor<?x3x4xf32>, %pos: tensor<?xi32>)
+    func.func private @table(%pos: tensor<?xi32>) -> tensor<?x4xf32> {
+      %t = llm.rope_table %pos {inv_freq = array<f32: 1.0, 0.01>}
+          : tensor<?xi32> -> tensor<?x4xf32>
+      return %t : tensor<?x4xf32>
+    }
+    ```
+  }];
+  let arguments = (ins LLM_IdTensor:$positions, DenseF32ArrayAttr:$inv_freq);
+  let results = (outs 2DTensorOf<[F32]>:$table);
+  let assemblyFormat = [{
+    $positions attr-dict `:` type($positions) `->` type($table)
+  }];
+  let hasVerifier = 1;
+}
+
+def LLM_RopeOp : LLM_Op<"rope", [Pure, AllTypesMatch<["input", "result"]>]> {
+  let summary = "Rotary position embedding";
+  let description = [{
+    Rotates each pair (a, b) of lanes of token t of `input`, `[T, H, D]`, to
+    (a cos - b sin, a sin + b cos), with the cosine and sine of that pair from
+    row t of the `llm.rope_table`: two products and one sum in f32, each
+    rounded. `pairing` says which lanes are a pair.
+
+    Example:
+
+    ```mlir
+    func.func private @rotate(%x: tensor<?x3x4xf32>, %table: tensor<?x4xf32>)
         -> tensor<?x3x4xf32> {
-      %y = llm.rope %x, %pos {inv_freq = array<f32: 1.0, 0.01>,
-                              pairing = #llm.rope_pairing<half>}
-          : tensor<?x3x4xf32>, tensor<?xi32>
+      %y = llm.rope %x, %table {pairing = #llm.rope_pairing<half>}
+          : tensor<?x3x4xf32>, tensor<?x4xf32>
       return %y : tensor<?x3x4xf32>
     }
     ```
   }];
-  let arguments = (ins 3DTensorOf<[F32]>:$input, LLM_IdTensor:$positions,
-                       LLM_RopePairingAttr:$pairing,
-                       DenseF32ArrayAttr:$inv_freq);
+  let arguments = (ins 3DTensorOf<[F32]>:$input, 2DTensorOf<[F32]>:$table,
+                       LLM_RopePairingAttr:$pairing);
   let results = (outs 3DTensorOf<[F32]>:$result);
   let assemblyFormat = [{
-    $input `,` $positions attr-dict `:` type($input) `,` type($positions)
+    $input `,` $table attr-dict `:` type($input) `,` type($table)
   }];
   let hasVerifier = 1;
 }

@@ -111,11 +111,19 @@ void pagedAttention(const KVPages &pages, const BatchView &batch,
                     const llm_tensor &out, const llm_tensor *lse,
                     AttentionPlan *plan = nullptr);
 
+/// How K rotates by position: llm_extras in CAPI.h.
+struct Rope {
+  const llm_tensor *table; ///< f32 [T, D], rows contiguous
+  bool adjacent;
+};
+
 /// Writes token t of k and v ([T, Hkv, D] strided; f32, f16 or bf16; last
 /// dimension contiguous) to slot slotMapping[t] = block * blockSize + offset,
-/// rounded once to the pages' dtype (nearest even); -1 skips the token.
+/// rounded once to the pages' dtype (nearest even); -1 skips the token. With a
+/// rope k is f32 and rotated first.
 void writeKV(const KVPages &pages, const int64_t *slotMapping,
-             const llm_tensor &k, const llm_tensor &v);
+             const llm_tensor &k, const llm_tensor &v,
+             const Rope *rope = nullptr);
 
 } // namespace llm
 

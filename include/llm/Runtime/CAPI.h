@@ -44,7 +44,7 @@ extern "C" {
 #endif
 
 /// Bumped with every change of a struct, a signature or a meaning below.
-#define LLM_ABI_VERSION 2u
+#define LLM_ABI_VERSION 3u
 
 #if defined(_WIN32)
 #define LLM_API
@@ -436,12 +436,20 @@ typedef struct llm_attention_params {
   int32_t causal; ///< nonzero: a query at p sees keys at positions <= p
 } llm_attention_params;
 
-/// Optional tensors of attention, the first of lookup too; absent ones are
-/// null, and so are those behind `struct_size`. A score is scaled, then softly
-/// capped, then moved by alibi.
+typedef int32_t llm_rope_pairing;
+enum {
+  /// Lanes i and i + D / 2 rotate together.
+  LLM_ROPE_HALF = 0,
+  /// Lanes 2 i and 2 i + 1.
+  LLM_ROPE_ADJACENT = 1,
+};
+
+/// Optional tensors of attention, the first of lookup too, the last of append;
+/// absent ones are null, and so are those behind `struct_size`. A score is
+/// scaled, then softly capped, then moved by alibi.
 typedef struct llm_extras {
   uint32_t struct_size;
-  uint32_t reserved; ///< zero
+  llm_rope_pairing rope_pairing; ///< of rope_table; else zero
   /// i32 [B, W]: physical blocks. Token j of row i is slot j mod block_size of
   /// block table[i][j div block_size]; row i's length is sequence i's.
   const llm_tensor *block_indices;
@@ -452,6 +460,10 @@ typedef struct llm_extras {
   const llm_tensor *head_sink;
   /// Like q, in its place for the sinks of the cache, which must have some.
   const llm_tensor *sink_query;
+  /// f32 [T, D]: the cosines, then the sines, by which append rotates the D / 2
+  /// pairs of lanes of k, which is f32: (a, b) to (a cos - b sin,
+  /// a sin + b cos), two products and one sum, each rounded.
+  const llm_tensor *rope_table;
 } llm_extras;
 
 /// Begins a step: tokens cu_seqlens[i] .. cu_seqlens[i + 1] - 1 of the batch
@@ -525,10 +537,12 @@ LLM_API llm_code llm_rt_positions(llm_call *, int32_t site, uint64_t step,
 LLM_API llm_code llm_rt_at_layer(llm_call *, int32_t site, uint64_t step,
                                  int64_t layer, uint64_t *at);
 /// With a step: k, v [T, Hkv, D]. Without (at = 0): [B, S, Hkv, D], row i is
-/// sequence i, layer 0, blocks are taken on the fly.
+/// sequence i, layer 0, blocks are taken on the fly, and extras have no
+/// rope_table. extras may be null.
 LLM_API llm_code llm_rt_append_kv(llm_call *, int32_t site, uint64_t kv,
                                   uint64_t at, const llm_tensor *k,
-                                  const llm_tensor *v);
+                                  const llm_tensor *v,
+                                  const llm_extras *extras);
 /// With a step: q, out [T, Hq, D], lse [T, Hq]. Without: q, out [B, S, Hq, D],
 /// lse [B, S, Hq], the queries are the last S positions of sequence i, layer 0.
 /// lse may be null.
@@ -602,7 +616,7 @@ LLM_API llm_code llm_rt_fail(llm_call *, int32_t site, llm_code code,
 } // extern "C"
 
 static_assert(sizeof(llm_tensor) == 112, "llm_tensor is part of the ABI");
-static_assert(sizeof(llm_extras) == 40, "llm_extras is part of the ABI");
+static_assert(sizeof(llm_extras) == 48, "llm_extras is part of the ABI");
 static_assert(sizeof(llm_kv_stats) == LLM_KV_NUM_STATS * sizeof(int64_t),
               "statistics are an array of i64");
 #endif

@@ -100,9 +100,10 @@ public:
   Status endStep();
 
   /// k, v: [T, Hkv, D], f32, f16 or bf16. LLM_WRONG_STATE for a step that is
-  /// not the running one and for a second append at a layer.
+  /// not the running one and for a second append at a layer. A rope table makes
+  /// k, of f32 then, rotate first.
   Status append(const KVStep &step, int32_t layer, const llm_tensor &k,
-                const llm_tensor &v);
+                const llm_tensor &v, const llm_extras &extras = {});
   /// q, out: [T, Hq, D]; lse: null or f32 [T, Hq]. Rows see the keys which the
   /// layer holds now. A given block table is read instead of the cache's;
   /// LLM_INVALID_ARGUMENT names the first block that is not of this version or
@@ -230,6 +231,7 @@ private:
   void placeBlocks(const KVStep &step) noexcept;
   Status checkAppend(const KVStep &step, int32_t layer, const llm_tensor &k,
                      const llm_tensor &v) const;
+  Status checkRope(const llm_tensor &k, const llm_extras &extras) const;
   Status checkUndisturbed(int32_t layer) const;
   Status checkFirstAppend(int32_t layer) const;
   Status makeWritable();

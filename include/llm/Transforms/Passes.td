@@ -15,22 +15,43 @@
 
 include "mlir/Pass/PassBase.td"
 
-def DecomposeRope : Pass<"llm-decompose-rope", "::mlir::ModuleOp"> {
-  let summary = "Lower llm.rope to linalg";
+def FuseRope : Pass<"llm-fuse-rope", "::mlir::func::FuncOp"> {
+  let summary = "Rotate keys on their way into the cache";
   let description = [{
-    Replaces each `llm.rope` by two `linalg.generic`: the cosines and sines of
-    all angles, `[T, D/2, 2]`, and the rotation. Angles are f32. Leaves no
-    `llm.rope`.
+    An `llm.rope` whose one use is the key of an `llm.append_kv` beside it
+    becomes part of that append: no rotated key is ever written to memory but
+    into the cache. The bits stay the same.
 
     ```mlir
-    %y = llm.rope %x, %pos {inv_freq = array<f32: 1.0, 0.01>,
-                            pairing = #llm.rope_pairing<half>}
-        : tensor<?x3x4xf32>, tensor<?xi32>
+    %y = llm.rope %k, %table {pairing = #llm.rope_pairing<half>}
+        : tensor<?x3x64xf32>, tensor<?x64xf32>
+    %c1 = llm.append_kv %c, %y, %v at %at : ...
     ```
     becomes
     ```mlir
-    %angles = linalg.generic ... ins(%pos) outs(%a : tensor<?x2x2xf32>)
-    %y = linalg.generic ... outs(%b : tensor<?x3x4xf32>)
+    %c1 = llm.append_kv %c, %k, %v at %at rope_table(%table : tensor<?x64xf32>)
+        {pairing = #llm.rope_pairing<half>} : ...
+    ```
+  }];
+}
+
+def DecomposeRope : Pass<"llm-decompose-rope", "::mlir::ModuleOp"> {
+  let summary = "Lower llm.rope and its table to linalg";
+  let description = [{
+    An `llm.rope_table` becomes a `linalg.generic` of the cosines and sines of
+    all angles, in f32, and an `llm.rope` the rotation. Leaves neither.
+
+    ```mlir
+    %t = llm.rope_table %pos {inv_freq = array<f32: 1.0, 0.01>}
+        : tensor<?xi32> -> tensor<?x4xf32>
+    %y = llm.rope %x, %t {pairing = #llm.rope_pairing<half>}
+        : tensor<?x3x4xf32>, tensor<?x4xf32>
+    ```
+    becomes
+    ```mlir
+    %angles:2 = linalg.generic ... ins(%pos) outs(%a, %a : tensor<?x2xf32>)
+    %t = tensor.insert_slice %angles#1 into ... : tensor<?x4xf32>
+    %y = linalg.generic ... outs(%b : tensor<?x3x2x2xf32>)
     ```
   }];
   let dependentDialects = [
