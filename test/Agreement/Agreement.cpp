@@ -21,22 +21,19 @@
 //===----------------------------------------------------------------------===//
 
 #include "Model.h"
+#include "SpecificationEngine.h"
 #include "llm/Driver/Compiler.h"
 #include "llm/Transforms/Passes.h"
 
-#include "mlir/ExecutionEngine/ExecutionEngine.h"
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassRegistry.h"
 #include "mlir/Target/LLVMIR/Dialect/All.h"
 #include "mlir/Transforms/Passes.h"
-#include "llvm/ExecutionEngine/Orc/JITTargetMachineBuilder.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/MemoryBuffer.h"
-#include "llvm/Support/TargetSelect.h"
 
-#include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -45,6 +42,7 @@
 #include <set>
 
 using namespace mlir;
+using ::llm::testing::SpecificationEngine;
 
 static constexpr int32_t kLeak = 100, kInvariant = 101, kUnknown = 102;
 static constexpr size_t kNumInputs = 3;
@@ -276,46 +274,6 @@ static void runProduct(ModuleOp module, std::vector<Program> programs) {
 // The specification
 //===----------------------------------------------------------------------===//
 
-// A failed assertion prints its text and aborts: out of the program, here.
-
-static jmp_buf leave;
-static std::string message;
-
-static int keepMessage(const char *text) {
-  message = text;
-  return 0;
-}
-
-[[noreturn]] static void leaveProgram() { longjmp(leave, 1); }
-
-// The specification frees nothing: its memory ends with the program.
-
-static constexpr size_t kArenaBytes = size_t(1) << 30;
-static char *const arena = static_cast<char *>(std::malloc(kArenaBytes));
-static size_t arenaUsed = 0;
-
-static void *allocate(size_t bytes) {
-  arenaUsed = (arenaUsed + 63) / 64 * 64;
-  if (!arena || kArenaBytes - arenaUsed < bytes)
-    fail("a program of the specification needs more than 1 GiB");
-  arenaUsed += bytes;
-  return arena + arenaUsed - bytes;
-}
-
-static llvm::orc::SymbolMap
-replaceSymbols(llvm::orc::MangleAndInterner intern) {
-  auto address = [](auto *function) {
-    return llvm::orc::ExecutorSymbolDef(
-        llvm::orc::ExecutorAddr::fromPtr(function),
-        llvm::JITSymbolFlags::Exported);
-  };
-  llvm::orc::SymbolMap symbols;
-  symbols[intern("puts")] = address(&keepMessage);
-  symbols[intern("abort")] = address(&leaveProgram);
-  symbols[intern("malloc")] = address(&allocate);
-  return symbols;
-}
-
 static int32_t statusOf(StringRef text) {
   for (llm_code code = LLM_OK + 1; code < 20; ++code)
     if (const char *name = llm_code_name(code))
@@ -324,20 +282,20 @@ static int32_t statusOf(StringRef text) {
   return kUnknown;
 }
 
-static int32_t runSpecified(ExecutionEngine &engine, Program &program) {
-  auto *function = take(engine.lookup("_mlir_ciface_" + program.name));
+static int32_t runSpecified(SpecificationEngine &engine, Program &program) {
   std::vector<Buffer::Descriptor> results(program.outputs.size());
   std::vector<Buffer::Descriptor> inputs;
   for (Buffer &buffer : program.inputs)
     inputs.push_back(buffer.descriptor());
-  arenaUsed = 0;
-  if (setjmp(leave)) {
+  using Function = void (*)(void *, void *, void *, void *);
+  std::string message = take(engine.run(program.name, [&](void *function) {
+    reinterpret_cast<Function>(function)(results.data(), &inputs[0], &inputs[1],
+                                         &inputs[2]);
+  }));
+  if (!message.empty()) {
     llvm::errs() << "specification " << program.name << ": " << message << '\n';
     return statusOf(message);
   }
-  using Function = void (*)(void *, void *, void *, void *);
-  reinterpret_cast<Function>(function)(results.data(), &inputs[0], &inputs[1],
-                                       &inputs[2]);
   for (size_t i = 0; i < results.size(); ++i) {
     Buffer &output = program.outputs[i];
     const size_t element = output.bytes / output.size;
@@ -349,17 +307,7 @@ static int32_t runSpecified(ExecutionEngine &engine, Program &program) {
 }
 
 static void runSpecification(ModuleOp module, std::vector<Program> programs) {
-  PassManager manager(module.getContext());
-  mlir::llm::buildLLMToSpecPipeline(manager);
-  manager.enableVerifier(false);
-  if (failed(manager.run(module)))
-    fail("the specification could not be lowered");
-  // The engine asks its options for no level once it has made a machine.
-  auto target = take(llvm::orc::JITTargetMachineBuilder::detectHost());
-  target.setCodeGenOptLevel(llvm::CodeGenOptLevel::None);
-  auto engine = take(ExecutionEngine::create(
-      module, /*options=*/{}, take(target.createTargetMachine())));
-  engine->registerSymbols(replaceSymbols);
+  auto engine = take(SpecificationEngine::create(module));
   for (Program &program : programs)
     writeResult(program, runSpecified(*engine, program));
 }
@@ -396,8 +344,6 @@ int main(int argc, char **argv) {
   if (argc < 4 || argc > 5)
     fail("expected PRODUCT.mlir SPEC.mlir INPUTS [PIPELINE]");
   StringRef pipeline = argc > 4 ? argv[4] : "";
-  llvm::InitializeNativeTarget();
-  llvm::InitializeNativeTargetAsmPrinter();
   registerTransformsPasses();
   DialectRegistry registry;
   mlir::llm::registerPipelineDialects(registry);

@@ -19,6 +19,8 @@
 
 namespace llm::testing {
 
+class SpecificationEngine;
+
 class SpecifiedProgram {
 public:
   explicit SpecifiedProgram(const char *ir);
@@ -31,8 +33,7 @@ public:
   std::string run(const char *entry);
 
 private:
-  struct Code;
-  std::unique_ptr<Code> code;
+  std::unique_ptr<SpecificationEngine> engine;
 };
 
 } // namespace llm::testing
