@@ -64,11 +64,16 @@ class Ahead {
 public:
   /// Up to the run that begins at null.
   explicit Ahead(const Run *runs) : next(runs) { advance(); }
+  /// The next `lines` lines, a number known when compiled. Up to three of them
+  /// may lie behind the end of a run: it is looked for after four.
   void ask(int lines) {
     LLM_UNROLL
-    for (int i = 0; i < lines; ++i) {
-      __builtin_prefetch(at, 0, 2);
-      at += step;
+    for (int i = 0; i < lines; i += 4) {
+      const int count = lines - i < 4 ? lines - i : 4;
+      LLM_UNROLL
+      for (int j = 0; j < count; ++j)
+        __builtin_prefetch(at + j * step, 0, 2);
+      at += count * step;
       if (__builtin_expect(at >= end, 0))
         advance();
     }
@@ -216,9 +221,9 @@ inline void storeKeys(float *to, Vec packed) {
 template <llm_dtype T>
 inline void turnKeys(const Keys &k, int64_t key, int64_t d, int64_t n, Vec *x,
                      Ahead &ahead) {
+  ahead.ask(2 * kLanes); // of K and of V
   LLM_UNROLL
   for (int i = 0; i < kLanes; ++i) {
-    ahead.ask(2); // of K and of V
     const char *from = k.at(key + i, d * bytesOf(T));
     x[i] = n == kLanes * 4 / bytesOf(T) ? load<LLM_F32>(from)
                                         : loadPacked<T>(from, n);
@@ -306,10 +311,10 @@ inline void scoresOfKeys(Rows<const float> q, const Keys &k, int64_t key,
   for (int64_t d = 0; d < k.dim; d += kLoaded<T>) {
     int64_t n = Whole ? kLoaded<T> : min(k.dim - d, kLoaded<T>);
     const float *factors = q.data + d / kLoaded<T> * kParts * kLanes;
+    ahead.ask(kKeys);
     LLM_UNROLL
     for (int i = 0; i < kKeys; ++i) {
       Vec x[kParts];
-      ahead.ask(1);
       loadParts<Product, T>(k.at(key + i, d * bytesOf(T)), n, x);
       LLM_UNROLL
       for (int r = 0; r < NumRows; ++r)
