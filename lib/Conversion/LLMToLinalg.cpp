@@ -50,7 +50,7 @@ static void appendCacheParts(MLIRContext *context,
   Type content = tensor(5, f32);
   parts.append({content, content, tensor(2, i32), tensor(1, i32),
                 tensor(3, i32), tensor(1, i64), tensor(1, i64), i64, i32, i32,
-                i32, i32});
+                i32, i32, i32, i32});
 }
 
 static void appendStepParts(MLIRContext *context,
@@ -80,14 +80,20 @@ int32_t spec::getElementCode(Type elementType) {
                                          : 2;
 }
 
+int32_t spec::getStorageCode(Type format) {
+  if (!format)
+    return 0;
+  return isa<Float8E4M3FNType>(format) ? 1 : 2;
+}
+
 Version Version::unpack(ValueRange p) {
-  return {p[0], p[1], p[2], p[3], p[4],  p[5],
-          p[6], p[7], p[8], p[9], p[10], p[11]};
+  return {p[0], p[1], p[2], p[3],  p[4],  p[5],  p[6],
+          p[7], p[8], p[9], p[10], p[11], p[12], p[13]};
 }
 
 SmallVector<Value> Version::pack() const {
-  return {k,       v,       cur,   next,      pos,    appended,
-          members, running, dtype, blockSize, window, sinks};
+  return {k,       v,     cur,      next,     pos,       appended, members,
+          running, dtype, kStorage, vStorage, blockSize, window,   sinks};
 }
 
 Step Step::unpack(ValueRange p) { return {p[0], p[1], p[2], p[3], p[4], p[5]}; }

@@ -23,9 +23,9 @@ extern const char *const specificationTexts[2];
 /// A cache in the words of Specification.mlir.
 struct Version {
   Value k, v, cur, next, pos, appended, members;
-  Value running, dtype, blockSize, window, sinks;
+  Value running, dtype, kStorage, vStorage, blockSize, window, sinks;
 
-  static constexpr unsigned numParts = 12;
+  static constexpr unsigned numParts = 14;
   static Version unpack(ValueRange parts);
   SmallVector<Value> pack() const;
 };
@@ -45,6 +45,8 @@ void addPartTypes(TypeConverter &converter);
 
 /// 0: f32, 1: f16, 2: bf16.
 int32_t getElementCode(Type elementType);
+/// 0: null, the element type, 1: f8E4M3FN, 2: i8.
+int32_t getStorageCode(Type format);
 
 /// The functions of the specification, which the module gets as it calls them.
 class Specification {

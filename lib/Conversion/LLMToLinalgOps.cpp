@@ -118,6 +118,14 @@ public:
     checkParameter("the element type", dtype, getElementCode(expected), name);
   }
 
+  void checkStorage(StringRef of, Value storage, Type expected) {
+    StringRef name = !expected                         ? "its element type"
+                     : isa<Float8E4M3FNType>(expected) ? "f8E4M3FN"
+                                                       : "i8";
+    checkParameter(("the storage of " + of).str(), storage,
+                   getStorageCode(expected), name);
+  }
+
   /// Replaces the op, whose results are these parts.
   void replace(ArrayRef<SmallVector<Value>> results) {
     b.replaceOpWithMultiple(op, SmallVector<SmallVector<Value>>(results));
@@ -202,6 +210,8 @@ LLM_SPEC_PATTERN(CreateKVCacheOp) {
                      made[6],
                      b.i64(0),
                      b.i32(getElementCode(type.getElementType())),
+                     b.i32(getStorageCode(type.getKFormat())),
+                     b.i32(getStorageCode(type.getVFormat())),
                      b.i32(static_cast<int32_t>(type.getBlockSize())),
                      b.i32(static_cast<int32_t>(type.getWindow())),
                      b.i32(static_cast<int32_t>(type.getSinks()))};
@@ -231,8 +241,11 @@ static void checkType(OpBuild &b, const Version &version, PagedKVCacheType from,
     b.checkParameter("window", version.window, to.getWindow());
     b.checkParameter("sinks", version.sinks, to.getSinks());
   }
-  if (!to.isBare() && from.isBare())
-    b.checkElementType(version.dtype, to.getElementType());
+  if (to.isBare() || !from.isBare())
+    return;
+  b.checkElementType(version.dtype, to.getElementType());
+  b.checkStorage("K", version.kStorage, to.getKFormat());
+  b.checkStorage("V", version.vStorage, to.getVFormat());
 }
 
 LLM_SPEC_PATTERN(CastKVOp) {
@@ -372,10 +385,11 @@ LLM_SPEC_PATTERN(AppendKVOp) {
     value = collapseBatch(b, value);
   }
   ValueRange appended =
-      b.call("append_kv", {version.k, version.v, version.cur, version.pos,
-                           version.appended, version.members, version.running,
-                           version.dtype, step.ids, step.cuSeqlens, step.starts,
-                           step.number, step.layers, step.layer, key, value});
+      b.call("append_kv",
+             {version.k, version.v, version.cur, version.pos, version.appended,
+              version.members, version.running, version.dtype, version.kStorage,
+              version.vStorage, step.ids, step.cuSeqlens, step.starts,
+              step.number, step.layers, step.layer, key, value});
   version.k = appended[0];
   version.v = appended[1];
   version.cur = appended[2];

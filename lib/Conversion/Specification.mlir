@@ -6,8 +6,9 @@
 //
 // A version of a cache is
 //
-//   K, V      [L, S, C, H, D]  f32, as rounded to the cache's element type;
-//                              zero where nothing was written
+//   K, V      [L, S, C, H, D]  f32, what the storage reads as: rounded to the
+//                              cache's element type, or quantized; zero where
+//                              nothing was written
 //   cur       [L, S]           tokens that a layer holds of a sequence
 //   next      [S]              position that the next step's first token gets
 //   pos       [L, S, C]        position of each slot
@@ -15,7 +16,9 @@
 //   members   [S]              number of the step that the sequence takes part
 //                              in and was not cut or forked onto in; 0: none
 //   running                    number of the running step; 0: none
-//   dtype, block_size          0: f32, 1: f16, 2: bf16
+//   dtype                      0: f32, 1: f16, 2: bf16
+//   k_storage, v_storage       0: dtype, 1: f8E4M3FN, 2: i8
+//   block_size                 tokens of one block
 //   window, sinks              0: none
 //
 // with max_sequences S and max_seq_len C. Inside a step `next` counts the tokens
@@ -508,8 +511,8 @@ func.func private @llm_spec.check_one_layer(%L: index) {
 // Append
 //===----------------------------------------------------------------------===//
 
-// The one definition of rounding: to nearest even, subnormals kept, a NaN stays
-// one.
+// The one definition of rounding to an element type: to nearest even, subnormals
+// kept, a NaN stays one.
 func.func private @llm_spec.round(%x: f32, %dtype: i32) -> f32 {
   %f16 = arith.constant 1 : i32
   %bf16 = arith.constant 2 : i32
@@ -536,6 +539,87 @@ func.func private @llm_spec.round(%x: f32, %dtype: i32) -> f32 {
   %any = arith.ori %is_f16, %is_bf16 : i1
   %result = arith.select %any, %not_f32, %x : f32
   return %result : f32
+}
+
+// The scale of a row of head_dim numbers, and what is read of one of them: as
+// #llm.kv_storage says.
+func.func private @llm_spec.scale(
+    %rows: !rows, %t: index, %h: index, %storage: i32) -> f32 {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c2 = arith.constant 2 : index
+  %f8 = arith.constant 1 : i32
+  %zero = arith.constant 0.0 : f32
+  %f8_most = arith.constant 448.0 : f32
+  %i8_most = arith.constant 127.0 : f32
+  %infinity = arith.constant 0x7F800000 : f32
+  %nan = arith.constant 0x7FC00000 : f32
+  %D = tensor.dim %rows, %c2 : !rows
+  %m = scf.for %d = %c0 to %D step %c1 iter_args(%most = %zero) -> (f32) {
+    %x = tensor.extract %rows[%t, %h, %d] : !rows
+    %magnitude = math.absf %x : f32
+    %more = arith.maximumf %most, %magnitude : f32 // NaN if either is
+    scf.yield %more : f32
+  }
+  %is_f8 = arith.cmpi eq, %storage, %f8 : i32
+  %largest = arith.select %is_f8, %f8_most, %i8_most : f32
+  %s = arith.divf %m, %largest : f32
+  %finite = arith.cmpf olt, %s, %infinity : f32
+  %scale = arith.select %finite, %s, %nan : f32
+  return %scale : f32
+}
+
+func.func private @llm_spec.quantize(%x: f32, %s: f32, %storage: i32) -> f32 {
+  %f8 = arith.constant 1 : i32
+  %zero = arith.constant 0.0 : f32
+  %one = arith.constant 1.0 : f32
+  %f8_most = arith.constant 448.0 : f32
+  %i8_most = arith.constant 127.0 : f32
+  %exponent = arith.constant 0x7f800000 : i32
+  %sign_bit = arith.constant 0x80000000 : i32
+  %least_normal = arith.constant 0x3c800000 : i32 // 2^-6
+  %eighth = arith.constant 0.125 : f32
+  %is_f8 = arith.cmpi eq, %storage, %f8 : i32
+  %largest = arith.select %is_f8, %f8_most, %i8_most : f32
+  %usable = arith.cmpf one, %s, %zero : f32
+  %ratio = arith.divf %x, %s : f32
+  %y = arith.select %usable, %ratio, %zero : f32
+  %magnitude = math.absf %y : f32
+  %a = arith.minimumf %magnitude, %largest : f32
+  // Neighbours in f8 are 1/8 of the power of two apart that is not above them.
+  %bits = arith.bitcast %a : f32 to i32
+  %binade = arith.andi %bits, %exponent : i32
+  %normal = arith.maxsi %binade, %least_normal : i32
+  %power = arith.bitcast %normal : i32 to f32
+  %f8_gap = arith.mulf %power, %eighth : f32
+  %gap = arith.select %is_f8, %f8_gap, %one : f32
+  %gaps = arith.divf %a, %gap : f32
+  %whole = math.roundeven %gaps : f32
+  %q = arith.mulf %whole, %gap : f32
+  %y_bits = arith.bitcast %y : f32 to i32
+  %sign = arith.andi %y_bits, %sign_bit : i32
+  %q_bits = arith.bitcast %q : f32 to i32
+  %signed_bits = arith.ori %q_bits, %sign : i32
+  %signed = arith.bitcast %signed_bits : i32 to f32
+  // There is no -0 in i8.
+  %no_minus = arith.addf %signed, %zero : f32
+  %number = arith.select %is_f8, %signed, %no_minus : f32
+  return %number : f32
+}
+
+func.func private @llm_spec.hold(
+    %x: f32, %s: f32, %storage: i32, %dtype: i32) -> f32 {
+  %own = arith.constant 0 : i32
+  %plain = arith.cmpi eq, %storage, %own : i32
+  %held = scf.if %plain -> (f32) {
+    %rounded = func.call @llm_spec.round(%x, %dtype) : (f32, i32) -> f32
+    scf.yield %rounded : f32
+  } else {
+    %q = func.call @llm_spec.quantize(%x, %s, %storage) : (f32, f32, i32) -> f32
+    %read = arith.mulf %q, %s : f32
+    scf.yield %read : f32
+  }
+  return %held : f32
 }
 
 func.func private @llm_spec.check_append(
@@ -652,9 +736,10 @@ func.func private @llm_spec.rotate(%x: !rows, %table: !angles, %adjacent: i1)
 
 func.func private @llm_spec.append_kv(
     %K: !kv, %V: !kv, %cur: !len, %pos: !pos, %appended: !steps,
-    %members: !steps, %running: i64, %dtype: i32, %ids: !ids, %cu: !ids,
-    %starts: !ids, %number: i64, %layers: index, %step_layer: index, %k: !rows,
-    %v: !rows) -> (!kv, !kv, !len, !pos, !steps) {
+    %members: !steps, %running: i64, %dtype: i32, %k_storage: i32,
+    %v_storage: i32, %ids: !ids, %cu: !ids, %starts: !ids, %number: i64,
+    %layers: index, %step_layer: index, %k: !rows, %v: !rows)
+    -> (!kv, !kv, !len, !pos, !steps) {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %c2 = arith.constant 2 : index
@@ -681,12 +766,18 @@ func.func private @llm_spec.append_kv(
     %p = arith.index_cast %position : i32 to index
     %KV:2 = scf.for %h = %c0 to %H step %c1 iter_args(%K1 = %K0, %V1 = %V0)
         -> (!kv, !kv) {
+      %ks = func.call @llm_spec.scale(%k, %t, %h, %k_storage)
+          : (!rows, index, index, i32) -> f32
+      %vs = func.call @llm_spec.scale(%v, %t, %h, %v_storage)
+          : (!rows, index, index, i32) -> f32
       %KV1:2 = scf.for %d = %c0 to %D step %c1 iter_args(%K2 = %K1, %V2 = %V1)
           -> (!kv, !kv) {
         %x = tensor.extract %k[%t, %h, %d] : !rows
         %y = tensor.extract %v[%t, %h, %d] : !rows
-        %rx = func.call @llm_spec.round(%x, %dtype) : (f32, i32) -> f32
-        %ry = func.call @llm_spec.round(%y, %dtype) : (f32, i32) -> f32
+        %rx = func.call @llm_spec.hold(%x, %ks, %k_storage, %dtype)
+            : (f32, f32, i32, i32) -> f32
+        %ry = func.call @llm_spec.hold(%y, %vs, %v_storage, %dtype)
+            : (f32, f32, i32, i32) -> f32
         %K3 = tensor.insert %rx into %K2[%layer, %s, %p, %h, %d] : !kv
         %V3 = tensor.insert %ry into %V2[%layer, %s, %p, %h, %d] : !kv
         scf.yield %K3, %V3 : !kv, !kv

@@ -27,6 +27,20 @@ void LLMDialect::registerAttributes() {
 }
 
 LogicalResult
+KVStorageAttr::verify(function_ref<InFlightDiagnostic()> emitError, Type k,
+                      Type v, KVScale scale) {
+  if (!k && !v)
+    return emitError() << "expected a format of k, of v or of both";
+  std::pair<StringRef, Type> formats[] = {{"k", k}, {"v", v}};
+  for (auto [name, format] : formats)
+    if (format && !format.isSignlessInteger(8) &&
+        !isa<Float8E4M3FNType>(format))
+      return emitError() << "expected the format of " << name
+                         << " to be i8 or f8E4M3FN, got " << format;
+  return success();
+}
+
+LogicalResult
 KVCacheConfigAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                           int64_t blockSize, int64_t maxSeqLen,
                           int64_t maxSequences, KVStrategy strategy) {

@@ -37,6 +37,14 @@ bool PagedKVCacheType::isFullyStatic() const {
                        ShapedType::isDynamic);
 }
 
+Type PagedKVCacheType::getKFormat() const {
+  return getStorage() ? getStorage().getK() : Type();
+}
+
+Type PagedKVCacheType::getVFormat() const {
+  return getStorage() ? getStorage().getV() : Type();
+}
+
 bool PagedKVCacheType::isCompatibleWith(PagedKVCacheType other) const {
   auto agree = [](int64_t a, int64_t b) {
     return a == b || ShapedType::isDynamic(a) || ShapedType::isDynamic(b);
@@ -50,14 +58,16 @@ bool PagedKVCacheType::isCompatibleWith(PagedKVCacheType other) const {
          agree(getBlockSize(), other.getBlockSize()) &&
          agree(getMaxSeqLen(), other.getMaxSeqLen()) &&
          agree(getMaxSequences(), other.getMaxSequences()) &&
-         getWindow() == other.getWindow() && getSinks() == other.getSinks();
+         getWindow() == other.getWindow() && getSinks() == other.getSinks() &&
+         getStorage() == other.getStorage();
 }
 
 LogicalResult
 PagedKVCacheType::verify(function_ref<InFlightDiagnostic()> emitError,
                          int64_t layers, int64_t kvHeads, int64_t headDim,
                          Type elementType, int64_t blockSize, int64_t maxSeqLen,
-                         int64_t maxSequences, int64_t window, int64_t sinks) {
+                         int64_t maxSequences, int64_t window, int64_t sinks,
+                         KVStorageAttr storage) {
   std::pair<StringRef, int64_t> parameters[] = {
       {"layers", layers},         {"kv_heads", kvHeads},
       {"head_dim", headDim},      {"block_size", blockSize},
@@ -91,6 +101,7 @@ struct CacheParameters {
   int64_t maxSequences = ShapedType::kDynamic;
   int64_t window = 0;
   int64_t sinks = 0;
+  KVStorageAttr storage;
 
   int64_t *find(StringRef name) {
     return llvm::StringSwitch<int64_t *>(name)
@@ -104,6 +115,17 @@ struct CacheParameters {
 };
 } // namespace
 
+static ParseResult parseNumber(AsmParser &parser, StringRef name,
+                               int64_t &value) {
+  SMLoc loc = parser.getCurrentLocation();
+  if (parser.parseInteger(value))
+    return failure();
+  if (value < 1)
+    return parser.emitError(loc)
+           << "expected " << name << " to be at least 1, got " << value;
+  return success();
+}
+
 static ParseResult parseNamedParameter(AsmParser &parser,
                                        CacheParameters &parameters,
                                        SmallVectorImpl<StringRef> &seen) {
@@ -111,23 +133,19 @@ static ParseResult parseNamedParameter(AsmParser &parser,
   StringRef name;
   if (parser.parseKeyword(&name))
     return failure();
-  int64_t *value = parameters.find(name);
-  if (!value)
+  int64_t *number = parameters.find(name);
+  if (!number && name != "storage")
     return parser.emitError(loc)
            << "unknown parameter '" << name
-           << "', expected block_size, max_seq_len, max_sequences, window or "
-              "sinks";
+           << "', expected block_size, max_seq_len, max_sequences, window, "
+              "sinks or storage";
   if (llvm::is_contained(seen, name))
     return parser.emitError(loc) << "parameter '" << name << "' given twice";
   seen.push_back(name);
-  SMLoc valueLoc;
-  if (parser.parseEqual() || parser.getCurrentLocation(&valueLoc) ||
-      parser.parseInteger(*value))
+  if (parser.parseEqual())
     return failure();
-  if (*value < 1)
-    return parser.emitError(valueLoc)
-           << "expected " << name << " to be at least 1, got " << *value;
-  return success();
+  return number ? parseNumber(parser, name, *number)
+                : parser.parseAttribute(parameters.storage);
 }
 
 static PagedKVCacheType parseCacheBody(AsmParser &parser) {
@@ -156,7 +174,7 @@ static PagedKVCacheType parseCacheBody(AsmParser &parser) {
       [&] { return parser.emitError(loc); }, context, parameters.shape[0],
       parameters.shape[1], parameters.shape[2], parameters.elementType,
       parameters.blockSize, parameters.maxSeqLen, parameters.maxSequences,
-      parameters.window, parameters.sinks);
+      parameters.window, parameters.sinks, parameters.storage);
 }
 
 static void printCacheBody(AsmPrinter &printer, PagedKVCacheType type) {
@@ -175,6 +193,8 @@ static void printCacheBody(AsmPrinter &printer, PagedKVCacheType type) {
   print("max_sequences", type.getMaxSequences(), ShapedType::kDynamic);
   print("window", type.getWindow(), 0);
   print("sinks", type.getSinks(), 0);
+  if (type.getStorage())
+    printer << ", storage = " << type.getStorage();
   printer << '>';
 }
 

@@ -65,7 +65,7 @@ func.func private @integers(!llm.paged_kv_cache<1x1x64xi8>)
 
 // -----
 
-// expected-error @+1 {{unknown parameter 'blocks', expected block_size, max_seq_len, max_sequences, window or sinks}}
+// expected-error @+1 {{unknown parameter 'blocks', expected block_size, max_seq_len, max_sequences, window, sinks or storage}}
 func.func private @unknown_parameter(!llm.paged_kv_cache<1x1x64xf32, blocks = 16>)
 
 // -----
@@ -82,6 +82,31 @@ func.func private @empty_block(!llm.paged_kv_cache<1x1x64xf32, block_size = 0>)
 
 // expected-error @+1 {{expected window to be at least 1, got -1}}
 func.func private @negative_window(!llm.paged_kv_cache<1x1x64xf32, window = -1>)
+
+// -----
+
+// expected-error @+1 {{expected a format of k, of v or of both}}
+func.func private @no_format(!llm.paged_kv_cache<1x1x64xf32, storage = #llm.kv_storage<scale = token_head>>)
+
+// -----
+
+// expected-error @+1 {{expected the format of k to be i8 or f8E4M3FN, got 'i4'}}
+func.func private @k_format(!llm.paged_kv_cache<1x1x64xf32, storage = #llm.kv_storage<k = i4, v = i8>>)
+
+// -----
+
+// expected-error @+1 {{expected the format of v to be i8 or f8E4M3FN, got 'f16'}}
+func.func private @v_format(!llm.paged_kv_cache<1x1x64xf32, storage = #llm.kv_storage<v = f16>>)
+
+// -----
+
+// expected-error @+1 {{parameter 'storage' given twice}}
+func.func private @storage_twice(!llm.paged_kv_cache<1x1x64xf32, storage = #llm.kv_storage<v = i8>, storage = #llm.kv_storage<v = i8>>)
+
+// -----
+
+// expected-error @+1 {{invalid kind of attribute specified}}
+func.func private @no_storage(!llm.paged_kv_cache<1x1x64xf32, storage = 8>)
 
 // -----
 

@@ -30,6 +30,17 @@ func.func private @parameters_in_any_order(!llm.paged_kv_cache<2x1x64xf16, sinks
 // CHECK-SAME: max_seq_len = 2147483647>)
 func.func private @largest_parameter(!llm.paged_kv_cache<2x1x64xf16, max_seq_len = 2147483647>)
 
+// What is held in the element type is not printed, nor is the only scale.
+
+// CHECK-LABEL: func private @storage
+// CHECK-SAME: !llm.paged_kv_cache<2x1x64xf16, storage = #llm.kv_storage<k = i8, v = f8E4M3FN>>
+// CHECK-SAME: !llm.paged_kv_cache<2x1x64xf16, window = 8, storage = #llm.kv_storage<v = i8>>
+// CHECK-SAME: !llm.kv_handle<2x1x64xf32, storage = #llm.kv_storage<k = f8E4M3FN>>
+func.func private @storage(
+    !llm.paged_kv_cache<2x1x64xf16, storage = #llm.kv_storage<k = i8, v = f8E4M3FN, scale = token_head>>,
+    !llm.paged_kv_cache<2x1x64xf16, storage = #llm.kv_storage<v = i8>, window = 8>,
+    !llm.kv_handle<2x1x64xf32, storage = #llm.kv_storage<k = f8E4M3FN>>)
+
 // CHECK-LABEL: func private @handles
 // CHECK-SAME: !llm.kv_handle, !llm.kv_handle<32x8x128xf16, block_size = 16>)
 func.func private @handles(!llm.kv_handle, !llm.kv_handle<32x8x128xf16, block_size = 16>)

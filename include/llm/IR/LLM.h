@@ -22,11 +22,11 @@
 #include "llm/IR/LLMDialect.h.inc"
 #include "llm/IR/LLMEnums.h.inc"
 
-#define GET_TYPEDEF_CLASSES
-#include "llm/IR/LLMTypes.h.inc"
-
 #define GET_ATTRDEF_CLASSES
 #include "llm/IR/LLMAttrs.h.inc"
+
+#define GET_TYPEDEF_CLASSES
+#include "llm/IR/LLMTypes.h.inc"
 
 #include "llm/IR/LLMInterfaces.h.inc"
 

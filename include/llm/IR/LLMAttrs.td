@@ -36,6 +36,11 @@ def LLM_KVStrategyAttr : EnumAttr<LLM_Dialect, LLM_KVStrategy, "kv_strategy"> {
   let assemblyFormat = "`<` $value `>`";
 }
 
+def LLM_KVScale : I32Enum<"KVScale", "what numbers share a scale", [
+    I32EnumCase<"TokenHead", 0, "token_head">]> {
+  let cppNamespace = "::mlir::llm";
+}
+
 def LLM_RopePairing : I32Enum<"RopePairing", "which lanes rotate together", [
     I32EnumCase<"Half", 0, "half">,
     I32EnumCase<"Adjacent", 1, "adjacent">]> {
@@ -82,6 +87,50 @@ def LLM_ArgumentKind : I32Enum<"ArgumentKind", "kind of a call's argument", [
 def LLM_ArgumentKindAttr
     : EnumAttr<LLM_Dialect, LLM_ArgumentKind, "argument_kind"> {
   let summary = "Kind of a call's argument";
+}
+
+//===----------------------------------------------------------------------===//
+// Attributes of types
+//===----------------------------------------------------------------------===//
+
+def LLM_KVStorageAttr : LLM_Attr<"KVStorage", "kv_storage"> {
+  let summary = "In which formats a cache holds K and V";
+  let description = [{
+    The parameter `storage` of a cache type: `i8` or `f8E4M3FN` for K, for V or
+    for both. What is absent is held in the cache's element type.
+
+    Here is the one definition of what these formats hold. The head_dim numbers
+    x of one token and KV head share a scale (`token_head`). All arithmetic is
+    in f32, to nearest even, and keeps subnormals:
+
+    ```
+    m = max |x|, NaN if some x is
+    s = m / 127          (i8)      m / 448                          (f8E4M3FN)
+    q = x / s, to the nearest integer     the nearest number of the format,
+        to nearest even; beyond the largest, 127 or 448: the largest
+    ```
+
+    An s that is not finite is NaN, and all q are 0 if s is 0 or NaN. What is
+    read is f32(q) * s: a row with a NaN or an infinity reads as NaNs. The x are
+    the numbers that are appended, not rounded to the element type before;
+    `llm.lookup_kv` rounds what is read to the element type.
+
+    Example:
+
+    ```mlir
+    func.func private @quantized(
+        !llm.paged_kv_cache<32x8x128xf16, storage = #llm.kv_storage<
+            k = i8, v = f8E4M3FN, scale = token_head>>,
+        !llm.paged_kv_cache<32x8x128xbf16, storage = #llm.kv_storage<v = i8>>)
+    ```
+  }];
+  let parameters = (ins
+    OptionalParameter<"::mlir::Type", "absent: the element type">:$k,
+    OptionalParameter<"::mlir::Type", "absent: the element type">:$v,
+    DefaultValuedParameter<"::mlir::llm::KVScale",
+                           "::mlir::llm::KVScale::TokenHead">:$scale);
+  let assemblyFormat = "`<` struct(params) `>`";
+  let genVerifyDecl = 1;
 }
 
 //===----------------------------------------------------------------------===//

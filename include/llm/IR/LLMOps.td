@@ -217,8 +217,9 @@ def LLM_AppendKVOp : LLM_ConsumingOp<"append_kv", "llm_rt_append_kv"> {
     its sequence at the step's layer. Without: K and V are `[B, S, Hkv, D]`,
     row i is sequence i, all S tokens are valid, the cache has one layer, and
     blocks are taken on the fly. Elements are f32, f16 or bf16 whatever the
-    cache holds: they are rounded once, to nearest even. A second append at a
-    layer in one step, or a step of another cache, is `wrong state`.
+    cache holds: they are rounded once, to nearest even, or quantized as
+    `#llm.kv_storage` says. A second append at a layer in one step, or a step of
+    another cache, is `wrong state`.
 
     With `rope_table` the key, of f32 under a step, is rotated first, as
     `llm.rope` with this table and `pairing` would (`llm-fuse-rope`).
@@ -355,8 +356,9 @@ def LLM_PagedAttentionOp : LLM_ReadingOp<"paged_attention",
 def LLM_LookupKVOp : LLM_ReadingOp<"lookup_kv", "llm_rt_lookup_kv"> {
   let summary = "K and V as dense tensors";
   let description = [{
-    `[B, C, Hkv, D]` tensors of the cache's element type. C is a bound: the
-    first min(C, length) tokens, then zeros. Row i is the step's i-th sequence,
+    `[B, C, Hkv, D]` tensors of the cache's element type, to which what is
+    quantized is rounded. C is a bound: the first min(C, length) tokens, then
+    zeros. Row i is the step's i-th sequence,
     or sequence i without a step (one layer). `blocks` as in
     `llm.paged_attention`. This is the oracle and decomposition path.
 

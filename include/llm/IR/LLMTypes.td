@@ -29,11 +29,14 @@ def LLM_PagedKVCacheType : LLM_Type<"PagedKVCache", "paged_kv_cache"> {
     | `max_sequences` | sequence ids are [0, max_sequences) |
     | `window` | a query at position p sees the keys in (p - window, p] |
     | `sinks` | and the first `sinks` keys, whatever p is: only with a window |
+    | `storage` | formats in which K and V are held, a `#llm.kv_storage` |
 
     A dimension `?` and an absent parameter are known only at run time; the
     bare type knows nothing and is checked when it runs. An absent `window`
     means that there is none, and an absent `sinks` beside a window that there
-    are none. Both are masks: nothing is forgotten or renumbered. The type implements neither `TensorLikeType` nor
+    are none. Both are masks: nothing is forgotten or renumbered. Without
+    `storage` K and V are held in the element type. The type implements neither
+    `TensorLikeType` nor
     `BufferLikeType`: One-Shot Bufferize must not see a cache.
 
     Example:
@@ -44,6 +47,8 @@ def LLM_PagedKVCacheType : LLM_Type<"PagedKVCache", "paged_kv_cache"> {
                             max_sequences = 64>,
         !llm.paged_kv_cache<4x2x64xf32, window = 128>,
         !llm.paged_kv_cache<4x2x64xf32, window = 512, sinks = 4>,
+        !llm.paged_kv_cache<32x8x128xf16,
+                            storage = #llm.kv_storage<k = i8, v = f8E4M3FN>>,
         !llm.paged_kv_cache<?x8x128xbf16>,
         !llm.paged_kv_cache)
     ```
@@ -52,7 +57,8 @@ def LLM_PagedKVCacheType : LLM_Type<"PagedKVCache", "paged_kv_cache"> {
     "int64_t":$layers, "int64_t":$kvHeads, "int64_t":$headDim,
     "::mlir::Type":$elementType,
     "int64_t":$blockSize, "int64_t":$maxSeqLen, "int64_t":$maxSequences,
-    "int64_t":$window, "int64_t":$sinks);
+    "int64_t":$window, "int64_t":$sinks,
+    "::mlir::llm::KVStorageAttr":$storage);
   let hasCustomAssemblyFormat = 1;
   let genVerifyDecl = 1;
   let skipDefaultBuilders = 1;
@@ -62,21 +68,23 @@ def LLM_PagedKVCacheType : LLM_Type<"PagedKVCache", "paged_kv_cache"> {
       CArg<"int64_t", "ShapedType::kDynamic">:$blockSize,
       CArg<"int64_t", "ShapedType::kDynamic">:$maxSeqLen,
       CArg<"int64_t", "ShapedType::kDynamic">:$maxSequences,
-      CArg<"int64_t", "0">:$window, CArg<"int64_t", "0">:$sinks), [{
+      CArg<"int64_t", "0">:$window, CArg<"int64_t", "0">:$sinks,
+      CArg<"::mlir::llm::KVStorageAttr", "{}">:$storage), [{
       return $_get(elementType.getContext(), layers, kvHeads, headDim,
                    elementType, blockSize, maxSeqLen, maxSequences, window,
-                   sinks);
+                   sinks, storage);
     }]>,
     // Nothing but these two is known.
     TypeBuilder<(ins "int64_t":$blockSize, "int64_t":$maxSeqLen), [{
       constexpr int64_t dynamic = ShapedType::kDynamic;
       return $_get($_ctxt, dynamic, dynamic, dynamic, Type(), blockSize,
-                   maxSeqLen, dynamic, int64_t(0), int64_t(0));
+                   maxSeqLen, dynamic, int64_t(0), int64_t(0),
+                   KVStorageAttr());
     }]>,
     TypeBuilder<(ins), [{
       constexpr int64_t dynamic = ShapedType::kDynamic;
       return $_get($_ctxt, dynamic, dynamic, dynamic, Type(), dynamic, dynamic,
-                   dynamic, int64_t(0), int64_t(0));
+                   dynamic, int64_t(0), int64_t(0), KVStorageAttr());
     }]>,
   ];
   let extraClassDeclaration = [{
@@ -84,6 +92,9 @@ def LLM_PagedKVCacheType : LLM_Type<"PagedKVCache", "paged_kv_cache"> {
     bool isBare() const { return !getElementType(); }
     /// Everything but the window and its sinks is known.
     bool isFullyStatic() const;
+    /// The format in which K or V is held, if not in the element type.
+    Type getKFormat() const;
+    Type getVFormat() const;
     /// Could a cache of this type at run time also have type `other`?
     bool isCompatibleWith(PagedKVCacheType other) const;
   }];

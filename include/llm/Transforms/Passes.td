@@ -343,7 +343,8 @@ def ConvertLLMToLinalg : Pass<"convert-llm-to-linalg", "::mlir::ModuleOp"> {
                        %cur: tensor<?x?xi32>, %next: tensor<?xi32>,
                        %pos: tensor<?x?x?xi32>, %appended: tensor<?xi64>,
                        %members: tensor<?xi64>, %running: i64, %dtype: i32,
-                       %block_size: i32, %window: i32,
+                       %k_storage: i32, %v_storage: i32,
+                       %block_size: i32, %window: i32, %sinks: i32,
                        %ids: tensor<?xi32>) -> tensor<?xi32> {
       %n = call @llm_spec.seq_lens(%cur, %ids) : ...
     ```
