@@ -175,6 +175,17 @@ static Status checkSinks(const llm_kv_group_desc &type,
                        type.sinks, config.sinks);
 }
 
+static Status checkStorage(const llm_kv_group_desc &type, const char *what,
+                           llm_kv_storage expected, llm_kv_storage actual) {
+  if (expected == actual)
+    return Status();
+  const char *name = type.name ? type.name : "the cache";
+  return Status::error(LLM_INVALID_ARGUMENT, expected, actual,
+                       "expected %s of %s to be stored as %s, got %s", what,
+                       name, dtypeName(storedType(type.dtype, expected)),
+                       dtypeName(storedType(type.dtype, actual)));
+}
+
 Status llm::checkType(const llm_kv_group_desc &type,
                       const llm_kv_config &config) {
   LLM_TRY(checkField(type, "layers", type.layers, config.layers));
@@ -187,10 +198,13 @@ Status llm::checkType(const llm_kv_group_desc &type,
       checkField(type, "max_seq_len", type.max_seq_len, config.max_seq_len));
   LLM_TRY(checkField(type, "window", type.window, config.window));
   LLM_TRY(checkSinks(type, config));
-  if (type.dtype < 0 || type.dtype == config.dtype)
+  if (type.dtype < 0)
     return Status();
   const char *name = type.name ? type.name : "the cache";
-  return Status::error(LLM_INVALID_ARGUMENT, type.dtype, config.dtype,
-                       "expected %s of type %s, got %s", name,
-                       dtypeName(type.dtype), dtypeName(config.dtype));
+  if (type.dtype != config.dtype)
+    return Status::error(LLM_INVALID_ARGUMENT, type.dtype, config.dtype,
+                         "expected %s of type %s, got %s", name,
+                         dtypeName(type.dtype), dtypeName(config.dtype));
+  LLM_TRY(checkStorage(type, "K", type.k_storage, config.k_storage));
+  return checkStorage(type, "V", type.v_storage, config.v_storage);
 }

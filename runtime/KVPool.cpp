@@ -56,11 +56,56 @@ static Status checkFields(const llm_kv_config &c) {
   LLM_TRY(checkAtLeast("num_blocks", c.num_blocks, 0));
   LLM_TRY(checkAtLeast("dtype", c.dtype, LLM_F32));
   LLM_TRY(checkAtMost("dtype", c.dtype, LLM_BF16));
+  LLM_TRY(checkAtLeast("k_storage", c.k_storage, LLM_KV_STORAGE_DTYPE));
+  LLM_TRY(checkAtMost("k_storage", c.k_storage, LLM_KV_STORAGE_I8));
+  LLM_TRY(checkAtLeast("v_storage", c.v_storage, LLM_KV_STORAGE_DTYPE));
+  LLM_TRY(checkAtMost("v_storage", c.v_storage, LLM_KV_STORAGE_I8));
   LLM_TRY(checkAtLeast("strategy", c.strategy, LLM_KV_PAGED));
   LLM_TRY(checkAtMost("strategy", c.strategy, LLM_KV_STATIC));
   if (c.strategy == LLM_KV_STATIC)
     LLM_TRY(checkAtMost("num_blocks (static)", c.num_blocks, 0));
   return Status();
+}
+
+llm_dtype llm::storedType(llm_dtype dtype, llm_kv_storage storage) {
+  return storage == LLM_KV_STORAGE_I8         ? LLM_I8
+         : storage == LLM_KV_STORAGE_F8E4M3FN ? LLM_F8E4M3FN
+                                              : dtype;
+}
+
+static constexpr int64_t kScaleBytes = sizeof(float);
+
+/// The strides of K or V. Scales stand at the end of a head's page, so pages
+/// beside them are as aligned as they are.
+static KVPlane describePlane(const llm_kv_config &c, llm_kv_storage storage) {
+  KVPlane plane = {};
+  plane.dtype = storedType(c.dtype, storage);
+  plane.tokenStride = c.head_dim * elementBytes(plane.dtype);
+  plane.headStride = plane.tokenStride * c.block_size;
+  if (c.k_storage || c.v_storage)
+    plane.headStride =
+        (plane.headStride + kScaleBytes - 1) / kScaleBytes * kScaleBytes;
+  if (storage) {
+    plane.headStride += kScaleBytes * c.block_size;
+    plane.scaleHeadStride = plane.headStride;
+  }
+  return plane;
+}
+
+/// The same in blocks at `data`.
+static KVPlane placePlane(const llm_kv_config &c, llm_kv_storage storage,
+                          char *data, int64_t blockStride) {
+  KVPlane plane = describePlane(c, storage);
+  plane.data = data;
+  plane.blockStride = blockStride;
+  if (storage)
+    plane.scales = data + plane.headStride - kScaleBytes * c.block_size;
+  return plane;
+}
+
+/// The numbers of a token and head, and their scale.
+static int64_t rowBytes(const KVPlane &plane) {
+  return plane.tokenStride + (plane.scaleHeadStride ? kScaleBytes : 0);
 }
 
 Status llm::resolveConfig(const llm_kv_config &config, llm_kv_config &resolved,
@@ -76,12 +121,10 @@ Status llm::resolveConfig(const llm_kv_config &config, llm_kv_config &resolved,
     resolved.num_blocks = (config.max_seq_len + config.block_size - 1) /
                           config.block_size * config.max_sequences;
   LLM_TRY(checkAtMost("num_blocks", resolved.num_blocks, INT32_MAX - 1));
-  const int64_t factors[] = {2,
-                             config.layers,
-                             config.kv_heads,
-                             config.head_dim,
-                             config.block_size,
-                             elementBytes(config.dtype)};
+  const int64_t factors[] = {
+      config.layers, config.kv_heads,
+      describePlane(config, config.k_storage).headStride +
+          describePlane(config, config.v_storage).headStride};
   bytes = resolved.num_blocks + 1;
   for (int64_t factor : factors)
     if (__builtin_mul_overflow(bytes, factor, &bytes))
@@ -100,6 +143,9 @@ int64_t llm::elementBytes(llm_dtype dtype) {
   case LLM_F16:
   case LLM_BF16:
     return 2;
+  case LLM_F8E4M3FN:
+  case LLM_I8:
+    return 1;
   case LLM_I64:
     return 8;
   }
@@ -149,19 +195,19 @@ char *KVPool::block(int32_t layer, int32_t number) const {
 }
 
 KVPages KVPool::pages(int32_t layer) const {
-  const int64_t token = config_.head_dim * elementBytes(config_.dtype);
+  char *first = block(layer, 0);
   KVPages pages;
-  pages.k = {block(layer, 0), config_.dtype, blockStride_,
-             token * config_.block_size, token};
-  pages.v = pages.k;
-  pages.v.data += blockStride_ / 2;
+  pages.k = placePlane(config_, config_.k_storage, first, blockStride_);
+  pages.v =
+      placePlane(config_, config_.v_storage,
+                 first + config_.kv_heads * pages.k.headStride, blockStride_);
   pages.kvHeads = config_.kv_heads;
   pages.headDim = config_.head_dim;
   pages.blockSize = config_.block_size;
   return pages;
 }
 
-/// 0x7fff is a NaN as f16 and bf16, and twice of it as f32.
+/// 0x7fff is a NaN as f16 and bf16, and twice of it as f32: scales, too.
 void KVPool::poison(int32_t number) {
   for (int32_t layer = 0; layer < config_.layers; ++layer) {
     auto *values = reinterpret_cast<uint16_t *>(block(layer, number));
@@ -197,12 +243,17 @@ void KVPool::unpin(int32_t block) noexcept {
 }
 
 void KVPool::copyRows(int32_t layer, int32_t from, int32_t to, int32_t rows) {
-  const int64_t token = config_.head_dim * elementBytes(config_.dtype);
-  const int64_t head = token * config_.block_size;
-  for (int64_t i = 0; i < 2 * int64_t(config_.kv_heads); ++i)
-    std::memcpy(block(layer, to) + i * head, block(layer, from) + i * head,
-                rows * token);
-  history.copied_bytes += 2 * token * config_.kv_heads * rows;
+  const KVPages pages = this->pages(layer);
+  for (const KVPlane *plane : {&pages.k, &pages.v}) {
+    for (int32_t head = 0; head < config_.kv_heads; ++head) {
+      std::memcpy(plane->at(to, head, 0), plane->at(from, head, 0),
+                  rows * plane->tokenStride);
+      if (plane->scales)
+        std::memcpy(plane->scaleAt(to, head, 0), plane->scaleAt(from, head, 0),
+                    rows * kScaleBytes);
+    }
+    history.copied_bytes += rowBytes(*plane) * config_.kv_heads * rows;
+  }
 }
 
 llm_kv_stats KVPool::stats() const {

@@ -29,10 +29,15 @@ Status resolveConfig(const llm_kv_config &config, llm_kv_config &resolved,
 /// Bytes of an element; -1 for a number that is no dtype.
 int64_t elementBytes(llm_dtype dtype);
 
+/// The format of what a cache of `dtype` stores.
+llm_dtype storedType(llm_dtype dtype, llm_kv_storage storage);
+
 /// Blocks of K and V for all layers, with their reference counts:
 ///
-///   layer 0: block 0 (guard) | block 1 | block 2 ...
-///                              [K | V][kv_head][token][dim]
+///   layer 0: block 0 (guard) | block 1            | block 2 ...
+///                              K heads | V heads
+///                              page of a head: [token][dim], then scales
+///                              [token] of what is quantized, f32
 ///   layer 1: ...
 ///
 /// Heads are major because a kernel reads all tokens of one head. The memory is

@@ -262,16 +262,14 @@ struct RowCopy {
   int64_t length;
 
   void operator()(const KVPlane &plane, const llm_tensor &out) const {
-    const int64_t size = elementBytes(plane.dtype);
+    const int64_t size = elementBytes(out.dtype);
     for (int64_t token = 0; token < out.sizes[0]; ++token)
       for (int64_t head = 0; head < pages.kvHeads; ++head) {
         char *to = static_cast<char *>(out.data) +
                    (token * out.strides[0] + head * out.strides[1]) * size;
         if (token < length)
-          std::memcpy(to,
-                      plane.at(table[token / pages.blockSize], head,
-                               token % pages.blockSize),
-                      pages.headDim * size);
+          readRow(plane, table[token / pages.blockSize], head,
+                  token % pages.blockSize, pages.headDim, to, out.dtype);
         else
           std::memset(to, 0, pages.headDim * size);
       }

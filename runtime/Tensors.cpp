@@ -17,8 +17,9 @@
 using namespace llm;
 
 const char *llm::dtypeName(llm_dtype dtype) {
-  static const char *const names[] = {"f32", "f16", "bf16", "i32", "i64"};
-  return dtype >= 0 && dtype <= LLM_I64 ? names[dtype] : "unknown";
+  static const char *const names[] = {"f32", "f16",      "bf16", "i32",
+                                      "i64", "f8E4M3FN", "i8"};
+  return dtype >= 0 && dtype <= LLM_I8 ? names[dtype] : "unknown";
 }
 
 static bool isEmpty(const llm_tensor &tensor) {

@@ -190,11 +190,15 @@ CData mlir::llm::describeCacheType(StringRef name, PagedKVCacheType type,
   };
   auto i32 = [&](int64_t value) { return CData::i32(int32_t(known(value))); };
   int32_t dtype = type.isBare() ? -1 : getDTypeNumber(type.getElementType());
+  auto storage = [](Type format) {
+    return CData::i32(getStorageNumber(format));
+  };
   auto strategy = config ? config.getStrategy() : KVStrategy::Paged;
   return CData::structure(
       {CData::string(name), i32(type.getLayers()), i32(type.getKvHeads()),
        i32(type.getHeadDim()), CData::i32(dtype), i32(type.getBlockSize()),
-       i32(type.getMaxSequences()), CData::i64(known(type.getMaxSeqLen())),
+       i32(type.getMaxSequences()), storage(type.getKFormat()),
+       storage(type.getVFormat()), CData::i64(known(type.getMaxSeqLen())),
        CData::i32(int32_t(type.getWindow())),
        CData::i32(int32_t(type.getSinks())), CData::i32(int32_t(strategy)),
        CData::i32(config ? int32_t(config.getBlockSize()) : 0),

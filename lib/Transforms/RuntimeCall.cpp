@@ -91,6 +91,12 @@ int32_t mlir::llm::getDTypeNumber(Type type) {
   return type.isInteger(32) ? 3 : 4;
 }
 
+int32_t mlir::llm::getStorageNumber(Type format) {
+  if (!format)
+    return 0;
+  return format.isInteger(8) ? 2 : 1;
+}
+
 /// Address of a field of llm_tensor; `index` within sizes (3) or strides (4).
 static Value getField(OpBuilder &b, Location loc, Value tensor, int32_t field,
                       int32_t index = -1) {

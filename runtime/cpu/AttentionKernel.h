@@ -284,6 +284,9 @@ inline Run *findRuns(const Frame &f, int64_t tile) {
       else
         for (int64_t i = 0; i < tokens; ++i)
           add(from + i * plane.tokenStride, bytes);
+      if (plane.scales)
+        add(reinterpret_cast<char *>(plane.scaleAt(block, head, slot)),
+            tokens * sizeof(float));
     }
   };
   forBlocks(f, tile, keysOf(f, tile),
@@ -427,6 +430,42 @@ void weighTile(const Frame &f, int64_t tile, KeyRange keys, const State &state,
   }
 }
 
+/// Multiplies what a head's rows have of the tile with the scales of its keys.
+inline void scaleTile(const Frame &f, const KVPlane &plane, int64_t head,
+                      int64_t tile, KeyRange keys) {
+  alignas(64) float scales[kTileKeys] = {};
+  forBlocks(f, tile, keys,
+            [&](int64_t block, int64_t slot, int64_t key, int64_t count) {
+              memcpy(scales + key,
+                     plane.scaleAt(block, f.task.headBegin + head, slot),
+                     count * sizeof(float));
+            });
+  int64_t first = head * f.rowsPerHead;
+  for (int64_t row = first; row < first + f.rowsPerHead; ++row) {
+    float *s = f.scores(row)[0];
+    for (int64_t i = keys.begin / kLanes * kLanes; i < keys.end; i += kLanes)
+      store(s + i, load(s + i) * load(scales + i));
+  }
+}
+
+/// Quantized numbers are multiplied as they are: a key's scale is the score's.
+template <llm_dtype T>
+void scoreQuantized(const Frame &f, int64_t tile, KeyRange keys,
+                    const State &state, Ahead &ahead) {
+  scoreTile<FmaProduct, T>(f, tile, keys, state, ahead);
+  for (int64_t head = 0; head < f.heads; ++head)
+    scaleTile(f, f.task.pages->k, head, tile, keys);
+}
+
+/// A value's scale is the weight's, of which the sum has been taken.
+template <llm_dtype T>
+void weighQuantized(const Frame &f, int64_t tile, KeyRange keys,
+                    const State &state, Ahead &ahead) {
+  for (int64_t head = 0; head < f.heads; ++head)
+    scaleTile(f, f.task.pages->v, head, tile, keys);
+  weighTile<FmaProduct, T>(f, tile, keys, state, ahead);
+}
+
 inline void attendTile(const Frame &f, int64_t tile, const State &state) {
   KeyRange keys = keysOf(f, tile);
   if (keys.begin >= keys.end)
@@ -447,18 +486,22 @@ inline TileFn scoreTileOf(const AttentionTask &task) {
   const KVPlane &k = task.pages->k;
   if (usesDots(task, k))
     return scoreTile<BestProduct, LLM_BF16>;
-  return k.dtype == LLM_F32   ? scoreTile<FmaProduct, LLM_F32>
-         : k.dtype == LLM_F16 ? scoreTile<FmaProduct, LLM_F16>
-                              : scoreTile<FmaProduct, LLM_BF16>;
+  return k.dtype == LLM_F32        ? scoreTile<FmaProduct, LLM_F32>
+         : k.dtype == LLM_F16      ? scoreTile<FmaProduct, LLM_F16>
+         : k.dtype == LLM_BF16     ? scoreTile<FmaProduct, LLM_BF16>
+         : k.dtype == LLM_F8E4M3FN ? scoreQuantized<LLM_F8E4M3FN>
+                                   : scoreQuantized<LLM_I8>;
 }
 
 inline TileFn weighTileOf(const AttentionTask &task) {
   const KVPlane &v = task.pages->v;
   if (usesDots(task, v))
     return weighTile<BestProduct, LLM_BF16>;
-  return v.dtype == LLM_F32   ? weighTile<FmaProduct, LLM_F32>
-         : v.dtype == LLM_F16 ? weighTile<FmaProduct, LLM_F16>
-                              : weighTile<FmaProduct, LLM_BF16>;
+  return v.dtype == LLM_F32        ? weighTile<FmaProduct, LLM_F32>
+         : v.dtype == LLM_F16      ? weighTile<FmaProduct, LLM_F16>
+         : v.dtype == LLM_BF16     ? weighTile<FmaProduct, LLM_BF16>
+         : v.dtype == LLM_F8E4M3FN ? weighQuantized<LLM_F8E4M3FN>
+                                   : weighQuantized<LLM_I8>;
 }
 
 /// Folds the keys of a chunk that belong to one segment into the state.

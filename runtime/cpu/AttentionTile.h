@@ -202,10 +202,15 @@ inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
 /// Lanes of a panel, of K or V: a longer head_dim takes several.
 constexpr int64_t kPanelLanes = 256;
 
+/// Numbers of a key that turn at once: f16 and bf16 in pairs, as they lie in
+/// memory. It takes half of the shuffles.
+template <llm_dtype T>
+constexpr int64_t kTurned = kLanes * (T == LLM_F16 || T == LLM_BF16 ? 2 : 1);
+
 /// One number, or two, of each of kLanes keys: a row of the panel, or two.
 template <typename Product, llm_dtype T>
 inline void storeKeys(float *to, Vec packed) {
-  if constexpr (T == LLM_F32 || Product::kDepth == 2) {
+  if constexpr (kTurned<T> == kLanes || Product::kDepth == 2) {
     store(to, packed);
   } else {
     Vec first, second;
@@ -216,8 +221,7 @@ inline void storeKeys(float *to, Vec packed) {
 }
 
 /// Dimensions d to d + n - 1 of kLanes keys, turned: lane i of x[j] is the j-th
-/// 4 bytes of key i, zeros beyond n. f16 and bf16 turn in pairs, as they lie in
-/// memory: it takes half of the shuffles.
+/// number or pair of key i, zeros beyond n.
 template <llm_dtype T>
 inline void turnKeys(const Keys &k, int64_t key, int64_t d, int64_t n, Vec *x,
                      Ahead &ahead) {
@@ -225,8 +229,10 @@ inline void turnKeys(const Keys &k, int64_t key, int64_t d, int64_t n, Vec *x,
   LLM_UNROLL
   for (int i = 0; i < kLanes; ++i) {
     const char *from = k.at(key + i, d * bytesOf(T));
-    x[i] = n == kLanes * 4 / bytesOf(T) ? load<LLM_F32>(from)
-                                        : loadPacked<T>(from, n);
+    if constexpr (isQuantized(T))
+      x[i] = load<T>(from, n);
+    else
+      x[i] = n == kTurned<T> ? load<LLM_F32>(from) : loadPacked<T>(from, n);
   }
   transpose(x);
 }
@@ -236,8 +242,8 @@ inline void turnKeys(const Keys &k, int64_t key, int64_t d, int64_t n, Vec *x,
 template <typename Product, llm_dtype T>
 int64_t packKeys(const Keys &k, KeyRange keys, int64_t dim, float *panel,
                  Ahead &ahead) {
-  constexpr int64_t kStep = kLanes * 4 / bytesOf(T);
-  constexpr int64_t kRow = kTileKeys * 4 / bytesOf(T) / Product::kDepth;
+  constexpr int64_t kStep = kTurned<T>;
+  constexpr int64_t kRow = kTileKeys * kStep / kLanes / Product::kDepth;
   int64_t end = min(k.dim, dim + kPanelLanes * Product::kDepth);
   for (int64_t key = keys.begin / kLanes * kLanes; key < keys.end;
        key += kLanes) {

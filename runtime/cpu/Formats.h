@@ -15,6 +15,11 @@
 //     f32        1         8        23
 //     f16        1         5        10
 //     bf16       1         8         7    the upper half of an f32
+//     f8E4M3FN   1         4         3    no infinity, one NaN: 448 is largest
+//
+// f8E4M3FN and i8 exist in quantized pages only, with a scale beside them
+// (Quantize.h). What is stored there is finite; beyond the largest number, or
+// below the smallest, it is that number.
 //
 //===----------------------------------------------------------------------===//
 
@@ -80,6 +85,51 @@ inline Halves toF16(Vec x) {
 }
 
 //===----------------------------------------------------------------------===//
+// f8E4M3FN and i8
+//===----------------------------------------------------------------------===//
+
+/// The largest number of a quantized format.
+template <llm_dtype T>
+constexpr float kLargest = T == LLM_I8 ? 127 : 448;
+
+inline Vec fromF8(Bytes b) {
+#if defined(LLM_CPU_X86_V4) || defined(LLM_CPU_X86_V3)
+  // The same bits as an f16 are 2^-8 of it, subnormals included.
+  Halves wide = __builtin_convertvector(b, Halves);
+  return fromF16((wide & 0x80) << 8 | (wide & 0x7f) << 7) * 0x1p8f;
+#else
+  UInts wide = __builtin_convertvector(b, UInts), magnitude = wide & 0x7f;
+  UInts normal = (magnitude << 20) + 0x3c000000; // exponent bias 7 -> 127
+  UInts subnormal = bitsOf(__builtin_convertvector(magnitude, Vec) * 0x1p-9f);
+  UInts result = magnitude < 8 ? subnormal : normal;
+  return ofBits(result | (wide & 0x80) << 24);
+#endif
+}
+
+inline Bytes toF8(Vec x) {
+  UInts bits = bitsOf(x), magnitude = bits & 0x7fffffff;
+  UInts largest = bitsOf(splat(kLargest<LLM_F8E4M3FN>));
+  magnitude = magnitude > largest ? largest : magnitude;
+  UInts normal =
+      (magnitude - 0x3c000000 + 0x7ffff + (magnitude >> 20 & 1)) >> 20;
+  // The last bit of 2^14 is f8's smallest subnormal: the addition rounds.
+  UInts subnormal = bitsOf(ofBits(magnitude) + 0x1p14f) - 0x46800000;
+  UInts result = magnitude < 0x3c800000 ? subnormal : normal;
+  return __builtin_convertvector(result | (bits >> 24 & 0x80), Bytes);
+}
+
+inline Vec fromI8(Bytes b) {
+  UInts wide = __builtin_convertvector(b, UInts);
+  return __builtin_convertvector((Ints)(wide << 24) >> 24, Vec);
+}
+
+inline Bytes toI8(Vec x) {
+  x = min(max(x, splat(-kLargest<LLM_I8>)), splat(kLargest<LLM_I8>));
+  // The last bit of 1.5 * 2^23 is 1: the addition rounds.
+  return __builtin_convertvector(bitsOf(x + 12582912.0f), Bytes);
+}
+
+//===----------------------------------------------------------------------===//
 // Memory
 //===----------------------------------------------------------------------===//
 
@@ -97,6 +147,19 @@ struct Memory<LLM_F32> {
   static Vec round(Vec x) { return x; }
 };
 
+template <>
+struct Memory<LLM_F8E4M3FN> {
+  typedef Bytes Type;
+  static Vec widen(Bytes b) { return fromF8(b); }
+  static Bytes round(Vec x) { return toF8(x); }
+};
+template <>
+struct Memory<LLM_I8> {
+  typedef Bytes Type;
+  static Vec widen(Bytes b) { return fromI8(b); }
+  static Bytes round(Vec x) { return toI8(x); }
+};
+
 template <llm_dtype T>
 inline Vec load(const void *from) {
   typename Memory<T>::Type raw;
@@ -111,6 +174,8 @@ inline Vec load(const void *from, int64_t n) {
   uint16_t mask = static_cast<uint16_t>((1u << n) - 1);
   if constexpr (T == LLM_F32)
     return (Vec)_mm512_maskz_loadu_ps(mask, from);
+  else if constexpr (isQuantized(T))
+    return Memory<T>::widen((Bytes)_mm_maskz_loadu_epi8(mask, from));
   else
     return Memory<T>::widen((Halves)_mm256_maskz_loadu_epi16(mask, from));
 #else

@@ -30,9 +30,14 @@ class Status;
 
 namespace llm::cpu {
 
-/// Of one element. Static, as everything that levels share.
+/// Formats that have scales. Static, as everything that levels share.
+static constexpr bool isQuantized(llm_dtype type) {
+  return type == LLM_F8E4M3FN || type == LLM_I8;
+}
+
+/// Of one element.
 static constexpr int64_t bytesOf(llm_dtype type) {
-  return type == LLM_F32 ? 4 : 2;
+  return type == LLM_F32 ? 4 : isQuantized(type) ? 1 : 2;
 }
 
 /// Keys are folded into a row's softmax in tiles, and tiles in chunks, both at
@@ -125,6 +130,12 @@ struct KernelTable {
   /// One row of n lanes by a row of a rope table; out is not x.
   void (*rotate)(float *out, const float *x, const float *angles, int64_t n,
                  bool adjacent);
+  /// A row of n elements of f32, f16 or bf16 as f8E4M3FN or i8, and the scale.
+  float (*quantize)(void *to, llm_dtype toType, const void *from,
+                    llm_dtype fromType, int64_t n);
+  /// Such a row times its scale as f32, f16 or bf16, rounded once.
+  void (*dequantize)(void *to, llm_dtype toType, const void *from,
+                     llm_dtype fromType, float scale, int64_t n);
   /// exp and tanh, for the tests of their accuracy.
   void (*exp)(float *x, int64_t n);
   void (*tanh)(float *x, int64_t n);

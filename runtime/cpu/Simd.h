@@ -65,7 +65,9 @@ constexpr int kLanes = 4, kBlockRows = 2, kBlockVecs = 4;
 
 typedef float Vec __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t UInts __attribute__((vector_size(kLanes * 4)));
+typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
 typedef uint16_t Halves __attribute__((vector_size(kLanes * 2)));
+typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
 
 constexpr float kInfinity = __builtin_inff();
 

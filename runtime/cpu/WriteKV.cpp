@@ -1,4 +1,4 @@
-//===- WriteKV.cpp - Tokens into pages ------------------------------------===//
+//===- WriteKV.cpp - Tokens into pages, and back --------------------------===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -10,8 +10,8 @@
 //                                           token slot % blockSize
 //
 // Each (token, head) is one contiguous row at both ends: a conversion with one
-// rounding, or a copy. K may rotate on the way: in L1, never in memory. Floor:
-// bytes read plus bytes written over the bandwidth.
+// rounding, a quantization or a copy. K may rotate on the way: in L1, never in
+// memory. Floor: bytes read plus bytes written over the bandwidth.
 //
 //===----------------------------------------------------------------------===//
 
@@ -48,14 +48,24 @@ private:
   float rotated[kMaxHeadDim];
 };
 
+/// A row of one token and head into its place of K or V.
+void writeRow(const KVPlane &to, int64_t block, int64_t head, int64_t token,
+              const void *from, llm_dtype type, int64_t n) {
+  char *page = to.at(block, head, token);
+  if (to.scales)
+    *to.scaleAt(block, head, token) =
+        kernels().quantize(page, to.dtype, from, type, n);
+  else
+    kernels().convert(page, to.dtype, from, type, n);
+}
+
 /// All heads of token `token` of `from` into a slot of K or V.
 void writeToken(const KVPages &pages, const KVPlane &to, int64_t slot,
                 const llm_tensor &from, int64_t token, const Rope *rope) {
-  const KernelTable &table = kernels();
   RowReader rows(from, rope);
   for (int64_t head = 0; head < pages.kvHeads; ++head)
-    table.convert(to.at(slot / pages.blockSize, head, slot % pages.blockSize),
-                  to.dtype, rows.read(token, head), from.dtype, pages.headDim);
+    writeRow(to, slot / pages.blockSize, head, slot % pages.blockSize,
+             rows.read(token, head), from.dtype, pages.headDim);
 }
 
 } // namespace
@@ -74,4 +84,14 @@ void llm::writeKV(const KVPages &pages, const int64_t *slotMapping,
       writeToken(pages, pages.v, slotMapping[token], v, token, nullptr);
     }
   });
+}
+
+void llm::readRow(const KVPlane &plane, int64_t block, int64_t head,
+                  int64_t token, int64_t headDim, void *to, llm_dtype type) {
+  const char *from = plane.at(block, head, token);
+  if (plane.scales)
+    kernels().dequantize(to, type, from, plane.dtype,
+                         *plane.scaleAt(block, head, token), headDim);
+  else
+    kernels().convert(to, type, from, plane.dtype, headDim);
 }

@@ -200,6 +200,10 @@ TEST(AbiTest, LoweredDeclarationsHaveTheSignaturesOfTheHeader) {
 //===----------------------------------------------------------------------===//
 
 static const char tinyModel[] = R"mlir(
+!kv = !llm.paged_kv_cache<2x3x8xbf16, window = 32, sinks = 4,
+                          storage = #llm.kv_storage<k = i8, v = f8E4M3FN>>
+!other = !llm.paged_kv_cache<1x?x8xf32, block_size = 16>
+
 module @tiny_model attributes {llm.metadata = "{\22answer\22: 42}"} {
   func.func @forward(
       %tokens: tensor<?xi32> {llm.name = "tokens", llm.dims = ["T"],
@@ -208,7 +212,7 @@ module @tiny_model attributes {llm.metadata = "{\22answer\22: 42}"} {
       %last: tensor<?xi32> {llm.name = "last", llm.dims = ["B"],
                             llm.below = "T"},
       %x: tensor<3x?xf16>,
-      %c: !llm.paged_kv_cache<2x3x8xbf16, window = 32, sinks = 4>
+      %c: !kv
           {llm.name = "cache",
            llm.config = #llm.kv_cache_config<block_size = 24,
                                              max_seq_len = 512,
@@ -216,25 +220,25 @@ module @tiny_model attributes {llm.metadata = "{\22answer\22: 42}"} {
                                              strategy = static>},
       %w: tensor<6x5xbf16> {llm.weight = #llm.weight<["q", "k"], axis = 1>},
       %norm: tensor<7xf32> {llm.weight = #llm.weight<["norm"]>})
-      -> (!llm.paged_kv_cache<2x3x8xbf16, window = 32, sinks = 4>,
+      -> (!kv,
           tensor<?xi32> {llm.name = "lengths", llm.dims = ["B"]},
           tensor<7xf32>, tensor<6x5xbf16>) {
     %lengths = llm.seq_lens %c, %last // the site
-        : !llm.paged_kv_cache<2x3x8xbf16, window = 32, sinks = 4>, tensor<?xi32>
+        : !kv, tensor<?xi32>
           -> tensor<?xi32>
     return %c, %lengths, %norm, %w
-        : !llm.paged_kv_cache<2x3x8xbf16, window = 32, sinks = 4>, tensor<?xi32>,
+        : !kv, tensor<?xi32>,
           tensor<7xf32>, tensor<6x5xbf16>
   }
 
-  func.func @reset(%c: !llm.paged_kv_cache<1x?x8xf32, block_size = 16>,
+  func.func @reset(%c: !other,
                    %norm: tensor<7xf32> {llm.weight = #llm.weight<["norm"]>},
                    %ids: tensor<2xi32>)
-      -> (!llm.paged_kv_cache<1x?x8xf32, block_size = 16>, tensor<7xf32>) {
+      -> (!other, tensor<7xf32>) {
     %r = llm.release_kv %c, %ids
-        : !llm.paged_kv_cache<1x?x8xf32, block_size = 16>, tensor<2xi32>
-          -> !llm.paged_kv_cache<1x?x8xf32, block_size = 16>
-    return %r, %norm : !llm.paged_kv_cache<1x?x8xf32, block_size = 16>,
+        : !other, tensor<2xi32>
+          -> !other
+    return %r, %norm : !other,
         tensor<7xf32>
   }
 }
@@ -304,6 +308,8 @@ TEST_F(DescriptorTest, GroupsAreTheTypesOfTheCaches) {
   EXPECT_EQ(group.block_size, 0);
   EXPECT_EQ(group.max_sequences, 0);
   EXPECT_EQ(group.max_seq_len, 0);
+  EXPECT_EQ(group.k_storage, LLM_KV_STORAGE_I8);
+  EXPECT_EQ(group.v_storage, LLM_KV_STORAGE_F8E4M3FN);
   EXPECT_EQ(group.window, 32);
   EXPECT_EQ(group.sinks, 4);
   EXPECT_EQ(group.strategy, LLM_KV_STATIC);
@@ -314,6 +320,8 @@ TEST_F(DescriptorTest, GroupsAreTheTypesOfTheCaches) {
   EXPECT_EQ(other.layers, 1);
   EXPECT_EQ(other.kv_heads, 0);
   EXPECT_EQ(other.dtype, LLM_F32);
+  EXPECT_EQ(other.k_storage, LLM_KV_STORAGE_DTYPE);
+  EXPECT_EQ(other.v_storage, LLM_KV_STORAGE_DTYPE);
   EXPECT_EQ(other.block_size, 16);
   EXPECT_EQ(other.strategy, LLM_KV_PAGED);
 }

@@ -46,6 +46,7 @@ struct Sequence {
 struct Case {
   int32_t queryHeads = 4, kvHeads = 2, headDim = 64, blockSize = 16;
   llm_dtype pageType = LLM_F32, type = LLM_F32;
+  llm_dtype vType = -1; ///< of V's pages, if not pageType
   std::vector<Sequence> sequences = {{0, 5}};
   float scale = 0, softcap = 0; ///< scale 0: 1 / sqrt(headDim)
   int32_t window = 0, sinks = 0;
@@ -53,19 +54,26 @@ struct Case {
   bool alibi = false, headSink = false, sinkQuery = false;
   bool tokenMajor = false; ///< pages [token][head][dim], not head-major
   unsigned seed = 1;
+
+  llm_dtype typeOfV() const { return vType < 0 ? pageType : vType; }
 };
 
 const char *nameOf(llm_dtype type) {
-  return type == LLM_F32 ? "f32" : type == LLM_F16 ? "f16" : "bf16";
+  return type == LLM_F32    ? "f32"
+         : type == LLM_F16  ? "f16"
+         : type == LLM_BF16 ? "bf16"
+         : type == LLM_I8   ? "i8"
+                            : "f8E4M3FN";
 }
 
 std::string describe(const Case &c) {
   std::ostringstream text;
   text << c.queryHeads << "/" << c.kvHeads << "x" << c.headDim << " blocks of "
-       << c.blockSize << ", pages " << nameOf(c.pageType) << ", q "
-       << nameOf(c.type) << ", window " << c.window << " + " << c.sinks
-       << ", softcap " << c.softcap << ", causal " << c.causal
-       << (c.alibi ? ", alibi" : "") << (c.headSink ? ", head sink" : "")
+       << c.blockSize << ", pages " << nameOf(c.pageType) << " and "
+       << nameOf(c.typeOfV()) << ", q " << nameOf(c.type) << ", window "
+       << c.window << " + " << c.sinks << ", softcap " << c.softcap
+       << ", causal " << c.causal << (c.alibi ? ", alibi" : "")
+       << (c.headSink ? ", head sink" : "")
        << (c.sinkQuery ? ", sink query" : "") << ", sequences";
   for (Sequence s : c.sequences)
     text << " " << s.past << "+" << s.queries;
@@ -76,7 +84,13 @@ double tolerance(llm_dtype type) {
   return type == LLM_F32 ? 1e-5 : type == LLM_F16 ? 2e-3 : 1.6e-2;
 }
 
-int64_t bytesOf(llm_dtype type) { return type == LLM_F32 ? 4 : 2; }
+bool isQuantized(llm_dtype type) {
+  return type == LLM_F8E4M3FN || type == LLM_I8;
+}
+
+int64_t bytesOf(llm_dtype type) {
+  return type == LLM_F32 ? 4 : isQuantized(type) ? 1 : 2;
+}
 
 std::vector<float> toFloat(const void *from, llm_dtype type, int64_t n) {
   std::vector<float> result(n);
@@ -108,7 +122,9 @@ struct Problem {
   int64_t tokens = 0;
   std::vector<int32_t> cuSeqlens, firstPosition, seqLens, table;
   int64_t tableStride = 0, numBlocks = 0;
-  std::vector<std::vector<float>> keys, values; ///< [sequence][pos][head][dim]
+  using Rows = std::vector<std::vector<float>>; ///< [sequence][pos][head][dim]
+  Rows keys, values;                            ///< as the pages hold them
+  Rows givenKeys, givenValues;
   std::vector<char> kPool, vPool, q, sinkQ, out;
   std::vector<float> queries, sinkQueries, lse;
   std::vector<float> slopes, logits; ///< of head h: at 2h
@@ -139,14 +155,32 @@ struct Problem {
     }
     tokens = cuSeqlens.back();
     permuteBlocks();
-    int64_t row = c.headDim * bytesOf(c.pageType);
     pages.kvHeads = c.kvHeads;
     pages.headDim = c.headDim;
     pages.blockSize = c.blockSize;
-    pages.k = {nullptr, c.pageType, row * c.kvHeads * c.blockSize + 64,
-               c.tokenMajor ? row : row * c.blockSize,
-               c.tokenMajor ? row * c.kvHeads : row};
-    pages.v = pages.k;
+    pages.k = layOut(c.pageType);
+    pages.v = layOut(c.typeOfV());
+  }
+
+  /// Scales come after all heads of a block.
+  KVPlane layOut(llm_dtype type) const {
+    int64_t row = c.headDim * bytesOf(type);
+    KVPlane plane = {nullptr, type, row * c.kvHeads * c.blockSize + 64,
+                     c.tokenMajor ? row : row * c.blockSize,
+                     c.tokenMajor ? row * c.kvHeads : row};
+    if (isQuantized(type)) {
+      plane.scaleHeadStride = c.blockSize * 4;
+      plane.blockStride = scalesAt(plane) + c.kvHeads * plane.scaleHeadStride;
+    }
+    return plane;
+  }
+
+  /// Of the first head in a block.
+  int64_t scalesAt(const KVPlane &plane) const {
+    return (int64_t(c.headDim) * c.kvHeads * c.blockSize *
+                bytesOf(plane.dtype) +
+            3) /
+           4 * 4;
   }
 
   void permuteBlocks() {
@@ -166,17 +200,21 @@ struct Problem {
   }
 
   void fill() {
-    kPool.resize(numBlocks * pages.k.blockStride);
-    vPool.resize(kPool.size());
-    std::vector<float> poison(kPool.size() / bytesOf(c.pageType), kNaN);
-    for (std::vector<char> *pool : {&kPool, &vPool})
-      cpu::kernels().convert(pool->data(), c.pageType, poison.data(), LLM_F32,
-                             poison.size());
-    pages.k.data = kPool.data();
-    pages.v.data = vPool.data();
+    fillPool(kPool, pages.k);
+    fillPool(vPool, pages.v);
     for (size_t i = 0; i < c.sequences.size(); ++i)
       fillSequence(i);
     fillQueries();
+  }
+
+  /// 0x7fff is a NaN as f16, bf16 and two of them as f32: as scales, too.
+  void fillPool(std::vector<char> &pool, KVPlane &plane) const {
+    pool.resize(numBlocks * plane.blockStride);
+    for (size_t i = 0; i < pool.size(); ++i)
+      pool[i] = static_cast<char>(i % 2 ? 0x7f : 0xff);
+    plane.data = pool.data();
+    if (isQuantized(plane.dtype))
+      plane.scales = pool.data() + scalesAt(plane);
   }
 
   /// Data depends on the sequence's own seed, not on its place in the batch.
@@ -189,6 +227,8 @@ struct Problem {
       for (float &x : to->back())
         x = normal(random);
     }
+    givenKeys.push_back(keys[i]);
+    givenValues.push_back(values[i]);
     for (int32_t at = 0; at < lengthOf(i); ++at)
       for (int32_t h = 0; h < c.kvHeads; ++h)
         if (at < c.sinks || at >= firstVisible(i)) {
@@ -204,10 +244,14 @@ struct Problem {
   void writeRow(const KVPlane &plane, std::vector<float> &from, size_t i,
                 int32_t at, int32_t head) {
     float *row = &from[(int64_t(at) * c.kvHeads + head) * c.headDim];
-    char *to = plane.at(table[i * tableStride + at / c.blockSize], head,
-                        at % c.blockSize);
-    cpu::kernels().convert(to, c.pageType, row, LLM_F32, c.headDim);
-    cpu::kernels().convert(row, LLM_F32, to, c.pageType, c.headDim);
+    int32_t block = table[i * tableStride + at / c.blockSize];
+    char *to = plane.at(block, head, at % c.blockSize);
+    if (isQuantized(plane.dtype))
+      *plane.scaleAt(block, head, at % c.blockSize) =
+          cpu::kernels().quantize(to, plane.dtype, row, LLM_F32, c.headDim);
+    else
+      cpu::kernels().convert(to, plane.dtype, row, LLM_F32, c.headDim);
+    readRow(plane, block, head, at % c.blockSize, c.headDim, row, LLM_F32);
   }
 
   void fillQueries() {
@@ -291,8 +335,12 @@ struct Row {
   double maxValue; ///< largest |V| it sees: what tolerances refer to
 };
 
-Row reference(const Problem &p, size_t i, int32_t t, int32_t head) {
+/// Over what the pages hold, or over what was `given` to them.
+Row reference(const Problem &p, size_t i, int32_t t, int32_t head,
+              bool given = false) {
   const Case &c = p.c;
+  const std::vector<float> &keys = (given ? p.givenKeys : p.keys)[i];
+  const std::vector<float> &values = (given ? p.givenValues : p.values)[i];
   int64_t position = c.sequences[i].past + t;
   int32_t kvHead = head / (c.queryHeads / c.kvHeads);
   const int64_t query =
@@ -309,7 +357,7 @@ Row reference(const Problem &p, size_t i, int32_t t, int32_t head) {
   for (int64_t at = 0; at < p.seqLens[i]; ++at) {
     if (!visible(at))
       continue;
-    const float *k = rowOf(p.keys[i], at);
+    const float *k = rowOf(keys, at);
     const bool nearer = c.sinkQuery && at < c.sinks;
     const float *q = &(nearer ? p.sinkQueries : p.queries)[query];
     double s = std::inner_product(q, q + c.headDim, k, 0.0) * p.scale();
@@ -329,7 +377,7 @@ Row reference(const Problem &p, size_t i, int32_t t, int32_t head) {
   for (int64_t at = 0; at < p.seqLens[i]; ++at) {
     if (!visible(at))
       continue;
-    const float *v = rowOf(p.values[i], at);
+    const float *v = rowOf(values, at);
     for (int32_t d = 0; d < c.headDim; ++d) {
       row.out[d] += std::exp(scores[at] - top) / sum * v[d];
       row.maxValue = std::max<double>(row.maxValue, std::abs(v[d]));
@@ -405,6 +453,8 @@ protected:
 };
 
 constexpr llm_dtype types[] = {LLM_F32, LLM_F16, LLM_BF16};
+constexpr llm_dtype formats[] = {LLM_F32, LLM_F16, LLM_BF16, LLM_F8E4M3FN,
+                                 LLM_I8};
 
 TEST_P(AttentionTest, HeadDimsAndBlockSizes) {
   for (int32_t dim : {1, 3, 16, 17, 40, 64, 72, 96, 100, 128, 256, 257, 512})
@@ -412,7 +462,7 @@ TEST_P(AttentionTest, HeadDimsAndBlockSizes) {
       Case c;
       c.headDim = dim;
       c.blockSize = block;
-      c.pageType = types[(dim + block) % 3];
+      c.pageType = formats[(dim + block) % 5];
       c.sequences = {{70, 1}, {0, 9}, {130, 4}};
       check(c);
     }
@@ -426,6 +476,20 @@ TEST_P(AttentionTest, EveryPairOfTypes) {
         c.pageType = pages;
         c.type = type;
         c.headDim = dim;
+        c.sequences = {{100, 1}, {0, 20}, {63, 2}};
+        check(c);
+      }
+}
+
+TEST_P(AttentionTest, EveryPairOfFormats) {
+  for (llm_dtype k : formats)
+    for (llm_dtype v : formats)
+      for (llm_dtype type : types) {
+        Case c;
+        c.pageType = k;
+        c.vType = v;
+        c.type = type;
+        c.headDim = 72;
         c.sequences = {{100, 1}, {0, 20}, {63, 2}};
         check(c);
       }
@@ -478,6 +542,52 @@ TEST_P(AttentionTest, RelativeErrors) {
         }
 }
 
+/// Of results against what was given to quantized pages; and of an exact
+/// computation over what the pages hold. Squares, summed over all rows.
+struct Errors {
+  double kernel = 0, exact = 0, norm = 0;
+};
+
+Errors quantizationErrors(const Case &c) {
+  Problem p(c);
+  p.run();
+  std::vector<float> out = p.results();
+  Errors errors;
+  for (size_t i = 0; i < c.sequences.size(); ++i)
+    for (int32_t t = 0; t < c.sequences[i].queries; ++t)
+      for (int32_t head = 0; head < c.queryHeads; ++head) {
+        Row expected = reference(p, i, t, head, /*given=*/true);
+        Row held = reference(p, i, t, head);
+        const float *row = &out[(p.cuSeqlens[i] + t) * p.tokenStride() +
+                                head * p.headStride()];
+        for (int32_t d = 0; d < c.headDim; ++d) {
+          errors.kernel += std::pow(row[d] - expected.out[d], 2);
+          errors.exact += std::pow(held.out[d] - expected.out[d], 2);
+          errors.norm += std::pow(expected.out[d], 2);
+        }
+      }
+  return errors;
+}
+
+/// Numbers are normally distributed.
+TEST_P(AttentionTest, ErrorsOfQuantization) {
+  for (llm_dtype pages : {LLM_F8E4M3FN, LLM_I8})
+    for (int32_t dim : {64, 80, 96, 128, 256})
+      for (int32_t window : {0, 70}) {
+        Case c;
+        c.pageType = pages;
+        c.headDim = dim;
+        c.window = window;
+        c.softcap = window ? 3 : 0;
+        c.sequences = {{600, 1}, {30, 20}, {130, 4}};
+        SCOPED_TRACE(describe(c));
+        Errors errors = quantizationErrors(c);
+        EXPECT_LE(std::sqrt(errors.kernel / errors.norm),
+                  pages == LLM_I8 ? 1e-2 : 4e-2);
+        EXPECT_LE(std::sqrt(errors.kernel), 1.1 * std::sqrt(errors.exact));
+      }
+}
+
 TEST_P(AttentionTest, HeadGroups) {
   for (auto [queryHeads, kvHeads] : {std::pair{1, 1},
                                      {4, 4},
@@ -487,7 +597,7 @@ TEST_P(AttentionTest, HeadGroups) {
                                      {14, 2},
                                      {71, 1},
                                      {130, 1}})
-    for (llm_dtype pages : {LLM_F32, LLM_BF16}) {
+    for (llm_dtype pages : {LLM_F32, LLM_BF16, LLM_I8}) {
       Case c;
       c.queryHeads = queryHeads;
       c.kvHeads = kvHeads;
@@ -524,7 +634,7 @@ TEST_P(AttentionTest, SinksBesideAWindow) {
       c.window = window;
       c.sinks = sinks;
       c.headDim = 40;
-      c.pageType = types[window % 3];
+      c.pageType = formats[(sinks + window / 5) % 5];
       c.sequences = {{1300, 1}, {0, 12}, {sinks + window - 3, 6}, {90, 3}};
       check(c);
       c.sinkQuery = true;
@@ -552,7 +662,7 @@ TEST_P(AttentionTest, EveryCombinationOfModifiers) {
 
 /// Prefill of many rows, and decode that threads share.
 TEST_P(AttentionTest, ModifiersOfManyRowsAndOfManyChunks) {
-  for (llm_dtype pages : types)
+  for (llm_dtype pages : formats)
     for (int32_t window : {0, 1100}) {
       Case c;
       c.window = window;
@@ -585,7 +695,7 @@ TEST_P(AttentionTest, RowWithoutKeysHasItsHeadsLogit) {
 }
 
 TEST_P(AttentionTest, PrefillOverManyTilesAndChunks) {
-  for (llm_dtype pages : types) {
+  for (llm_dtype pages : formats) {
     Case c;
     c.headDim = 80;
     c.queryHeads = 2;
@@ -610,7 +720,7 @@ TEST_P(AttentionTest, RowsThatSeeNothingOfAChunk) {
 }
 
 TEST_P(AttentionTest, LongDecodeIsSplitOverThreads) {
-  for (llm_dtype pages : types)
+  for (llm_dtype pages : formats)
     for (int32_t window : {0, 1100}) {
       Case c;
       c.queryHeads = 4;
@@ -681,6 +791,7 @@ TEST_P(AttentionTest, UnseenTokensCannotReachAQuery) {
       Case c;
       c.kvHeads = kvHeads;
       c.window = window;
+      c.pageType = window ? LLM_I8 : LLM_F32;
       c.sequences = {{kPast, 20}};
       Problem p(c);
       p.run();
@@ -736,7 +847,7 @@ Case bitCase(llm_dtype pages, int32_t sinks = 0) {
 }
 
 TEST_P(AttentionTest, SameBitsForAnyNumberOfThreads) {
-  for (llm_dtype pages : types)
+  for (llm_dtype pages : formats)
     for (int32_t sinks : {0, 4}) {
       Problem p(bitCase(pages, sinks));
       setNumThreads(1);
@@ -749,7 +860,7 @@ TEST_P(AttentionTest, SameBitsForAnyNumberOfThreads) {
 }
 
 TEST_P(AttentionTest, SameBitsForAnyBlockSize) {
-  for (llm_dtype pages : types)
+  for (llm_dtype pages : formats)
     for (int32_t sinks : {0, 4}) {
       Case c = bitCase(pages, sinks);
       Problem base(c);
@@ -763,7 +874,7 @@ TEST_P(AttentionTest, SameBitsForAnyBlockSize) {
 }
 
 TEST_P(AttentionTest, SameBitsInAnyBatch) {
-  for (llm_dtype pages : types)
+  for (llm_dtype pages : formats)
     for (int32_t sinks : {0, 4}) {
       Case c = bitCase(pages, sinks);
       Problem alone(c);
@@ -797,7 +908,7 @@ void expectSameBits(const Case &c, std::initializer_list<int32_t> lasts) {
 
 /// A prefill and its later chunks; peers: shark-ai#2421
 TEST_P(AttentionTest, SameBitsForAnyCutOfManyQueries) {
-  for (llm_dtype pages : types)
+  for (llm_dtype pages : formats)
     for (auto [window, sinks] : {std::pair{0, 0}, {33, 0}, {33, 4}}) {
       Case c = bitCase(pages, sinks);
       c.window = window;
@@ -809,7 +920,7 @@ TEST_P(AttentionTest, SameBitsForAnyCutOfManyQueries) {
 
 /// Drafted tokens, and the same tokens one by one.
 TEST_P(AttentionTest, SameBitsForAnyCutOfFewQueries) {
-  for (llm_dtype pages : types)
+  for (llm_dtype pages : formats)
     for (int32_t window : {0, 33}) {
       Case c = bitCase(pages);
       c.window = window;

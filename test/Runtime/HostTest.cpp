@@ -88,6 +88,7 @@ TEST_F(HostTest, ConfigHasDefaultsAndFollowsTheProgram) {
   llm_kv_group_desc group = {};
   group.layers = 3;
   group.dtype = -1;
+  group.v_storage = LLM_KV_STORAGE_I8;
   group.max_seq_len = 100;
   group.default_max_seq_len = 50;
   group.default_block_size = 32;
@@ -98,6 +99,8 @@ TEST_F(HostTest, ConfigHasDefaultsAndFollowsTheProgram) {
   ASSERT_EQ(llm_kv_config_init(&program, 0, &c, nullptr), LLM_OK);
   EXPECT_EQ(c.layers, 3);
   EXPECT_EQ(c.dtype, LLM_F16);
+  EXPECT_EQ(c.k_storage, LLM_KV_STORAGE_DTYPE);
+  EXPECT_EQ(c.v_storage, LLM_KV_STORAGE_I8);
   EXPECT_EQ(c.max_seq_len, 100);
   EXPECT_EQ(c.block_size, 32);
   EXPECT_EQ(c.strategy, LLM_KV_STATIC);

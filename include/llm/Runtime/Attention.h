@@ -28,14 +28,24 @@ constexpr int32_t kMaxHeadDim = 8192;
 /// are contiguous.
 struct KVPlane {
   char *data;
-  llm_dtype dtype; ///< LLM_F32, LLM_F16 or LLM_BF16
+  llm_dtype dtype; ///< LLM_F32, LLM_F16, LLM_BF16, LLM_F8E4M3FN or LLM_I8
   int64_t blockStride;
   int64_t headStride;
   int64_t tokenStride;
+  /// The scales of LLM_F8E4M3FN and LLM_I8, f32: those of a head's tokens are
+  /// side by side.
+  char *scales = nullptr;
+  int64_t scaleHeadStride = 0;
 
   /// Token `token` of KV head `head` in block `block`.
   char *at(int64_t block, int64_t head, int64_t token) const {
     return data + block * blockStride + head * headStride + token * tokenStride;
+  }
+  /// Its scale.
+  float *scaleAt(int64_t block, int64_t head, int64_t token) const {
+    return reinterpret_cast<float *>(scales + block * blockStride +
+                                     head * scaleHeadStride) +
+           token;
   }
 };
 
@@ -119,11 +129,17 @@ struct Rope {
 
 /// Writes token t of k and v ([T, Hkv, D] strided; f32, f16 or bf16; last
 /// dimension contiguous) to slot slotMapping[t] = block * blockSize + offset,
-/// rounded once to the pages' dtype (nearest even); -1 skips the token. With a
-/// rope k is f32 and rotated first.
+/// rounded once to the pages' dtype (nearest even), or quantized as
+/// #llm.kv_storage defines; -1 skips the token. With a rope k is f32 and
+/// rotated first.
 void writeKV(const KVPages &pages, const int64_t *slotMapping,
              const llm_tensor &k, const llm_tensor &v,
              const Rope *rope = nullptr);
+
+/// Reads the `headDim` elements of one token and head, rounded once to `type`:
+/// f32, f16 or bf16.
+void readRow(const KVPlane &plane, int64_t block, int64_t head, int64_t token,
+             int64_t headDim, void *to, llm_dtype type);
 
 } // namespace llm
 

@@ -44,7 +44,7 @@ extern "C" {
 #endif
 
 /// Bumped with every change of a struct, a signature or a meaning below.
-#define LLM_ABI_VERSION 3u
+#define LLM_ABI_VERSION 4u
 
 #if defined(_WIN32)
 #define LLM_API
@@ -120,7 +120,16 @@ LLM_API const char *llm_cpu_target(void);
 //===----------------------------------------------------------------------===//
 
 typedef int32_t llm_dtype;
-enum { LLM_F32 = 0, LLM_F16 = 1, LLM_BF16 = 2, LLM_I32 = 3, LLM_I64 = 4 };
+enum {
+  LLM_F32 = 0,
+  LLM_F16 = 1,
+  LLM_BF16 = 2,
+  LLM_I32 = 3,
+  LLM_I64 = 4,
+  /// In the pages of a cache alone, see llm_kv_storage.
+  LLM_F8E4M3FN = 5,
+  LLM_I8 = 6,
+};
 
 #define LLM_MAX_RANK 6
 /// A strided view. `sizes` and `strides` beyond `rank` are ignored.
@@ -153,6 +162,18 @@ enum {
   LLM_KV_STATIC = 1,
 };
 
+/// What a cache holds of K or of V. Quantized numbers have a scale of f32 for
+/// each token and KV head, which lives in the page with them and shares its
+/// fate. Appended tensors are quantized and reads are rounded as
+/// #llm.kv_storage of the dialect defines.
+typedef int32_t llm_kv_storage;
+enum {
+  /// The cache's dtype.
+  LLM_KV_STORAGE_DTYPE = 0,
+  LLM_KV_STORAGE_F8E4M3FN = 1,
+  LLM_KV_STORAGE_I8 = 2,
+};
+
 /// The static type of a cache: zero means "known only at run time" (`?`).
 typedef struct llm_kv_group_desc {
   const char *name; ///< the argument's name, for messages
@@ -162,6 +183,7 @@ typedef struct llm_kv_group_desc {
   llm_dtype dtype; ///< element type, -1 for `?`
   int32_t block_size;
   int32_t max_sequences;
+  llm_kv_storage k_storage, v_storage; ///< unknown where dtype is `?`
   int64_t max_seq_len;
   int32_t window; ///< a query at p sees (p - window, p]; 0 = no window
   int32_t sinks;  ///< and positions below sinks, only with a window
@@ -327,6 +349,7 @@ typedef struct llm_kv_config {
   int32_t sinks;         ///< 0: none; more only with a window
   int64_t max_seq_len;   ///< tokens a sequence may hold
   llm_kv_strategy strategy;
+  llm_kv_storage k_storage, v_storage;
   int32_t poison; ///< nonzero: fill free blocks with NaN (tests)
   /// Blocks that sequences can use (the guard block comes on top).
   /// Paged: 0 means enough for every sequence; static: must be 0.
@@ -363,7 +386,7 @@ typedef struct llm_kv_stats {
   int64_t versions;     ///< live versions, the host's objects included
   int64_t snapshots;    ///< snapshots ever taken
   int64_t cow_blocks;   ///< blocks ever copied because they were shared
-  int64_t copied_bytes; ///< bytes of K and V ever copied by copy-on-write
+  int64_t copied_bytes; ///< bytes of K and V ever copied, scales included
   int64_t table_copies; ///< block tables ever copied because they were shared
   int64_t appended_tokens; ///< tokens ever committed to sequences
 } llm_kv_stats;
@@ -473,7 +496,7 @@ typedef struct llm_extras {
 LLM_API llm_code llm_kv_begin(llm_kv_cache *cache, const int32_t *ids,
                               const int32_t *cu_seqlens, int32_t n,
                               llm_kv_step **step, llm_error *error);
-/// k, v: [T, Hkv, D], f32, f16 or bf16, rounded once to the cache's dtype.
+/// k, v: [T, Hkv, D], f32, f16 or bf16, rounded once to what the cache stores.
 LLM_API llm_code llm_kv_append(llm_kv_step *step, int32_t layer,
                                const llm_tensor *k, const llm_tensor *v,
                                llm_error *error);

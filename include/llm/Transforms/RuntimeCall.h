@@ -52,6 +52,8 @@ private:
 LLVM::LLVMStructType getTensorStruct(MLIRContext *context);
 /// The number of `type` in llm_dtype.
 int32_t getDTypeNumber(Type type);
+/// The number of a cache's `format` (null: its element type) in llm_kv_storage.
+int32_t getStorageNumber(Type format);
 
 /// The buffer of a tensor that crosses the ABI: a view with any strides.
 MemRefType getViewType(RankedTensorType tensor);
