@@ -28,6 +28,40 @@ def round_to(values: np.ndarray, dtype: str) -> np.ndarray:
     return bits.astype(np.uint32).view(np.float32)
 
 
+# The magnitudes of a storage, in the order of their codes.
+NUMBERS = {
+    "i8": np.arange(128.0),
+    "f8E4M3FN": np.array(
+        [
+            m / 8 * 2.0**-6 if e == 0 else (1 + m / 8) * 2.0 ** (e - 7)
+            for e in range(16)
+            for m in range(8)
+        ][:-1]
+    ),
+}
+
+
+def nearest(values: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """To nearest even, at most the last number."""
+    magnitude = np.minimum(np.abs(values.astype(np.float64)), numbers[-1])
+    above = np.searchsorted(numbers, magnitude).clip(1)
+    low, high = magnitude - numbers[above - 1], numbers[above] - magnitude
+    up = (high < low) | ((high == low) & (above % 2 == 0))
+    return np.copysign(numbers[np.where(up, above, above - 1)], values)
+
+
+def store(values: np.ndarray, dtype: str, storage: str) -> np.ndarray:
+    """What is read of rows [..., D] that a cache holds in a format, as f32."""
+    values = np.asarray(values, np.float32)
+    if not storage:
+        return round_to(values, dtype)
+    numbers = NUMBERS[storage]
+    scale = np.abs(values).max(-1, keepdims=True) / np.float32(numbers[-1])
+    divisor = np.where(scale == 0, np.float32(1), scale)
+    stored = np.where(scale == 0, 0, nearest(values / divisor, numbers))
+    return stored.astype(np.float32) * scale
+
+
 class Version:
     """K and V [L, S, C, H, D], lengths [L, S]."""
 
@@ -53,8 +87,9 @@ class Version:
         new, start = self.copy(), self.lengths[layer, sequence]
         end = start + len(k)
         check(end <= self.type.capacity, "longer than max_seq_len")
-        new.k[layer, sequence, start:end] = round_to(k, self.type.dtype)
-        new.v[layer, sequence, start:end] = round_to(v, self.type.dtype)
+        t = self.type
+        new.k[layer, sequence, start:end] = store(k, t.dtype, t.k_storage)
+        new.v[layer, sequence, start:end] = store(v, t.dtype, t.v_storage)
         new.lengths[layer, sequence] = end
         return new
 
@@ -73,6 +108,11 @@ class Version:
         return new
 
     def lookup(self, layer: int, sequence: int, bound: int, source: int = -1):
+        """What is held, rounded to the element type."""
+        held = self.held(layer, sequence, bound, source)
+        return tuple(round_to(rows, self.type.dtype) for rows in held)
+
+    def held(self, layer: int, sequence: int, bound: int, source: int):
         """The first tokens, then zeros; `source` owns the blocks that are read."""
         source = sequence if source < 0 else source
         n = min(bound, self.lengths[layer, sequence])
@@ -102,7 +142,7 @@ class Version:
         nearer = q if nearer is None else nearer
         n = self.lengths[layer, sequence]
         k, v = (
-            a[:n].astype(np.float64) for a in self.lookup(layer, sequence, n, source)
+            a[:n].astype(np.float64) for a in self.held(layer, sequence, n, source)
         )
         out, lse = np.zeros(q.shape), np.full(q.shape[:2], -np.inf)
         window = min(w for w in (window, self.type.window, 1 << 30) if w)

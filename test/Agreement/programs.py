@@ -30,14 +30,19 @@ class CacheType:
     sequences: int
     window: int
     sinks: int
+    k_storage: str  # "" is the dtype
+    v_storage: str
 
     def __str__(self):
         window = f", window = {self.window}" if self.window else ""
         window += f", sinks = {self.sinks}" if self.sinks else ""
+        formats = {"k": self.k_storage, "v": self.v_storage}
+        storage = ", ".join(f"{of} = {f}" for of, f in formats.items() if f)
+        storage = f", storage = #llm.kv_storage<{storage}>" if storage else ""
         return (
             f"!llm.paged_kv_cache<{self.layers}x{self.heads}x{self.dim}x{self.dtype}, "
             f"block_size = {self.block_size}, max_seq_len = {self.capacity}, "
-            f"max_sequences = {self.sequences}{window}>"
+            f"max_sequences = {self.sequences}{window}{storage}>"
         )
 
     def of_one_layer(self):
@@ -83,7 +88,9 @@ class Program:
                     yield from self.walk(inner)
 
     def kinds(self):
-        return {name for op in self.walk() for name in features(op)}
+        storage = {f"K or V in {f}" for f in (self.type.k_storage, self.type.v_storage)}
+        used = {name for op in self.walk() for name in features(op)}
+        return used | storage - {"K or V in "}
 
 
 def features(op):
@@ -123,6 +130,8 @@ class Maker:
             r.randint(2, 5),
             window,
             r.choice([0, 1, 2, 5]) if window else 0,
+            r.choice(["", "", "i8", "f8E4M3FN"]),
+            r.choice(["", "", "i8", "f8E4M3FN"]),
         )
         inputs = ["f32", "f32", "f16", "bf16"]
         self.program = Program(
