@@ -104,8 +104,9 @@ struct CommandLine {
                  "Tokens of one cache block (default 16)"};
   Text poolBlocks{"pool-blocks", "blocks", machine,
                   "Blocks of the cache (default: enough for every sequence)"};
-  Text cache{"cache-dtype", "f32|f16|bf16", machine,
-             "What the cache stores (default f16)"};
+  Text cache{"cache-dtype", "format", machine,
+             "What the cache stores: f32, f16 (default), bf16, or quantized f8 "
+             "or i8; K:V like i8:f8 for different formats of K and V"};
   Text window{"window", "tokens", machine,
               "A token sees the last n ones, itself included (default: all)"};
   Text sinks{"sinks", "tokens", machine,
@@ -233,8 +234,8 @@ public:
                                  int64_t most = INT32_MAX);
   double number(const Text &option, double byDefault,
                 llvm::function_ref<bool(double)> allowed, StringRef range);
-  ElementKind kind(const Text &option, ElementKind byDefault,
-                   llvm::ArrayRef<ElementKind> allowed);
+  ElementKind kind(const Text &option);
+  CacheFormats formats(const Text &option);
   std::vector<int32_t> ids(const Text &option);
 
   /// Notes that the option's value, or a part of it, is not as expected.
@@ -288,19 +289,22 @@ double Values::number(const Text &option, double byDefault,
   return value;
 }
 
-ElementKind Values::kind(const Text &option, ElementKind byDefault,
-                         llvm::ArrayRef<ElementKind> allowed) {
+ElementKind Values::kind(const Text &option) {
+  if (!given(option) || option.getValue() == "f32")
+    return ElementKind::F32;
+  if (option.getValue() != "bf16")
+    expected(option, "to be one of " + option.ValueStr);
+  return ElementKind::BF16;
+}
+
+CacheFormats Values::formats(const Text &option) {
   if (!given(option))
-    return byDefault;
-  auto kind = llvm::StringSwitch<std::optional<ElementKind>>(option.getValue())
-                  .Case("f32", ElementKind::F32)
-                  .Case("f16", ElementKind::F16)
-                  .Case("bf16", ElementKind::BF16)
-                  .Default(std::nullopt);
-  if (kind && llvm::is_contained(allowed, *kind))
-    return *kind;
-  expected(option, "to be one of " + option.ValueStr);
-  return byDefault;
+    return {};
+  Expected<CacheFormats> formats = parseCacheFormats(option.getValue());
+  if (formats)
+    return *formats;
+  errors = llvm::joinErrors(std::move(errors), formats.takeError());
+  return {};
 }
 
 std::vector<int32_t> Values::ids(const Text &option) {
@@ -360,9 +364,8 @@ static void readGeneration(const CommandLine &line, Values &values,
 
 static void readMachine(const CommandLine &line, Values &values,
                         RunOptions &options) {
-  using enum ElementKind;
-  options.weights = values.kind(line.weights, F32, {F32, BF16});
-  options.cache = values.kind(line.cache, F16, {F32, F16, BF16});
+  options.weights = values.kind(line.weights);
+  options.cache = values.formats(line.cache);
   options.window = values.integer(line.window, 1).value_or(0);
   options.sinks = values.integer(line.sinks, 1).value_or(0);
   options.context = values.integer(line.context, 1).value_or(0);

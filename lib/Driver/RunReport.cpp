@@ -23,6 +23,26 @@ int64_t mlir::llm::peakRSSBytes() {
 
 static double seconds(int64_t nanoseconds) { return double(nanoseconds) / 1e9; }
 
+static const char *nameOf(llm_dtype dtype, llm_kv_storage storage) {
+  switch (storage) {
+  case LLM_KV_STORAGE_F8E4M3FN:
+    return "f8";
+  case LLM_KV_STORAGE_I8:
+    return "i8";
+  }
+  return dtype == LLM_F32 ? "f32" : dtype == LLM_F16 ? "f16" : "bf16";
+}
+
+std::string mlir::llm::describeFormats(const llm_kv_config &config) {
+  const std::string k = nameOf(config.dtype, config.k_storage);
+  const std::string v = nameOf(config.dtype, config.v_storage);
+  return k == v ? k : k + ":" + v;
+}
+
+double mlir::llm::bytesPerToken(const RunReport &report) {
+  return double(report.cache.block_bytes) / report.config.block_size;
+}
+
 //===----------------------------------------------------------------------===//
 // JSON
 //===----------------------------------------------------------------------===//
@@ -73,7 +93,9 @@ json::Object mlir::llm::toJSON(const RunReport &report) {
                       {"prefill", ::toJSON(report.prefill)},
                       {"decode", ::toJSON(report.decode)},
                       {"peak_rss_bytes", report.peakRSSBytes},
-                      {"cache", ::toJSON(report.cache)}};
+                      {"cache", ::toJSON(report.cache)},
+                      {"cache_dtype", describeFormats(report.config)},
+                      {"kv_bytes_per_token", bytesPerToken(report)}};
   if (report.score) {
     object["tokens"] = report.score->tokens;
     object["nll"] = report.score->meanNLL();
@@ -136,6 +158,8 @@ void mlir::llm::printSummary(const RunReport &report, llvm::raw_ostream &os) {
       report.config.block_size,
       megabytes(cache.peak_live_blocks * cache.block_bytes), cache.cow_blocks,
       megabytes(cache.copied_bytes));
+  os << llvm::formatv("cache dtype {0}, {1:f0} bytes of K and V per token\n",
+                      describeFormats(report.config), bytesPerToken(report));
   if (report.score)
     os << llvm::formatv("score {0} tokens, nll {1:f6}, ppl {2:f5}\n",
                         report.score->tokens, report.score->meanNLL(),

@@ -52,7 +52,8 @@ public:
   void buildEntry();
 
 private:
-  Type elementType(ElementKind kind);
+  Type typeOf(CacheFormat format);
+  KVStorageAttr storageOf(const CacheFormats &formats);
   RankedTensorType typeOf(const WeightArgument &weight);
   func::FuncOp createFunction(StringRef name, ArrayRef<Argument> arguments,
                               TypeRange results);
@@ -108,27 +109,45 @@ ModelBuilder::ModelBuilder(ModuleOp module, const ModelConfig &config,
                                                       : RopePairing::Half),
       weights(weights), builder(module.getBodyRegion()) {
   constexpr int64_t dynamic = ShapedType::kDynamic;
-  weightType = elementType(options.weights);
+  weightType = options.weights == ElementKind::BF16
+                   ? Type(builder.getBF16Type())
+                   : builder.getF32Type();
   idsType = RankedTensorType::get({dynamic}, builder.getI32Type());
   anglesType =
       RankedTensorType::get({dynamic, config.headDim}, builder.getF32Type());
   streamType =
       RankedTensorType::get({dynamic, config.hidden}, builder.getF32Type());
   cacheType = PagedKVCacheType::get(
-      elementType(options.cache), config.layers, config.kvHeads, config.headDim,
-      dynamic, dynamic, dynamic, options.window, options.sinks);
+      typeOf(options.cache.elementType()), config.layers, config.kvHeads,
+      config.headDim, dynamic, dynamic, dynamic, options.window, options.sinks,
+      storageOf(options.cache));
 }
 
-Type ModelBuilder::elementType(ElementKind kind) {
-  switch (kind) {
-  case ElementKind::F32:
+Type ModelBuilder::typeOf(CacheFormat format) {
+  switch (format) {
+  case CacheFormat::F32:
     return builder.getF32Type();
-  case ElementKind::F16:
+  case CacheFormat::F16:
     return builder.getF16Type();
-  case ElementKind::BF16:
+  case CacheFormat::BF16:
     return builder.getBF16Type();
+  case CacheFormat::F8E4M3FN:
+    return builder.getType<Float8E4M3FNType>();
+  case CacheFormat::I8:
+    return builder.getI8Type();
   }
-  llvm_unreachable("unknown element kind");
+  llvm_unreachable("unknown cache format");
+}
+
+/// Null if neither K nor V is quantized.
+KVStorageAttr ModelBuilder::storageOf(const CacheFormats &formats) {
+  auto format = [&](CacheFormat of) {
+    return isQuantized(of) ? typeOf(of) : Type();
+  };
+  Type k = format(formats.k), v = format(formats.v);
+  if (!k && !v)
+    return {};
+  return KVStorageAttr::get(builder.getContext(), k, v, KVScale::TokenHead);
 }
 
 RankedTensorType ModelBuilder::typeOf(const WeightArgument &weight) {

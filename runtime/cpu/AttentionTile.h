@@ -205,7 +205,7 @@ constexpr int64_t kPanelLanes = 256;
 /// Numbers of a key that turn at once: f16 and bf16 in pairs, as they lie in
 /// memory. It takes half of the shuffles.
 template <llm_dtype T>
-constexpr int64_t kTurned = kLanes * (T == LLM_F16 || T == LLM_BF16 ? 2 : 1);
+constexpr int64_t kTurned = kLanes *(T == LLM_F16 || T == LLM_BF16 ? 2 : 1);
 
 /// One number, or two, of each of kLanes keys: a row of the panel, or two.
 template <typename Product, llm_dtype T>

@@ -47,7 +47,7 @@ TEST(RunOptionsTest, defaults) {
   EXPECT_EQ(options.sampler.temperature, 0);
   EXPECT_EQ(options.sampler.topP, 1);
   EXPECT_EQ(options.prefillChunk, 512);
-  EXPECT_EQ(options.cache, ElementKind::F16);
+  EXPECT_EQ(options.cache, (CacheFormats{CacheFormat::F16, CacheFormat::F16}));
   EXPECT_EQ(options.weights, ElementKind::F32);
   EXPECT_EQ(options.context + options.poolBlocks, 0);
   EXPECT_EQ(options.blockSize + options.threads, 0);
@@ -98,7 +98,8 @@ TEST(RunOptionsTest, everyValue) {
   EXPECT_EQ(options.context, 99);
   EXPECT_EQ(options.prefillChunk, 33);
   EXPECT_EQ(options.blockSize, 64);
-  EXPECT_EQ(options.cache, ElementKind::BF16);
+  EXPECT_EQ(options.cache,
+            (CacheFormats{CacheFormat::BF16, CacheFormat::BF16}));
   EXPECT_EQ(options.window, 512);
   EXPECT_EQ(options.sinks, 4);
   EXPECT_EQ(options.poolBlocks, 5);
@@ -198,9 +199,29 @@ TEST(RunOptionsTest, badSampling) {
             "expected --top-p above 0 and up to 1, got '1.5'");
 }
 
+TEST(RunOptionsTest, cacheFormats) {
+  using enum CacheFormat;
+  const auto formats = [](const char *text) {
+    return expectParsed({"-m", "m", "-p", "x", "--cache-dtype", text}).cache;
+  };
+  EXPECT_EQ(formats("f32"), (CacheFormats{F32, F32}));
+  EXPECT_EQ(formats("i8"), (CacheFormats{I8, I8}));
+  EXPECT_EQ(formats("i8:f8"), (CacheFormats{I8, F8E4M3FN}));
+  EXPECT_EQ(formats("f8:bf16"), (CacheFormats{F8E4M3FN, BF16}));
+  EXPECT_EQ(formats("i8:f8").elementType(), F32);
+  EXPECT_EQ(formats("f8:bf16").elementType(), BF16);
+  EXPECT_EQ(formats("f16:i8").elementType(), F16);
+}
+
 TEST(RunOptionsTest, badTypes) {
-  expectBad({"-m", "m", "-p", "x", "--cache-dtype", "f64"},
-            "expected --cache-dtype to be one of f32|f16|bf16, got 'f64'");
+  for (std::string text : {"f64", "i8:", ":f8", "i8:f8:f8"})
+    expectBad({"-m", "m", "-p", "x", "--cache-dtype", text.c_str()},
+              "expected --cache-dtype to be f32, f16, bf16, f8 or i8, or two "
+              "of them as K:V, got '" +
+                  text + "'");
+  expectBad({"-m", "m", "-p", "x", "--cache-dtype", "f16:bf16"},
+            "expected --cache-dtype with K and V of one type where neither is "
+            "f8 or i8, got 'f16:bf16'");
   expectBad({"-m", "m", "-p", "x", "--weights-as", "f16"},
             "expected --weights-as to be one of f32|bf16, got 'f16'");
 }

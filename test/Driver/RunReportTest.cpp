@@ -37,6 +37,8 @@ static RunReport generationReport() {
       10, 0.5, 10, {50'000, 100'000, 50'000'000, 1'500'000'000, 500'000'000}};
   report.peakRSSBytes = 12345;
   report.cache.peak_live_blocks = 7;
+  report.config.block_size = 16;
+  report.cache.block_bytes = 16 * 1088;
   report.sequences = {{{{1, 2}, {3, 4}, ""}, "text"},
                       {{{5}, {}, "out of blocks"}, "caf\xc3"}};
   return report;
@@ -45,12 +47,15 @@ static RunReport generationReport() {
 TEST(RunReportTest, generation) {
   const json::Object object = toJSON(generationReport());
   EXPECT_EQ(keysOf(object),
-            Keys({"cache", "compile_cpu_s", "compile_s", "decode", "load_s",
-                  "peak_rss_bytes", "prefill", "sequences"}));
+            Keys({"cache", "cache_dtype", "compile_cpu_s", "compile_s",
+                  "decode", "kv_bytes_per_token", "load_s", "peak_rss_bytes",
+                  "prefill", "sequences"}));
   EXPECT_EQ(object.getNumber("load_s"), 0.5);
   EXPECT_EQ(object.getNumber("compile_s"), 2);
   EXPECT_EQ(object.getNumber("compile_cpu_s"), 1.5);
   EXPECT_EQ(object.getInteger("peak_rss_bytes"), 12345);
+  EXPECT_EQ(object.getString("cache_dtype"), "f32");
+  EXPECT_EQ(object.getNumber("kv_bytes_per_token"), 1088);
   EXPECT_EQ(object.getObject("cache")->getInteger("peak_live_blocks"), 7);
   EXPECT_EQ(object.getObject("cache")->size(), size_t(LLM_KV_NUM_STATS));
 }
@@ -88,11 +93,13 @@ TEST(RunReportTest, sequences) {
 
 TEST(RunReportTest, score) {
   RunReport report;
+  report.config.block_size = 1;
   report.score = Score{4, 2.0};
   const json::Object object = toJSON(report);
   EXPECT_EQ(keysOf(object),
-            Keys({"cache", "compile_cpu_s", "compile_s", "decode", "load_s",
-                  "nll", "peak_rss_bytes", "ppl", "prefill", "tokens"}));
+            Keys({"cache", "cache_dtype", "compile_cpu_s", "compile_s",
+                  "decode", "kv_bytes_per_token", "load_s", "nll",
+                  "peak_rss_bytes", "ppl", "prefill", "tokens"}));
   EXPECT_EQ(object.getInteger("tokens"), 4);
   EXPECT_EQ(object.getNumber("nll"), 0.5);
   EXPECT_NEAR(*object.getNumber("ppl"), 1.6487212707, 1e-9);
@@ -100,7 +107,8 @@ TEST(RunReportTest, score) {
 
 TEST(RunReportTest, summary) {
   RunReport report = generationReport();
-  report.config.block_size = 16;
+  report.config.dtype = LLM_F16;
+  report.config.k_storage = LLM_KV_STORAGE_I8;
   report.cache.total_blocks = 256;
   report.cache.block_bytes = 1 << 20;
   report.cache.appended_tokens = 109;
@@ -116,7 +124,18 @@ TEST(RunReportTest, summary) {
             "decode attention 0.050 s (10.0%, 5.000 ms a step, 30.0 GB/s, 10.0 "
             "GFLOP/s), append 0.000 s (0.0%, 2.0 GB/s)\n"
             "cache 109 tokens appended, at most 7 of 256 blocks of 16 tokens "
-            "live (7.0 MiB), 0 blocks (0.0 MiB) copied on write\n");
+            "live (7.0 MiB), 0 blocks (0.0 MiB) copied on write\n"
+            "cache dtype i8:f16, 65536 bytes of K and V per token\n");
+}
+
+TEST(RunReportTest, formats) {
+  llm_kv_config config = {};
+  config.dtype = LLM_BF16;
+  EXPECT_EQ(describeFormats(config), "bf16");
+  config.v_storage = LLM_KV_STORAGE_F8E4M3FN;
+  EXPECT_EQ(describeFormats(config), "bf16:f8");
+  config.k_storage = LLM_KV_STORAGE_F8E4M3FN;
+  EXPECT_EQ(describeFormats(config), "f8");
 }
 
 TEST(RunReportTest, phasesThatWereNotAreNotSummed) {

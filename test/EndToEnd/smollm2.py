@@ -133,22 +133,36 @@ for seed in range(10):
 
 
 def check_likelihood(
-    kind: str, tolerance: float, row: str = "float64, nothing rounded", *options: object
+    weights: str, cache: str, row: str, tolerance: float, *options: object
 ) -> None:
     """The mean negative log-likelihood of eight windows of 1024 tokens."""
     file = shared("models/smollm2/expected-nll.txt").read_text()
     wanted = float(after(file, row).split()[0])
     windows = ["--window-tokens", 1024, "--max-windows", 8]
-    kinds = ["--weights-as", kind, "--cache-dtype", kind]
+    kinds = ["--weights-as", weights, "--cache-dtype", cache]
     done = run(smollm2(), "--score", shared(TEXT), *windows, *kinds, *options)
     print(f"nll {done.report['nll']} for {wanted}")
     assert done.report["tokens"] == 8 * 1023
     assert abs(done.report["nll"] - wanted) <= tolerance
+    assert done.report["cache_dtype"] == cache
+    assert done.report["kv_bytes_per_token"] == bytes_per_token(cache)
 
 
-suite.register("smollm2-nll-f32", lambda: check_likelihood("f32", 1e-3))
-suite.register("smollm2-nll-bf16", lambda: check_likelihood("bf16", 5e-3))
-KEPT = ("window 512 + 4 sinks, positions kept", "--window", 512, "--sinks", 4)
-suite.register("smollm2-nll-window", lambda: check_likelihood("f32", 2e-3, *KEPT))
+def bytes_per_token(cache: str) -> int:
+    """30 layers, K and V, 3 heads of 64 numbers, with their scale if quantized."""
+    row = {"f32": 64 * 4, "f16": 64 * 2, "bf16": 64 * 2, "f8": 64 + 4, "i8": 64 + 4}
+    return 30 * 2 * 3 * row[cache]
+
+
+EXACTLY = "float64, nothing rounded"
+KEPT = "window 512 + 4 sinks, positions kept"
+for name, *how in [
+    ("f32", "f32", "f32", EXACTLY, 1e-3),
+    ("bf16", "bf16", "bf16", EXACTLY, 5e-3),
+    ("window", "f32", "f32", KEPT, 2e-3, "--window", 512, "--sinks", 4),
+    ("cache-i8", "f32", "i8", "int8, symmetric, scale per token and head", 1e-3),
+    ("cache-f8", "f32", "f8", "fp8 E4M3, scale max/448 per token and head", 1e-3),
+]:
+    suite.register(f"smollm2-nll-{name}", partial(check_likelihood, *how))
 
 suite.main()

@@ -260,12 +260,14 @@ TEST_F(BuildModelTest, ResidualStreamIsWrittenInPlace) {
 }
 
 TEST_F(BuildModelTest, OptionsChooseElementTypes) {
-  ImportOptions options{ElementKind::BF16, ElementKind::F32};
+  ImportOptions options{ElementKind::BF16,
+                        {CacheFormat::F32, CacheFormat::F8E4M3FN}};
   OwningOpRef<ModuleOp> module = importModel(Checkpoint(2), options);
   ASSERT_TRUE(module) << error;
   auto types = llvm::map_to_vector(layerOf(*module).getArgumentTypes(),
                                    [](Type type) { return print(type); });
-  EXPECT_EQ(types[1], "!llm.paged_kv_cache<2x1x4xf32>");
+  EXPECT_EQ(types[1], "!llm.paged_kv_cache<2x1x4xf32, "
+                      "storage = #llm.kv_storage<v = f8E4M3FN>>");
   EXPECT_EQ(types[5], "tensor<8xf32>") << "norms stay f32";
   EXPECT_EQ(types[6], "tensor<16x8xbf16>");
   EXPECT_EQ(types[10], "tensor<8x6xbf16>");

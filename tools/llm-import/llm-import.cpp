@@ -29,12 +29,12 @@ static cl::opt<ElementKind>
             cl::desc("What weight matrices hold when the model runs"),
             cl::values(clEnumValN(ElementKind::F32, "f32", "(default)"),
                        clEnumValN(ElementKind::BF16, "bf16", "")));
-static cl::opt<ElementKind>
-    cache("cache-dtype", cl::init(ElementKind::F16), cl::cat(category),
-          cl::desc("What the KV cache holds"),
-          cl::values(clEnumValN(ElementKind::F32, "f32", ""),
-                     clEnumValN(ElementKind::F16, "f16", "(default)"),
-                     clEnumValN(ElementKind::BF16, "bf16", "")));
+static cl::opt<std::string>
+    cache("cache-dtype", cl::init("f16"), cl::cat(category),
+          cl::value_desc("format"),
+          cl::desc("What the KV cache holds: f32, f16 (default), bf16, or "
+                   "quantized f8 or i8; K:V like i8:f8 for different formats "
+                   "of K and V"));
 static cl::opt<int> window("window", cl::value_desc("tokens"),
                            cl::desc("A token sees this many (default: all)"),
                            cl::cat(category));
@@ -49,12 +49,13 @@ static llvm::Error outputError(std::error_code code) {
                 llvm::StringRef(code.message()).lower());
 }
 
-static llvm::Error run() {
+static llvm::Error run(const CacheFormats &cacheFormats) {
   auto model = ModelFile::open(source);
   if (!model)
     return model.takeError();
   mlir::MLIRContext context;
-  auto module = buildModel(context, **model, {weights, cache, window, sinks});
+  auto module =
+      buildModel(context, **model, {weights, cacheFormats, window, sinks});
   if (!module)
     return module.takeError();
   std::error_code code;
@@ -77,6 +78,7 @@ int main(int argc, char **argv) {
                          "module of the llm dialect; weights stay in the file";
   if (!cl::ParseCommandLineOptions(argc, argv, overview, &llvm::errs()))
     return 2;
+  llvm::ExitOnError exitOnUsage("llm-import: error: ", 2);
   llvm::ExitOnError exitOnError("llm-import: error: ");
-  exitOnError(run());
+  exitOnError(run(exitOnUsage(parseCacheFormats(cache))));
 }

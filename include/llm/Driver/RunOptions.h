@@ -52,7 +52,7 @@ struct RunOptions {
 
   // Compilation, cache and threads. Zero: a default that the model decides.
   ElementKind weights = ElementKind::F32;
-  ElementKind cache = ElementKind::F16;
+  CacheFormats cache;
   int32_t window = 0;
   int32_t sinks = 0;
   int64_t context = 0;

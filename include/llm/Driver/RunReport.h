@@ -41,6 +41,13 @@ struct RunReport {
   std::optional<Score> score; ///< in place of sequences
 };
 
+/// "f16", or "i8:f8" where the cache holds K and V in different formats.
+std::string describeFormats(const llm_kv_config &config);
+
+/// Bytes that a token takes in the pool over all layers, K and V, scales and
+/// the padding of pages included.
+double bytesPerToken(const RunReport &report);
+
 /// Peak resident memory of this process.
 int64_t peakRSSBytes();
 

@@ -9,6 +9,8 @@
 #ifndef LLM_IMPORT_BUILDMODEL_H
 #define LLM_IMPORT_BUILDMODEL_H
 
+#include "llm/Import/CacheFormats.h"
+
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/OwningOpRef.h"
 #include "llvm/Support/Error.h"
@@ -17,12 +19,12 @@ namespace mlir::llm {
 
 class ModelFile;
 
-/// What linear layers compute with, and what the cache holds.
-enum class ElementKind { F32, F16, BF16 };
+/// What linear layers compute with.
+enum class ElementKind { F32, BF16 };
 
 struct ImportOptions {
-  ElementKind weights = ElementKind::F32; ///< F32 or BF16
-  ElementKind cache = ElementKind::F16;
+  ElementKind weights = ElementKind::F32;
+  CacheFormats cache = {};
   /// A token sees the last `window` ones (0: all) and the first `sinks`.
   int32_t window = 0, sinks = 0;
 };
