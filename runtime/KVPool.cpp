@@ -156,6 +156,21 @@ int64_t llm::elementBytes(llm_dtype dtype) {
 // Memory
 //===----------------------------------------------------------------------===//
 
+static constexpr int64_t kLargePage = int64_t(2) << 20;
+
+/// Large pages spare decode a tenth of its time: walks through page tables. One
+/// is memory as soon as a token is in it, so layers have to be larger, and
+/// blocks smaller. A system that has none refuses, and pages stay small.
+static void askForLargePages(void *memory, int64_t bytes,
+                             const llm_kv_config &config) {
+#if defined(MADV_HUGEPAGE)
+  const int64_t layer = bytes / config.layers;
+  if (layer >= 2 * kLargePage &&
+      layer / (config.num_blocks + 1) <= kLargePage / 2)
+    madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+}
+
 Status KVPool::create(const llm_kv_config &config,
                       std::shared_ptr<Faults> faults,
                       std::shared_ptr<KVPool> &pool) {
@@ -171,6 +186,7 @@ Status KVPool::create(const llm_kv_config &config,
                          "cannot reserve %lld bytes for %lld blocks",
                          static_cast<long long>(bytes),
                          static_cast<long long>(resolved.num_blocks));
+  askForLargePages(memory, bytes, resolved);
   Mapping mapping(static_cast<char *>(memory), {bytes});
   pool.reset(new KVPool(resolved, std::move(faults), std::move(mapping)));
   return Status();

@@ -41,7 +41,8 @@ llm_dtype storedType(llm_dtype dtype, llm_kv_storage storage);
 ///   layer 1: ...
 ///
 /// Heads are major because a kernel reads all tokens of one head. The memory is
-/// reserved, not touched: a page costs nothing until a token arrives.
+/// reserved, not touched: a page costs nothing until a token arrives, and then
+/// itself, or 2 MB where a layer has 4 MB or more and a block at most 1 MB.
 class KVPool {
 public:
   static Status create(const llm_kv_config &config,
