@@ -369,7 +369,8 @@ inline void tileSoftmax(const Frame &f, int64_t tile, const State &state) {
   for (int64_t row = 0; row < f.rows; ++row) {
     KeyRange keys = f.visible(row, tile);
     if (keys.begin < keys.end)
-      foldScores(f.scores(row)[0], after[row], before[row], state, row);
+      foldScores(*f.task.params, f.scores(row)[0], after[row], before[row],
+                 state, row);
   }
 }
 
@@ -540,7 +541,8 @@ void writeOut(const AttentionTask &task, const State &state) {
 inline void writeLse(const AttentionTask &task, const State &state) {
   for (int64_t row = 0; row < rowsOf(task); ++row) {
     float sum = state.sum[row];
-    float lse = sum == 0 ? -kInfinity : state.max[row] + __builtin_logf(sum);
+    float lse = sum == 0 ? -kInfinity
+                         : float(state.max[row] * kLn2 + __builtin_logf(sum));
     memcpy(rowOf<char>(task, *task.lse, row, sizeof(float)), &lse,
            sizeof(float));
   }

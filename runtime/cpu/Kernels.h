@@ -136,8 +136,9 @@ struct KernelTable {
   /// Such a row times its scale as f32, f16 or bf16, rounded once.
   void (*dequantize)(void *to, llm_dtype toType, const void *from,
                      llm_dtype fromType, float scale, int64_t n);
-  /// exp and tanh, for the tests of their accuracy.
+  /// exp, 2^x as weights need it, and tanh, for the tests of their accuracy.
   void (*exp)(float *x, int64_t n);
+  void (*decay)(float *x, int64_t n);
   void (*tanh)(float *x, int64_t n);
 };
 

@@ -8,12 +8,14 @@
 //
 // The state of a row over the keys it has seen, with scores s and values v:
 //
-//     max  m = max s        sum  l = sum exp(s - m)      out  o = sum exp(s -
+//     max  m = max s        sum  l = sum 2^(s - m)       out  o = sum 2^(s -
 //     m) v
 //
-// More scores with maximum m' scale what is there by exp(m - max(m, m')), and
-// two states over disjoint keys merge alike; in the end o / l is the row's
-// attention and m + log l its log-sum-exp. No score is kept.
+// Scores are multiplied by log2(e), with their scale: powers of 2 are cheaper
+// than of e. More scores with maximum m' scale what is there by
+// 2^(m - max(m, m')), and two states over disjoint keys merge alike; in the end
+// o / l is the row's attention and m ln 2 + log l its log-sum-exp. No score is
+// kept.
 //
 //===----------------------------------------------------------------------===//
 
@@ -88,6 +90,19 @@ inline void merge(const State &a, const State &b, int64_t rows) {
 // Scores of a tile
 //===----------------------------------------------------------------------===//
 
+constexpr float kLog2E = 1.44269504f;
+constexpr double kLn2 = 0.693147180559945309;
+
+/// What turns products into scores of base 2 as they are folded: scores that
+/// are not a positive multiple of them are computed before (transformScores).
+inline bool isPlain(const AttentionParams &params) {
+  return params.softcap == 0 && !params.alibi && params.scale > 0 &&
+         params.scale < 1e38f;
+}
+inline float factorOf(const AttentionParams &params) {
+  return isPlain(params) ? params.scale * kLog2E : kLog2E;
+}
+
 /// What alibi adds to a tile's scores: slope * (first + lane).
 struct Bias {
   float slope, first;
@@ -101,10 +116,8 @@ inline void addBias(Bias bias, float *s) {
     store(s + i, fma(splat(bias.slope), distance, load(s + i)));
 }
 
-/// scale * s, softly capped, and biased; lanes outside of `keys`, of which
-/// there is one at least, become -inf. Returns the maximum of them and `m`.
-inline float transformScores(const AttentionParams &params, Bias bias,
-                             KeyRange keys, float *s, float m) {
+/// scale * s, softly capped, and biased.
+inline void scaleScores(const AttentionParams &params, Bias bias, float *s) {
   for (int64_t i = 0; i < kTileKeys; i += kLanes) {
     Vec x = load(s + i) * params.scale;
     if (params.softcap != 0)
@@ -113,14 +126,24 @@ inline float transformScores(const AttentionParams &params, Bias bias,
   }
   if (bias.slope != 0)
     addBias(bias, s);
+}
+
+/// Products become scores, but for the factor; lanes outside of `keys`, of
+/// which there is one at least, become -inf. Returns the maximum of them, with
+/// the factor, and of `m`.
+inline float transformScores(const AttentionParams &params, Bias bias,
+                             KeyRange keys, float *s, float m) {
+  if (!isPlain(params))
+    scaleScores(params, bias, s);
   for (int64_t i = 0; i < keys.begin; ++i)
     s[i] = -kInfinity;
   for (int64_t i = keys.end; i < kTileKeys; ++i)
     s[i] = -kInfinity;
-  Vec top = splat(m);
-  for (int64_t i = 0; i < kTileKeys; i += kLanes)
+  Vec top = load(s);
+  for (int64_t i = kLanes; i < kTileKeys; i += kLanes)
     top = max(top, load(s + i));
-  return maxOf(top);
+  float tile = maxOf(top) * factorOf(params);
+  return m > tile ? m : tile;
 }
 
 /// What is subtracted for a maximum m: 0 if every score so far is -inf.
@@ -128,6 +151,7 @@ inline Vec finite(Vec m) { return m == -kInfinity ? Vec{} : m; }
 
 /// Folds a logit without a value into the state of a row.
 inline void foldLogit(float logit, const State &state, int64_t row) {
+  logit *= kLog2E;
   float m = state.max[row] > logit ? state.max[row] : logit;
   float base = m == -kInfinity ? 0 : m, factor = decay(state.max[row] - base);
   state.max[row] = m;
@@ -137,11 +161,12 @@ inline void foldLogit(float logit, const State &state, int64_t row) {
 
 /// Folds a tile's scores of one row, with the maximum m over all so far, into
 /// its state, and turns them into weights. `factor` scales what is there.
-inline void foldScores(float *s, float m, float factor, const State &state,
-                       int64_t row) {
-  Vec sum = {}, base = finite(splat(m));
+inline void foldScores(const AttentionParams &params, float *s, float m,
+                       float factor, const State &state, int64_t row) {
+  Vec sum = {}, base = finite(splat(m)), unit = splat(factorOf(params));
   for (int64_t i = 0; i < kTileKeys; i += kLanes) {
-    Vec p = decay(load(s + i) - base);
+    // No fma: it would not cancel, and what remains of huge scores is huge.
+    Vec p = decay(load(s + i) * unit - base);
     store(s + i, p);
     sum += p;
   }

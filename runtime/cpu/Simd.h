@@ -115,6 +115,20 @@ inline Vec dot(Vec a, Vec b, Vec c) {
 }
 #endif
 
+#if !defined(LLM_CPU_X86_V4)
+/// The integer below, for at most 2^22 in magnitude; NaN for NaN.
+inline Vec floor(Vec x) {
+#if defined(LLM_CPU_X86_V3)
+  return (Vec)_mm256_floor_ps((__m256)x);
+#elif defined(__aarch64__)
+  return (Vec)vrndmq_f32((float32x4_t)x);
+#else
+  Vec n = x + 12582912.0f - 12582912.0f; // 1.5 * 2^23: adding it rounds
+  return n > x ? n - 1.0f : n;
+#endif
+}
+#endif
+
 /// x * 2^n for an integral n of at most 255 in magnitude, rounded once.
 inline Vec scaleByPowerOfTwo(Vec x, Vec n) {
 #if defined(LLM_CPU_X86_V4)
@@ -125,6 +139,29 @@ inline Vec scaleByPowerOfTwo(Vec x, Vec n) {
   UInts biased = bitsOf(n + 12582912.0f) - 0x4b400000 + 256;
   UInts half = (biased >> 1) - 128, rest = biased - 256 - half;
   return x * ofBits((half + 127) << 23) * ofBits((rest + 127) << 23);
+#endif
+}
+
+/// x - floor(x).
+inline Vec fraction(Vec x) {
+#if defined(LLM_CPU_X86_V4)
+  return (Vec)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF);
+#else
+  return x - floor(x);
+#endif
+}
+
+/// x * 2^floor(n) for x in [1, 2] and n <= 0, but 0 where it would be
+/// subnormal: such a result takes a CPU 16 times as long.
+inline Vec scaleNormal(Vec x, Vec n) {
+#if defined(LLM_CPU_X86_V4)
+  __mmask16 normal =
+      _mm512_cmp_ps_mask((__m512)n, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
+  return (Vec)_mm512_maskz_scalef_ps(normal, (__m512)x, (__m512)n);
+#else
+  // Adding 1.5 * 2^23 leaves an integer in the low bits.
+  Vec power = ofBits(bitsOf(floor(n) + 12583039.0f) << 23);
+  return n < -126.0f ? Vec{} : x * power;
 #endif
 }
 

@@ -748,16 +748,67 @@ TEST_P(AttentionTest, TokenMajorPages) {
   check(c);
 }
 
-TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
+/// One key, or the head's logit, has all of the weight.
+TEST_P(AttentionTest, HugeScoresDoNotOverflow) {
+  for (float scale : {300.0f, 1e12f, 1e30f, -1e30f})
+    for (int bits = 0; bits < 8; ++bits) {
+      Case c;
+      c.scale = scale;
+      c.alibi = bits & 1;
+      c.headSink = bits & 2;
+      c.sequences = {{bits & 4 ? 40 : 1200, 3}};
+      SCOPED_TRACE(describe(c));
+      Problem p(c);
+      p.run();
+      std::vector<float> out = p.results();
+      for (int32_t head = 0; head < c.queryHeads; ++head) {
+        Row expected = reference(p, 0, 1, head);
+        ASSERT_NEAR(p.lse[c.queryHeads + 1 + head] / expected.lse, 1, 1e-6);
+        const float *row = &out[p.tokenStride() + head * p.headStride()];
+        for (int32_t d = 0; d < c.headDim; ++d)
+          ASSERT_NEAR(row[d], expected.out[d], 1e-3);
+      }
+    }
+}
+
+/// The largest scale that there is; only scores of zero do not overflow.
+TEST_P(AttentionTest, LargestScale) {
   Case c;
-  c.scale = 300;
+  c.scale = std::numeric_limits<float>::max();
   c.sequences = {{100, 3}};
   Problem p(c);
+  std::fill(p.q.begin(), p.q.end(), 0);
+  std::fill(p.queries.begin(), p.queries.end(), 0.0f);
   p.run();
-  for (float x : p.lse)
-    ASSERT_TRUE(std::isfinite(x));
-  for (float x : p.results())
-    ASSERT_TRUE(std::isfinite(x));
+  for (int32_t head = 0; head < c.queryHeads; ++head)
+    if (!checkRow(p, p.results(), 0, 2, head))
+      return;
+}
+
+/// A whole tile of them, and some of the next one.
+TEST_P(AttentionTest, KeysThatScoreMinusInfinity) {
+  for (llm_dtype type : types) {
+    Case c;
+    c.type = c.pageType = type;
+    c.sequences = {{100, 3}};
+    Problem p(c);
+    for (int64_t row = 0; row < c.sequences[0].queries; ++row)
+      for (int32_t head = 0; head < c.queryHeads; ++head) {
+        int64_t at = row * p.tokenStride() + head * p.headStride();
+        p.queries[at] = 1;
+        cpu::kernels().convert(p.q.data() + at * bytesOf(type), type,
+                               &p.queries[at], LLM_F32, 1);
+      }
+    for (int32_t at = 0; at < 70; ++at)
+      for (int32_t head = 0; head < c.kvHeads; ++head) {
+        p.keys[0][(int64_t(at) * c.kvHeads + head) * c.headDim] = -INFINITY;
+        p.writeRow(p.pages.k, p.keys[0], 0, at, head);
+      }
+    p.run();
+    for (int32_t head = 0; head < c.queryHeads; ++head)
+      if (!checkRow(p, p.results(), 0, 1, head))
+        return;
+  }
 }
 
 TEST_P(AttentionTest, RowWithoutKeysIsZero) {

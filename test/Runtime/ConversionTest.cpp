@@ -224,6 +224,33 @@ TEST_P(ConversionTest, ExpAtTheEdges) {
   EXPECT_NEAR(y[7], std::exp(-100.0), 2e-45); // a subnormal
 }
 
+TEST_P(ConversionTest, WeightsAreAccurate) {
+  std::vector<float> x;
+  for (int i = 0; i < 126000; ++i)
+    x.push_back(i * -1e-3f);
+  for (float tiny = 1; tiny > 1e-9f; tiny *= 0.999f)
+    x.push_back(-tiny);
+  std::vector<float> y = mapped(cpu::kernels().decay, x);
+  for (size_t i = 0; i < x.size(); ++i) {
+    double expected = std::exp2(static_cast<double>(x[i]));
+    ASSERT_LE(std::abs(y[i] - expected), 2e-7 * expected) << x[i];
+  }
+}
+
+/// Never a subnormal number, which takes its time.
+TEST_P(ConversionTest, WeightsAtTheEdges) {
+  float inf = INFINITY, nan = std::nanf("");
+  std::vector<float> y = mapped(cpu::kernels().decay,
+                                {0, -0.0f, -inf, nan, -126, -126.01f, -1e30f});
+  EXPECT_EQ(y[0], 1);
+  EXPECT_EQ(y[1], 1);
+  EXPECT_EQ(y[2], 0);
+  EXPECT_TRUE(std::isnan(y[3]));
+  EXPECT_EQ(y[4], std::numeric_limits<float>::min());
+  EXPECT_EQ(y[5], 0);
+  EXPECT_EQ(y[6], 0);
+}
+
 TEST_P(ConversionTest, TanhIsAccurate) {
   std::vector<float> x = {1e-30f, -1e-10f, 100, -100, 0};
   for (int i = -12000; i <= 12000; ++i)
