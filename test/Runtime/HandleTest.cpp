@@ -299,8 +299,9 @@ TEST_F(HandleTest, BatchTakesAStridedQueryForSinks) {
                valueOf(i / 16 * 3, 0, 0, i / 4 % 2, i % 4));
     llm_tensor nearer = rows;
     nearer.sizes[1] = 2;
-    llm_extras extras = {
-        sizeof(llm_extras), 0, nullptr, nullptr, nullptr, &nearer};
+    llm_extras extras = {};
+    extras.struct_size = sizeof(llm_extras);
+    extras.sink_query = &nearer;
     const auto attend = [&] {
       return llm_rt_paged_attention(call, 1, call->kv[0], 0, &q, &out, nullptr,
                                     nullptr, &extras);
@@ -317,13 +318,13 @@ TEST_F(HandleTest, BatchTakesAStridedQueryForSinks) {
 }
 
 TEST_F(HandleTest, ExtrasSayTheirSize) {
-  for (uint32_t size : {8, 48})
+  for (uint32_t size : {uint32_t(8), uint32_t(sizeof(llm_extras) + 8)})
     fails(
         one,
         [&](llm_call *call) {
           const Tensor q(LLM_F32, {1, 1, 2, 4});
-          const llm_extras extras = {size,    0,       nullptr,
-                                     nullptr, nullptr, nullptr};
+          llm_extras extras = {};
+          extras.struct_size = size;
           return llm_rt_paged_attention(call, 1, call->kv[0], 0, &q, &q,
                                         nullptr, nullptr, &extras);
         },
