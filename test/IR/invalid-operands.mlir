@@ -79,6 +79,14 @@ func.func @rope(%x: tensor<?x4xf32>, %table: tensor<?x4xf32>) {
 
 // -----
 
+func.func @rope_of_a_list(%x: tensor<?x4x2xf32>, %table: tensor<?xf32>) {
+  // expected-error @+1 {{operand #1 must be 2D tensor of 32-bit float values, but got 'tensor<?xf32>'}}
+  %y = "llm.rope"(%x, %table) {pairing = #llm.rope_pairing<half>} : (tensor<?x4x2xf32>, tensor<?xf32>) -> tensor<?x4x2xf32>
+  return
+}
+
+// -----
+
 func.func @replace(%host: !llm.paged_kv_cache, %version: !llm.kv_handle) {
   // expected-error @+1 {{operand #0 must be A cache with identity, after materialization, but got '!llm.paged_kv_cache'}}
   "llm.replace_kv"(%host, %version) : (!llm.paged_kv_cache, !llm.kv_handle) -> ()
