@@ -64,18 +64,19 @@ class Ahead {
 public:
   /// Up to the run that begins at null.
   explicit Ahead(const Run *runs) : next(runs) { advance(); }
-  /// The next `lines` lines, a number known when compiled. Up to three of them
-  /// may lie behind the end of a run: it is looked for after four.
-  void ask(int lines) {
-    LLM_UNROLL
-    for (int i = 0; i < lines; i += 4) {
-      const int count = lines - i < 4 ? lines - i : 4;
+  /// The next lines. Up to three of them may lie behind the end of a run: it is
+  /// looked for after four.
+  template <int Lines>
+  void ask() {
+    if constexpr (Lines > 0) {
+      constexpr int kCount = Lines < 4 ? Lines : 4;
       LLM_UNROLL
-      for (int j = 0; j < count; ++j)
-        __builtin_prefetch(at + j * step, 0, 2);
-      at += count * step;
+      for (int i = 0; i < kCount; ++i)
+        __builtin_prefetch(at + i * step, 0, 2);
+      at += kCount * step;
       if (__builtin_expect(at >= end, 0))
         advance();
+      ask<Lines - kCount>();
     }
   }
 
@@ -225,7 +226,7 @@ inline void storeKeys(float *to, Vec packed) {
 template <llm_dtype T>
 inline void turnKeys(const Keys &k, int64_t key, int64_t d, int64_t n, Vec *x,
                      Ahead &ahead) {
-  ahead.ask(2 * kLanes); // of K and of V
+  ahead.ask<2 * kLanes>(); // of K and of V
   LLM_UNROLL
   for (int i = 0; i < kLanes; ++i) {
     const char *from = k.at(key + i, d * bytesOf(T));
@@ -317,7 +318,7 @@ inline void scoresOfKeys(Rows<const float> q, const Keys &k, int64_t key,
   for (int64_t d = 0; d < k.dim; d += kLoaded<T>) {
     int64_t n = Whole ? kLoaded<T> : min(k.dim - d, kLoaded<T>);
     const float *factors = q.data + d / kLoaded<T> * kParts * kLanes;
-    ahead.ask(kKeys);
+    ahead.ask<kKeys>();
     LLM_UNROLL
     for (int i = 0; i < kKeys; ++i) {
       Vec x[kParts];
@@ -398,7 +399,7 @@ void weighted(Rows<const float> p, int64_t begin, int64_t end, LoadV v,
           p, first, last,
           [&](int64_t step, int i) { return load(step, d + i * kLanes); },
           {o.data + d, o.stride}, true,
-          [&] { ahead.ask(width.value * LineBytes / kLineBytes); });
+          [&] { ahead.ask<width.value * LineBytes / kLineBytes>(); });
     });
   };
   if constexpr (Product::kDepth == 1) {
