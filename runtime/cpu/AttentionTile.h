@@ -82,13 +82,12 @@ public:
 
 private:
   void advance() {
-    at = next->begin;
-    end = next->end;
-    step = at ? kLineBytes : 0;
-    if (at)
-      ++next;
-    else
-      end = at + 1;
+    static const char nothing[2] = {}; // asked for when there are no runs left
+    const bool more = next->begin != nullptr;
+    at = more ? next->begin : nothing;
+    end = more ? next->end : nothing + 1;
+    step = more ? kLineBytes : 0;
+    next += more;
   }
 
   const char *at, *end;
