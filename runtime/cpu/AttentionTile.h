@@ -49,8 +49,6 @@ struct Keys {
   }
 };
 
-constexpr int64_t kLineBytes = 64;
-
 /// Memory that lies in one piece.
 struct Run {
   const char *begin, *end;

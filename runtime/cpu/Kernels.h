@@ -112,6 +112,18 @@ static inline TaskChunks chunksOf(const AttentionTask &task) {
   return {sinks < first ? sinks : first, {first, end}};
 }
 
+/// The tokens [tokenBegin, tokenEnd) of k and v, and the slot of each token of
+/// both or -1.
+struct WriteTask {
+  const KVPages *pages;
+  const int64_t *slots;
+  const llm_tensor *k;
+  const llm_tensor *v;
+  const Rope *rope; ///< or null
+  int64_t tokenBegin, tokenEnd;
+  bool streaming; ///< past the caches, where rows are whole lines
+};
+
 struct KernelTable {
   const char *name;
   /// A whole task: every chunk, merged, written to `out` and `lse`.
@@ -124,6 +136,8 @@ struct KernelTable {
   void (*mergeChunks)(const AttentionTask &task, const float *states,
                       int64_t stride, int64_t count);
   int64_t (*stateFloats)(int64_t rows, int64_t headDim);
+  /// Writes the rows of a task into their slots.
+  void (*writeTokens)(const WriteTask &task);
   /// n elements from one of f32, f16, bf16 to another, rounded once.
   void (*convert)(void *to, llm_dtype toType, const void *from,
                   llm_dtype fromType, int64_t n);

@@ -28,7 +28,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(LLM_CPU_X86_V3) || defined(LLM_CPU_X86_V4)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -265,6 +265,39 @@ inline float maxOf(Vec x) {
 #endif
   x = max(x, LLM_SHUFFLE(x, x, 2, 3));
   return x[0] > x[1] ? x[0] : x[1];
+}
+
+//===----------------------------------------------------------------------===//
+// Memory
+//===----------------------------------------------------------------------===//
+
+constexpr int64_t kLineBytes = 64; ///< of a cache
+
+inline Vec join(Halves a, Halves b) {
+  Vec both;
+  memcpy(&both, &a, sizeof(a));
+  memcpy(reinterpret_cast<char *>(&both) + sizeof(a), &b, sizeof(b));
+  return both;
+}
+
+/// Past the caches, where the CPU can; `to` is as aligned as a vector.
+inline void storeStreaming(void *to, Vec x) {
+#if defined(LLM_CPU_X86_V4)
+  _mm512_stream_ps(static_cast<float *>(to), (__m512)x);
+#elif defined(LLM_CPU_X86_V3)
+  _mm256_stream_ps(static_cast<float *>(to), (__m256)x);
+#elif defined(__x86_64__)
+  _mm_stream_ps(static_cast<float *>(to), (__m128)x);
+#else
+  memcpy(to, &x, sizeof(x));
+#endif
+}
+
+/// Streaming stores before it are seen before stores behind it.
+inline void fenceStreaming() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
 }
 
 } // namespace
