@@ -259,7 +259,7 @@ void Batches::call() {
   llm_dtype type = what.format.queries;
   pagedAttention(pages(), batch, params,
                  tensor(inputs, what.heads.queries, type),
-                 tensor(output, what.heads.queries, type), nullptr);
+                 tensor(output, what.heads.queries, type), nullptr, &plan);
 }
 
 double Batches::bytes() const {

@@ -16,7 +16,7 @@
 #define LLM_BENCHMARKS_BATCHES_H
 
 #include "Ceilings.h"
-#include "llm/Runtime/Attention.h"
+#include "llm/Runtime/AttentionPlan.h"
 
 #include <memory>
 #include <string>
@@ -90,6 +90,7 @@ private:
   std::vector<int32_t> table;
   std::vector<int64_t> slots; ///< of the tokens to append
   char *inputs, *output;
+  AttentionPlan plan; ///< of every call, as of the layers of a step
 };
 
 } // namespace llm
