@@ -12,8 +12,9 @@
 //
 // A plan cuts a call into pieces of about the same work: a task that is too
 // large for that is cut into runs of its chunks of keys, whose states are
-// merged in order. A task that does all of its chunks merges them in the same
-// order, so the cut changes no bit. Threads draw pieces, the largest first.
+// merged in order, by the thread that computes the last one. A task that does
+// all of its chunks merges them in the same order, so the cut changes no bit.
+// Threads draw pieces, the largest first.
 //
 //===----------------------------------------------------------------------===//
 
@@ -24,6 +25,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <memory>
 #include <new>
 #include <vector>
@@ -174,7 +176,8 @@ struct Piece {
   int32_t sequence;
   int64_t headBegin, headEnd, rowBegin, rowEnd;
   KeyRange chunks; ///< of chunksOf(task), by number
-  int64_t states;  ///< where the states of these begin; -1: a whole task
+  int64_t cut;     ///< number of its task among those that are cut, or -1
+  int64_t states;  ///< where the states of the chunks begin
   int64_t cost;
 
   AttentionTask task(const Call &call) const {
@@ -185,9 +188,16 @@ struct Piece {
 } // namespace
 
 struct AttentionPlan::Work {
+  /// A task that was cut.
+  struct Cut {
+    Piece whole;
+    int64_t pieces;
+    int64_t left; ///< pieces that this call has yet to compute
+  };
+
   Key key;
   std::vector<Piece> pieces;
-  std::vector<Piece> cuts; ///< the tasks that were cut, whole
+  std::vector<Cut> cuts;
   std::vector<float> states;
 
   void fit(const Call &call);
@@ -196,6 +206,7 @@ struct AttentionPlan::Work {
 private:
   void planTasks(const Call &call, int64_t threads);
   void cutTasks(const Call &call, int64_t threads);
+  void compute(const Call &call, const Piece &piece);
 };
 
 void AttentionPlan::Work::fit(const Call &call) {
@@ -222,6 +233,7 @@ void AttentionPlan::Work::planTasks(const Call &call, int64_t threads) {
                       task.rowEnd,
                       {0, chunksOf(task).count()},
                       -1,
+                      0,
                       costOf(task)});
   });
 }
@@ -240,9 +252,10 @@ void AttentionPlan::Work::cutTasks(const Call &call, int64_t threads) {
     const int64_t size = stateFloatsOf(whole.task(call));
     if (count < 2 || floats + chunks * size > kMaxSplitFloats)
       continue;
+    whole.cut = static_cast<int64_t>(cuts.size());
     whole.states = floats;
     floats += chunks * size;
-    cuts.push_back(whole);
+    cuts.push_back({whole, count, 0});
     for (int64_t n = 0; n < count; ++n) {
       const int64_t first = chunks * n / count;
       Piece piece = whole;
@@ -256,21 +269,23 @@ void AttentionPlan::Work::cutTasks(const Call &call, int64_t threads) {
 }
 
 void AttentionPlan::Work::run(const Call &call) {
+  for (Cut &cut : cuts)
+    cut.left = cut.pieces;
+  parallelFor(pieces.size(), 1,
+              [&](int64_t i, int64_t) { compute(call, pieces[i]); });
+}
+
+void AttentionPlan::Work::compute(const Call &call, const Piece &piece) {
   const KernelTable &table = kernels();
-  parallelFor(pieces.size(), 1, [&](int64_t i, int64_t) {
-    const Piece &piece = pieces[i];
-    const AttentionTask task = piece.task(call);
-    if (piece.states < 0)
-      table.attend(task);
-    else
-      table.attendChunks(task, piece.chunks, &states[piece.states],
-                         stateFloatsOf(task));
-  });
-  for (const Piece &cut : cuts) {
-    const AttentionTask task = cut.task(call);
-    table.mergeChunks(task, &states[cut.states], stateFloatsOf(task),
-                      cut.chunks.end);
-  }
+  const AttentionTask task = piece.task(call);
+  if (piece.cut < 0)
+    return table.attend(task);
+  const int64_t size = stateFloatsOf(task);
+  table.attendChunks(task, piece.chunks, &states[piece.states], size);
+  Cut &cut = cuts[piece.cut];
+  if (std::atomic_ref(cut.left).fetch_sub(1) == 1)
+    table.mergeChunks(task, &states[cut.whole.states], size,
+                      cut.whole.chunks.end);
 }
 
 AttentionPlan::AttentionPlan() = default;
