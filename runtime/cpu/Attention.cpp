@@ -45,6 +45,10 @@ constexpr int64_t kTileBytes = 256 << 10;
 /// Less work than this, in units of costOf, is not worth a thread.
 constexpr int64_t kLeastCost = 16384;
 
+/// A call of less work, in units of costOf times head_dim, takes one thread as
+/// long as several: about 5 us.
+constexpr int64_t kLeastShared = 65536;
+
 /// A call: its operands, and the tasks that they make.
 struct Call {
   const KVPages &pages;
@@ -199,6 +203,7 @@ struct AttentionPlan::Work {
   std::vector<Piece> pieces;
   std::vector<Cut> cuts;
   std::vector<float> states;
+  int64_t grain; ///< pieces that a thread draws at once
 
   void fit(const Call &call);
   void run(const Call &call);
@@ -266,13 +271,17 @@ void AttentionPlan::Work::cutTasks(const Call &call, int64_t threads) {
     }
   }
   states.resize(floats);
+  const bool shared = cost * call.pages.headDim >= kLeastShared;
+  grain = shared ? 1 : static_cast<int64_t>(pieces.size());
 }
 
 void AttentionPlan::Work::run(const Call &call) {
   for (Cut &cut : cuts)
     cut.left = cut.pieces;
-  parallelFor(pieces.size(), 1,
-              [&](int64_t i, int64_t) { compute(call, pieces[i]); });
+  parallelFor(pieces.size(), grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      compute(call, pieces[i]);
+  });
 }
 
 void AttentionPlan::Work::compute(const Call &call, const Piece &piece) {
