@@ -25,9 +25,10 @@
 //
 // and asks for the memory of the tile to come, line by line.
 //
-// Everything is f32, with one exception: what is bf16 in queries and pages is
-// multiplied by dot products of bf16 where the level has them, and weights (not
-// their sum l) are rounded to bf16.
+// Everything is f32, with two exceptions where the level has dot products: what
+// is bf16 in queries and pages is multiplied by those of bf16, and weights (not
+// their sum l) are rounded to bf16; and few rows are multiplied with pages of
+// i8 as integers (IntegerTile.h).
 //
 // Sinks and window are two segments of keys, cut where the sinks end even if
 // the window begins before: a tile that holds both is computed once for each. A
@@ -57,6 +58,7 @@
 #define LLM_RUNTIME_CPU_ATTENTIONKERNEL_H
 
 #include "AttentionTile.h"
+#include "IntegerTile.h"
 #include "Kernels.h"
 #include "OnlineSoftmax.h"
 
@@ -78,6 +80,11 @@ struct Workspace {
   alignas(64) float scores[kMaxTaskRows * kTileKeys];
   alignas(64) float keys[kPanelLanes * kTileKeys];
   alignas(64) float values[kTileKeys * kPanelLanes];
+#if defined(LLM_CPU_X86_DOTS)
+  char digits[2 * kMaxTaskFloats]; ///< of q, where K is i8
+  float digitSteps[kMaxTaskRows];
+  int32_t digitOffsets[kMaxTaskRows];
+#endif
   KeyRange visible[kMaxTaskRows]; ///< of each row, in positions
   int64_t kOffsets[kTileKeys], vOffsets[kTileKeys]; ///< of the tile's keys
   /// The memory of the two tiles to come, and which tiles these are.
@@ -101,7 +108,7 @@ struct Frame {
   int64_t rows;
   int64_t dim;
   int64_t stride; ///< of rows of q, in floats
-  bool few;       ///< up to kFewRows
+  bool few;       ///< isFew
   TileFn scoreTile;
   TileFn weighTile;
 
@@ -127,6 +134,11 @@ struct Frame {
             dim};
   }
 };
+
+/// Up to kFewRows of the sequence, at a head.
+inline bool isFew(const AttentionTask &task) {
+  return task.group * task.queries <= kFewRows;
+}
 
 /// The number of the task's row `row` in its sequence, and its query head.
 inline int64_t numberOf(const AttentionTask &task, int64_t row) {
@@ -181,6 +193,27 @@ void orderQueries(const Frame &f) {
   }
 }
 
+#if defined(LLM_CPU_X86_DOTS)
+inline bool scoresAreIntegers(const AttentionTask &task) {
+  const KVPages &pages = *task.pages;
+  return isFew(task) && pages.k.dtype == LLM_I8 && pages.headDim <= kMaxByteDim;
+}
+
+inline IntegerQueries integersOf(const Frame &f) {
+  return {f.work.digits, f.stride, f.work.digitSteps, f.work.digitOffsets};
+}
+
+/// What loadRows has loaded as digits.
+inline void setQueries(const Frame &f) {
+  for (int64_t head = 0; head < f.heads; ++head)
+    forRowBlocks<kDigitRows>(f.rowsPerHead, [&](auto n, int64_t row) {
+      row += head * f.rowsPerHead;
+      for (int i = 0; i < n.value; ++i)
+        setQuery(integersOf(f), f.q(row + i, 0)[0], row, i, n.value);
+    });
+}
+#endif
+
 /// What is bf16 in queries and pages is multiplied as it is.
 inline bool usesDots(const AttentionTask &task, const KVPlane &plane) {
   return kHasDots && task.q->dtype == LLM_BF16 && plane.dtype == LLM_BF16;
@@ -201,6 +234,10 @@ inline void loadQueries(const Frame &f, const llm_tensor &q) {
     loadRows<FmaProduct, LLM_BF16>(f, q);
   if (f.few && k.dtype == LLM_BF16)
     orderQueries<LLM_BF16>(f);
+#if defined(LLM_CPU_X86_DOTS)
+  if (scoresAreIntegers(f.task))
+    setQueries(f);
+#endif
 }
 
 /// Lets the rows see one segment of their keys.
@@ -431,21 +468,30 @@ void weighTile(const Frame &f, int64_t tile, KeyRange keys, const State &state,
   }
 }
 
+/// The scales of a head's keys of the tile, zero outside of `keys`.
+struct TileScales {
+  alignas(64) float of[kTileKeys] = {};
+
+  TileScales(const Frame &f, const KVPlane &plane, int64_t head, int64_t tile,
+             KeyRange keys) {
+    forBlocks(f, tile, keys,
+              [&](int64_t block, int64_t slot, int64_t key, int64_t count) {
+                memcpy(of + key,
+                       plane.scaleAt(block, f.task.headBegin + head, slot),
+                       count * sizeof(float));
+              });
+  }
+};
+
 /// Multiplies what a head's rows have of the tile with the scales of its keys.
 inline void scaleTile(const Frame &f, const KVPlane &plane, int64_t head,
                       int64_t tile, KeyRange keys) {
-  alignas(64) float scales[kTileKeys] = {};
-  forBlocks(f, tile, keys,
-            [&](int64_t block, int64_t slot, int64_t key, int64_t count) {
-              memcpy(scales + key,
-                     plane.scaleAt(block, f.task.headBegin + head, slot),
-                     count * sizeof(float));
-            });
+  TileScales scales(f, plane, head, tile, keys);
   int64_t first = head * f.rowsPerHead;
   for (int64_t row = first; row < first + f.rowsPerHead; ++row) {
     float *s = f.scores(row)[0];
     for (int64_t i = keys.begin / kLanes * kLanes; i < keys.end; i += kLanes)
-      store(s + i, load(s + i) * load(scales + i));
+      store(s + i, load(s + i) * load(scales.of + i));
   }
 }
 
@@ -467,6 +513,51 @@ void weighQuantized(const Frame &f, int64_t tile, KeyRange keys,
   weighTile<FmaProduct, T>(f, tile, keys, state, ahead);
 }
 
+#if defined(LLM_CPU_X86_DOTS)
+/// Scores of few rows with K as i8.
+inline void scoreIntegers(const Frame &f, int64_t tile, KeyRange keys,
+                          const State &, Ahead &ahead) {
+  const KVPlane &plane = f.task.pages->k;
+  for (int64_t head = 0; head < f.heads; ++head) {
+    Keys k = f.keys(plane, f.work.kOffsets, head);
+    TileScales scales(f, plane, head, tile, keys);
+    forRowBlocks<kDigitRows>(f.rowsPerHead, [&](auto n, int64_t row) {
+      row += head * f.rowsPerHead;
+      for (int64_t key = keys.begin / kLanes * kLanes; key < keys.end;
+           key += kLanes)
+        scoresOfBytes<n.value>(integersOf(f), row, k, key, scales.of,
+                               f.scores(row), ahead);
+    });
+  }
+}
+
+/// The same with V: a value's scale is the weight's, of which the sum has been
+/// taken.
+inline void weighIntegers(const Frame &f, int64_t tile, KeyRange keys,
+                          const State &state, Ahead &ahead) {
+  const KVPlane &plane = f.task.pages->v;
+  IntegerWeights weights[kFewRows];
+  alignas(64) UInts panel[kTileKeys];
+  int64_t begin = keys.begin / kDepthOfBytes * kDepthOfBytes;
+  for (int64_t head = 0; head < f.heads; ++head) {
+    Keys v = f.keys(plane, f.work.vOffsets, head);
+    TileScales scales(f, plane, head, tile, keys);
+    int64_t first = head * f.rowsPerHead;
+    for (int64_t row = 0; row < f.rowsPerHead; ++row)
+      setWeights(weights[row], f.scores(first + row)[0], scales.of,
+                 f.visible(first + row, tile));
+    for (int64_t dim = 0; dim < f.dim; dim += kVecBytes) {
+      turnValues(v, begin, keys.end, dim, panel);
+      forRowBlocks<kDigitRows>(f.rowsPerHead, [&](auto n, int64_t row) {
+        weightedBytes<n.value>(
+            weights + row, begin, keys.end, panel, min(f.dim - dim, kVecBytes),
+            {state.out[first + row] + dim, state.out.stride}, ahead);
+      });
+    }
+  }
+}
+#endif
+
 inline void attendTile(const Frame &f, int64_t tile, const State &state) {
   KeyRange keys = keysOf(f, tile);
   if (keys.begin >= keys.end)
@@ -483,26 +574,31 @@ inline void attendTile(const Frame &f, int64_t tile, const State &state) {
 // A task
 //===----------------------------------------------------------------------===//
 
-inline TileFn scoreTileOf(const AttentionTask &task) {
-  const KVPlane &k = task.pages->k;
-  if (usesDots(task, k))
-    return scoreTile<BestProduct, LLM_BF16>;
-  return k.dtype == LLM_F32        ? scoreTile<FmaProduct, LLM_F32>
-         : k.dtype == LLM_F16      ? scoreTile<FmaProduct, LLM_F16>
-         : k.dtype == LLM_BF16     ? scoreTile<FmaProduct, LLM_BF16>
-         : k.dtype == LLM_F8E4M3FN ? scoreQuantized<LLM_F8E4M3FN>
-                                   : scoreQuantized<LLM_I8>;
-}
+/// How a tile of one plane is computed, as K and as V.
+struct TileFns {
+  TileFn score, weigh;
+};
 
-inline TileFn weighTileOf(const AttentionTask &task) {
-  const KVPlane &v = task.pages->v;
-  if (usesDots(task, v))
-    return weighTile<BestProduct, LLM_BF16>;
-  return v.dtype == LLM_F32        ? weighTile<FmaProduct, LLM_F32>
-         : v.dtype == LLM_F16      ? weighTile<FmaProduct, LLM_F16>
-         : v.dtype == LLM_BF16     ? weighTile<FmaProduct, LLM_BF16>
-         : v.dtype == LLM_F8E4M3FN ? weighQuantized<LLM_F8E4M3FN>
-                                   : weighQuantized<LLM_I8>;
+inline TileFns tileFnsOf(const AttentionTask &task, const KVPlane &plane) {
+#if defined(LLM_CPU_X86_DOTS)
+  if (plane.dtype == LLM_I8 && isFew(task))
+    return {scoresAreIntegers(task) ? scoreIntegers : scoreQuantized<LLM_I8>,
+            weighIntegers};
+#endif
+  if (usesDots(task, plane))
+    return {scoreTile<BestProduct, LLM_BF16>, weighTile<BestProduct, LLM_BF16>};
+  switch (plane.dtype) {
+  case LLM_F32:
+    return {scoreTile<FmaProduct, LLM_F32>, weighTile<FmaProduct, LLM_F32>};
+  case LLM_F16:
+    return {scoreTile<FmaProduct, LLM_F16>, weighTile<FmaProduct, LLM_F16>};
+  case LLM_BF16:
+    return {scoreTile<FmaProduct, LLM_BF16>, weighTile<FmaProduct, LLM_BF16>};
+  case LLM_F8E4M3FN:
+    return {scoreQuantized<LLM_F8E4M3FN>, weighQuantized<LLM_F8E4M3FN>};
+  default:
+    return {scoreQuantized<LLM_I8>, weighQuantized<LLM_I8>};
+  }
 }
 
 /// Folds the keys of a chunk that belong to one segment into the state.
@@ -571,9 +667,9 @@ inline Frame frameOf(const AttentionTask &task, Workspace &work) {
           rowsOf(task),
           dim,
           strideOfQueries(dim),
-          task.group * task.queries <= kFewRows,
-          scoreTileOf(task),
-          weighTileOf(task)};
+          isFew(task),
+          tileFnsOf(task, task.pages->k).score,
+          tileFnsOf(task, task.pages->v).weigh};
 }
 
 constexpr int64_t kStateFloats = kMaxTaskFloats + 2 * kMaxTaskRows;

@@ -9,7 +9,7 @@
 // Compiled with -march=x86-64-v4 -mavx512bf16 -mavx512vnni: see
 // CMakeLists.txt.
 #define LLM_CPU_X86_V4
-#define LLM_CPU_X86_BF16
+#define LLM_CPU_X86_DOTS
 #define LLM_CPU_NAME "x86-64-v4+bf16+vnni"
 #define LLM_CPU_TABLE x86DotsKernels
 

@@ -107,7 +107,7 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 #endif
 }
 
-#if defined(LLM_CPU_X86_BF16)
+#if defined(LLM_CPU_X86_DOTS)
 /// c + the products of both bf16 in each lane of a and b. Subnormals count as
 /// zero.
 inline Vec dot(Vec a, Vec b, Vec c) {

@@ -80,8 +80,12 @@ std::string describe(const Case &c) {
   return text.str();
 }
 
-double tolerance(llm_dtype type) {
-  return type == LLM_F32 ? 1e-5 : type == LLM_F16 ? 2e-3 : 1.6e-2;
+double tolerance(const Case &c) {
+  // The factors of i8 have 16 bits.
+  bool integers = c.pageType == LLM_I8 || c.typeOfV() == LLM_I8;
+  return c.type == LLM_F32   ? (integers ? 5e-5 : 1e-5)
+         : c.type == LLM_F16 ? 2e-3
+                             : 1.6e-2;
 }
 
 bool isQuantized(llm_dtype type) {
@@ -406,7 +410,7 @@ bool checkRow(const Problem &p, const std::vector<float> &out, size_t i,
     double difference = std::abs(row[d] - expected.out[d]);
     worst = difference <= worst ? worst : difference; // keeps NaN
   }
-  EXPECT_LE(worst, tolerance(p.c.type) * expected.maxValue)
+  EXPECT_LE(worst, tolerance(p.c) * expected.maxValue)
       << "out of sequence " << i << " query " << t << " head " << head;
   return !testing::Test::HasFailure();
 }
