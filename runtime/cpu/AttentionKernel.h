@@ -97,6 +97,7 @@ struct Workspace {
 struct Frame;
 using TileFn = void (*)(const Frame &, int64_t tile, KeyRange keys,
                         const State &state, Ahead &ahead);
+using OrderFn = void (*)(const Frame &, const State &state);
 
 /// A task in its workspace. Its rows are those of the first head, then those of
 /// the next.
@@ -111,6 +112,7 @@ struct Frame {
   bool few;       ///< isFew
   TileFn scoreTile;
   TileFn weighTile;
+  OrderFn orderOutputs; ///< at the end of a chunk; or null
 
   /// Row `row` of q from `lane` on.
   Rows<const float> q(int64_t row, int64_t lane) const {
@@ -234,6 +236,8 @@ inline void loadQueries(const Frame &f, const llm_tensor &q) {
     loadRows<FmaProduct, LLM_BF16>(f, q);
   if (f.few && k.dtype == LLM_BF16)
     orderQueries<LLM_BF16>(f);
+  if (f.few && k.dtype == LLM_F8E4M3FN && kHasEvenParts<LLM_F8E4M3FN>)
+    orderQueries<LLM_F8E4M3FN>(f);
 #if defined(LLM_CPU_X86_DOTS)
   if (scoresAreIntegers(f.task))
     setQueries(f);
@@ -438,19 +442,42 @@ void addWeighted(const Frame &f, int64_t head, int64_t tile, const State &state,
   });
 }
 
+/// Whether few rows read V in parts: outputs have their order (partOf) until
+/// the end of a chunk.
+template <typename Product, llm_dtype T>
+inline bool hasParts(const Frame &f) {
+  return Product::kDepth == 1 && f.few && f.dim % kLoaded<T> == 0;
+}
+
 /// Values that are whole vectors, and that few rows use, need no panel.
 template <typename Product, llm_dtype T>
 void weighTile(const Frame &f, int64_t tile, KeyRange keys, const State &state,
                Ahead &ahead) {
+  constexpr int kVecBytes = kLanes * bytesOf(T);
   for (int64_t row = 0; row < f.rows; ++row)
     Product::round(f.scores(row)[0]);
   for (int64_t head = 0; head < f.heads; ++head) {
     Keys v = f.keys(f.task.pages->v, f.work.vOffsets, head);
-    if (Product::kDepth == 1 && f.few && f.dim % kLanes == 0) {
-      addWeighted<FmaProduct, bytesOf(T) * kLanes>(
+    if (hasParts<Product, T>(f)) {
+      addWeighted<FmaProduct, kVecBytes>(
           f, head, tile, state, 0, f.dim,
-          [&](int64_t key, int64_t d) {
-            return load<T>(v.at(key, d * bytesOf(T)));
+          [&](auto width, int64_t key, int64_t d, Vec *x) {
+            if constexpr (width.value >= kParts<T>)
+              LLM_UNROLL
+            for (int i = 0; i < width.value; i += kParts<T>)
+              loadParts<FmaProduct, T>(v.at(key, (d + i * kLanes) * bytesOf(T)),
+                                       kLoaded<T>, x + i);
+          },
+          ahead);
+      continue;
+    }
+    if (Product::kDepth == 1 && f.few && f.dim % kLanes == 0) {
+      addWeighted<FmaProduct, kVecBytes>(
+          f, head, tile, state, 0, f.dim,
+          [&](auto width, int64_t key, int64_t d, Vec *x) {
+            LLM_UNROLL
+            for (int i = 0; i < width.value; ++i)
+              x[i] = load<T>(v.at(key, (d + i * kLanes) * bytesOf(T)));
           },
           ahead);
       continue;
@@ -460,12 +487,27 @@ void weighTile(const Frame &f, int64_t tile, KeyRange keys, const State &state,
       int64_t dims = packValues<Product, T>(v, keys, dim, panel);
       addWeighted<Product, 0>(
           f, head, tile, state, dim, dims,
-          [&](int64_t step, int64_t d) {
-            return load(panel + step * kPanelLanes + d);
+          [&](auto width, int64_t step, int64_t d, Vec *x) {
+            loadEach<width.value>(panel + step * kPanelLanes + d, x);
           },
           ahead);
     }
   }
+}
+
+/// Outputs in the order of their dimensions.
+template <llm_dtype T>
+void orderOutputs(const Frame &f, const State &state) {
+  if (!hasParts<FmaProduct, T>(f))
+    return;
+  float numbers[kLoaded<T>];
+  for (int64_t row = 0; row < f.rows; ++row)
+    for (int64_t d = 0; d < f.dim; d += kLoaded<T>) {
+      float *out = state.out[row] + d;
+      for (int64_t i = 0; i < kLoaded<T>; ++i)
+        numbers[i] = out[partOf<T>(i)];
+      memcpy(out, numbers, sizeof(numbers));
+    }
 }
 
 /// The scales of a head's keys of the tile, zero outside of `keys`.
@@ -483,10 +525,13 @@ struct TileScales {
   }
 };
 
-/// Multiplies what a head's rows have of the tile with the scales of its keys.
+/// Multiplies what a head's rows have of the tile with the scales of its keys,
+/// and with `unit`.
 inline void scaleTile(const Frame &f, const KVPlane &plane, int64_t head,
-                      int64_t tile, KeyRange keys) {
+                      int64_t tile, KeyRange keys, float unit) {
   TileScales scales(f, plane, head, tile, keys);
+  for (int64_t i = 0; i < kTileKeys; i += kLanes)
+    store(scales.of + i, load(scales.of + i) * unit);
   int64_t first = head * f.rowsPerHead;
   for (int64_t row = first; row < first + f.rowsPerHead; ++row) {
     float *s = f.scores(row)[0];
@@ -501,7 +546,7 @@ void scoreQuantized(const Frame &f, int64_t tile, KeyRange keys,
                     const State &state, Ahead &ahead) {
   scoreTile<FmaProduct, T>(f, tile, keys, state, ahead);
   for (int64_t head = 0; head < f.heads; ++head)
-    scaleTile(f, f.task.pages->k, head, tile, keys);
+    scaleTile(f, f.task.pages->k, head, tile, keys, f.few ? kPartUnit<T> : 1);
 }
 
 /// A value's scale is the weight's, of which the sum has been taken.
@@ -509,7 +554,8 @@ template <llm_dtype T>
 void weighQuantized(const Frame &f, int64_t tile, KeyRange keys,
                     const State &state, Ahead &ahead) {
   for (int64_t head = 0; head < f.heads; ++head)
-    scaleTile(f, f.task.pages->v, head, tile, keys);
+    scaleTile(f, f.task.pages->v, head, tile, keys,
+              hasParts<FmaProduct, T>(f) ? kPartUnit<T> : 1);
   weighTile<FmaProduct, T>(f, tile, keys, state, ahead);
 }
 
@@ -577,6 +623,7 @@ inline void attendTile(const Frame &f, int64_t tile, const State &state) {
 /// How a tile of one plane is computed, as K and as V.
 struct TileFns {
   TileFn score, weigh;
+  OrderFn orderOutputs = nullptr;
 };
 
 inline TileFns tileFnsOf(const AttentionTask &task, const KVPlane &plane) {
@@ -593,9 +640,11 @@ inline TileFns tileFnsOf(const AttentionTask &task, const KVPlane &plane) {
   case LLM_F16:
     return {scoreTile<FmaProduct, LLM_F16>, weighTile<FmaProduct, LLM_F16>};
   case LLM_BF16:
-    return {scoreTile<FmaProduct, LLM_BF16>, weighTile<FmaProduct, LLM_BF16>};
+    return {scoreTile<FmaProduct, LLM_BF16>, weighTile<FmaProduct, LLM_BF16>,
+            orderOutputs<LLM_BF16>};
   case LLM_F8E4M3FN:
-    return {scoreQuantized<LLM_F8E4M3FN>, weighQuantized<LLM_F8E4M3FN>};
+    return {scoreQuantized<LLM_F8E4M3FN>, weighQuantized<LLM_F8E4M3FN>,
+            kHasEvenParts<LLM_F8E4M3FN> ? orderOutputs<LLM_F8E4M3FN> : nullptr};
   default:
     return {scoreQuantized<LLM_I8>, weighQuantized<LLM_I8>};
   }
@@ -619,6 +668,8 @@ inline void computeChunk(const Frame &f, int64_t chunk, const State &state) {
     attendSegment(f, Segment::Sinks, chunk, state);
   if (chunk >= visibleKeys(f.task, f.task.rowBegin).begin / kChunkKeys)
     attendSegment(f, Segment::Window, chunk, state);
+  if (f.orderOutputs)
+    f.orderOutputs(f, state);
 }
 
 /// out = o / l, rounded to out's type.
@@ -669,7 +720,8 @@ inline Frame frameOf(const AttentionTask &task, Workspace &work) {
           strideOfQueries(dim),
           isFew(task),
           tileFnsOf(task, task.pages->k).score,
-          tileFnsOf(task, task.pages->v).weigh};
+          tileFnsOf(task, task.pages->v).weigh,
+          tileFnsOf(task, task.pages->v).orderOutputs};
 }
 
 constexpr int64_t kStateFloats = kMaxTaskFloats + 2 * kMaxTaskRows;

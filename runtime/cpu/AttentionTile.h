@@ -140,6 +140,13 @@ struct Int {
   static constexpr int value = N;
 };
 
+template <int Width>
+inline void loadEach(const float *from, Vec *to) {
+  LLM_UNROLL
+  for (int i = 0; i < Width; ++i)
+    to[i] = load(from + i * kLanes);
+}
+
 /// Calls fn(Int<width>, begin) for strips of `Width` vectors, then narrower
 /// ones, that cover [begin, end): whole vectors.
 template <int Width, typename Fn>
@@ -159,8 +166,8 @@ inline void forRowBlocks(int64_t rows, Fn fn, int64_t row = 0) {
     forRowBlocks<N - 1>(rows, fn, row);
 }
 
-/// c[row] (+)= the sum over steps of a[row][step] * b(step, i), a vector. Calls
-/// ask() at each step.
+/// c[row] (+)= the sum over steps of a[row][step] * b, of which b(step, to)
+/// loads Width vectors. Calls ask() at each step.
 template <typename Product, int NumRows, int Width, typename LoadB,
           typename Ask>
 inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
@@ -175,9 +182,7 @@ inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
   for (int64_t step = begin; step < end; ++step) {
     Vec factors[Width];
     ask();
-    LLM_UNROLL
-    for (int i = 0; i < Width; ++i)
-      factors[i] = b(step, i);
+    b(step, factors);
     LLM_UNROLL
     for (int r = 0; r < NumRows; ++r) {
       Vec factor = splatAt(a[r] + step);
@@ -203,7 +208,7 @@ constexpr int64_t kPanelLanes = 256;
 /// Numbers of a key that turn at once: f16 and bf16 in pairs, as they lie in
 /// memory. It takes half of the shuffles.
 template <llm_dtype T>
-constexpr int64_t kTurned = kLanes *(T == LLM_F16 || T == LLM_BF16 ? 2 : 1);
+constexpr int64_t kTurned = kLanes * (T == LLM_F16 || T == LLM_BF16 ? 2 : 1);
 
 /// One number, or two, of each of kLanes keys: a row of the panel, or two.
 template <typename Product, llm_dtype T>
@@ -265,42 +270,82 @@ void scores(Rows<const float> q, const float *panel, int64_t steps,
                         [&](auto width, int64_t key) {
                           multiply<Product, NumRows, width.value>(
                               q, 0, steps,
-                              [&](int64_t step, int i) {
-                                return load(panel + step * kTileKeys + key +
-                                            i * kLanes);
+                              [&](int64_t step, Vec *factors) {
+                                loadEach<width.value>(
+                                    panel + step * kTileKeys + key, factors);
                               },
                               {s.data + key, s.stride}, add, [] {});
                         });
 }
 
 //===----------------------------------------------------------------------===//
-// Scores of few rows
+// Parts
 //===----------------------------------------------------------------------===//
+
+/// f8E4M3FN becomes f32 by way of f16, two bytes of a lane apart.
+template <llm_dtype T>
+constexpr bool kIsHalved = T == LLM_F8E4M3FN && kLanes == 16;
 
 /// Numbers of type T that are loaded at once, and the vectors they make.
 template <llm_dtype T>
-constexpr int64_t kLoaded = kLanes *(T == LLM_F32 ? 1 : 2);
+constexpr int64_t kLoaded = kLanes * (T == LLM_F32   ? 1
+                                      : kIsHalved<T> ? 4
+                                                     : 2);
 template <llm_dtype T>
 constexpr int kParts = kLoaded<T> / kLanes;
 
-/// Where number i of kLoaded ends up: bf16 parts into even and odd ones.
+/// Where number i of kLoaded ends up: parts of some types are the even numbers,
+/// then the odd ones.
+template <llm_dtype T>
+constexpr bool kHasEvenParts = T == LLM_BF16 || kIsHalved<T>;
 template <llm_dtype T>
 constexpr int64_t partOf(int64_t i) {
-  return T == LLM_BF16 ? i % 2 * kLanes + i / 2 : i;
+  return kHasEvenParts<T> ? i % 2 * (kLoaded<T> / 2) + i / 2 : i;
 }
+
+/// What parts are to be multiplied with.
+template <llm_dtype T>
+constexpr float kPartUnit = kIsHalved<T> ? 0x1p8f : 1;
+
+#if defined(LLM_CPU_X86_V4)
+/// The first n of 64 f8E4M3FN: as f16, 2^-8 of them.
+inline void loadHalved(const char *from, int64_t n, Vec *x) {
+  __m512i bytes = n >= 64
+                      ? _mm512_loadu_si512(from)
+                      : _mm512_maskz_loadu_epi8((uint64_t(1) << n) - 1, from);
+  const __m512i mask = _mm512_set1_epi16(static_cast<short>(0xbf80));
+  // The sign goes down with the other bits, and stays: the mask takes one.
+  auto halves = [&](__m512i upper, Vec *to) {
+    __m512i half = _mm512_and_si512(_mm512_srai_epi16(upper, 1), mask);
+    to[0] = fromF16((Halves)_mm512_castsi512_si256(half));
+    to[1] = fromF16((Halves)_mm512_extracti64x4_epi64(half, 1));
+  };
+  halves(_mm512_slli_epi16(bytes, 8), x);
+  halves(bytes, x + 2);
+}
+#endif
 
 /// The first n of kLoaded numbers at `from`, then zeros, each at its partOf.
 template <typename Product, llm_dtype T>
 inline void loadParts(const char *from, int64_t n, Vec *x) {
-  if constexpr (Product::kDepth == 2)
+  if constexpr (Product::kDepth == 2) {
     x[0] = loadPacked<T>(from, n);
-  else if constexpr (T == LLM_BF16)
+  } else if constexpr (T == LLM_BF16) {
     unpack<T>(loadPacked<T>(from, n), x[0], x[1]);
-  else
+  } else if constexpr (kIsHalved<T>) {
+#if defined(LLM_CPU_X86_V4)
+    loadHalved(from, n, x);
+#endif
+  } else {
     for (int i = 0; i < kParts<T>; ++i)
       x[i] = load<T>(from + i * kLanes * bytesOf(T),
                      min(max(n - i * kLanes, 0), kLanes));
+  }
 }
+
+//===----------------------------------------------------------------------===//
+// Scores of few rows
+//===----------------------------------------------------------------------===//
 
 /// s[row][key] = q[row] * k[key] for NumRows rows and as many keys as make
 /// kLanes scores: each is summed lane by lane along dim, then over the lanes.
@@ -382,9 +427,10 @@ int64_t packValues(const Keys &v, KeyRange keys, int64_t dim, float *panel) {
   return roundUp(end - dim, kLanes);
 }
 
-/// o[row] += p[row][key] * v(lane of keys, dim) for the keys [begin, end) and
-/// the dimensions [0, dims). Of a pair of keys only those in the range enter.
-/// Asks for a line for each LineBytes bytes of V; 0: for none.
+/// o[row] += p[row][key] * v for the keys [begin, end) and the dimensions
+/// [0, dims), of which v(Int<width>, lane of keys, dim, to) loads some vectors.
+/// Of a pair of keys only those in the range enter. Asks for a line for each
+/// kLineBytes bytes of V, of which a vector has LineBytes.
 template <typename Product, int NumRows, int LineBytes, typename LoadV>
 void weighted(Rows<const float> p, int64_t begin, int64_t end, LoadV v,
               int64_t dims, Rows<float> o, Ahead &asked) {
@@ -394,7 +440,7 @@ void weighted(Rows<const float> p, int64_t begin, int64_t end, LoadV v,
     forStrips<kWidth>(0, dims, [&](auto width, int64_t d) {
       multiply<Product, NumRows, width.value>(
           p, first, last,
-          [&](int64_t step, int i) { return load(step, d + i * kLanes); },
+          [&](int64_t step, Vec *factors) { load(width, step, d, factors); },
           {o.data + d, o.stride}, true,
           [&] { ahead.ask<width.value * LineBytes / kLineBytes>(); });
     });
@@ -403,8 +449,10 @@ void weighted(Rows<const float> p, int64_t begin, int64_t end, LoadV v,
     add(begin, end, v);
   } else {
     auto masked = [&](uint32_t mask) {
-      return [=](int64_t step, int64_t d) {
-        return ofBits(bitsOf(v(step, d)) & mask);
+      return [=](auto width, int64_t step, int64_t d, Vec *x) {
+        v(width, step, d, x);
+        for (int i = 0; i < width.value; ++i)
+          x[i] = ofBits(bitsOf(x[i]) & mask);
       };
     };
     if (begin % 2)
