@@ -21,12 +21,6 @@ using namespace llm::testing;
 
 namespace {
 
-const llm_attention_params causal = {NAN, 0, 0, 1};
-
-Status fork(PagedKVCache &cache, int32_t parent, int32_t child, int64_t n) {
-  return cache.fork({&parent, 1}, {&child, 1}, {&n, 1});
-}
-
 /// The mean of V over tokens: attention of q = 0.
 float meanOf(const std::vector<int64_t> &tokens, int64_t layer) {
   double sum = 0;

@@ -174,6 +174,19 @@ inline Status appendAll(PagedKVCache &cache, const Batch &batch) {
   return cache.endStep();
 }
 
+inline Status fork(PagedKVCache &cache, int32_t parent, int32_t child,
+                   int64_t n) {
+  return cache.fork({&parent, 1}, {&child, 1}, {&n, 1});
+}
+inline Status trim(PagedKVCache &cache, int32_t id, int64_t n) {
+  return cache.trim({&id, 1}, {&n, 1});
+}
+inline Status release(PagedKVCache &cache, int32_t id) {
+  return cache.release({&id, 1});
+}
+
+constexpr llm_attention_params causal = {NAN, 0, 0, 1};
+
 /// Does the layer hold exactly these tokens of a sequence, then zeros?
 inline ::testing::AssertionResult holds(PagedKVCache &cache, int32_t id,
                                         const std::vector<int64_t> &tokens,
@@ -213,6 +226,23 @@ inline ::testing::AssertionResult holds(PagedKVCache &cache, int32_t id,
       return result;
   return ::testing::AssertionSuccess();
 }
+
+/// Everything but content that an operation which fails must leave alone.
+struct Tables {
+  std::vector<std::vector<int32_t>> blocks;
+  std::vector<int32_t> lengths;
+  int64_t free, live;
+
+  explicit Tables(const PagedKVCache &cache) {
+    for (int32_t id = 0; id < cache.config().max_sequences; ++id) {
+      blocks.emplace_back(cache.blocks(id).begin(), cache.blocks(id).end());
+      lengths.push_back(cache.length(id));
+    }
+    free = cache.stats().free_blocks;
+    live = cache.stats().live_blocks;
+  }
+  bool operator==(const Tables &) const = default;
+};
 
 /// n consecutive tokens.
 inline std::vector<int64_t> range(int64_t first, int64_t n) {

@@ -278,6 +278,40 @@ TEST_P(WriteKVTest, StreamsLongPrompts) {
   EXPECT_EQ(std::memcmp(once.data(), oneByOne.data(), once.size() * 64), 0);
 }
 
+/// Padding goes nowhere: page 0, where slot 0 is, stays as it was.
+/// peers: shark-ai#826
+TEST_P(WriteKVTest, ConvertsOnceAndSkipsPadding) {
+  for (llm_dtype pageType : types)
+    for (llm_dtype type : types) {
+      constexpr int32_t kKV = 2, kDim = 5, kBlock = 3, kCount = 4;
+      std::vector<float> data(kCount * kKV * kDim);
+      std::iota(data.begin(), data.end(), 0.3f);
+      std::vector<char> k(data.size() * 4),
+          pool(2 * 4 * kKV * kBlock * kDim * 4, 0);
+      cpu::kernels().convert(k.data(), type, data.data(), LLM_F32, data.size());
+      int64_t row = kDim * cpu::bytesOf(pageType);
+      KVPlane plane = {pool.data(), pageType, row * kKV * kBlock, row * kBlock,
+                       row};
+      KVPages pages = {plane, plane, kKV, kDim, kBlock};
+      pages.v.data += pool.size() / 2;
+      int64_t to[] = {4, -1, 11, 6};
+      llm_tensor kv = {
+          k.data(), type, 3, {kCount, kKV, kDim}, {kKV * kDim, kDim, 1}};
+      writeKV(pages, to, kv, kv);
+      std::vector<char> expected(pool.size(), 0);
+      for (int half : {0, 1})
+        for (int t : {0, 2, 3})
+          for (int h = 0; h < kKV; ++h)
+            cpu::kernels().convert(
+                &expected[half * pool.size() / 2 +
+                          (plane.at(to[t] / kBlock, h, to[t] % kBlock) -
+                           plane.data)],
+                pageType, k.data() + (t * kKV + h) * kDim * cpu::bytesOf(type),
+                type, kDim);
+      EXPECT_EQ(pool, expected) << "type " << pageType << " from " << type;
+    }
+}
+
 LLM_AT_EVERY_LEVEL(WriteKVTest);
 
 } // namespace
