@@ -207,22 +207,13 @@ private:
   bool adjacent;
 };
 
-struct LowerRope : OpRewritePattern<RopeOp> {
-  using OpRewritePattern::OpRewritePattern;
+template <typename Op, typename Builder>
+struct Lower : OpRewritePattern<Op> {
+  using OpRewritePattern<Op>::OpRewritePattern;
 
-  LogicalResult matchAndRewrite(RopeOp op,
+  LogicalResult matchAndRewrite(Op op,
                                 PatternRewriter &rewriter) const override {
-    rewriter.replaceOp(op, RopeBuilder(op, rewriter).build());
-    return success();
-  }
-};
-
-struct LowerTable : OpRewritePattern<RopeTableOp> {
-  using OpRewritePattern::OpRewritePattern;
-
-  LogicalResult matchAndRewrite(RopeTableOp op,
-                                PatternRewriter &rewriter) const override {
-    rewriter.replaceOp(op, TableBuilder(op, rewriter).build());
+    rewriter.replaceOp(op, Builder(op, rewriter).build());
     return success();
   }
 };
@@ -230,7 +221,8 @@ struct LowerTable : OpRewritePattern<RopeTableOp> {
 struct DecomposeRope : llm::impl::DecomposeRopeBase<DecomposeRope> {
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
-    patterns.add<LowerRope, LowerTable>(&getContext());
+    patterns.add<Lower<RopeOp, RopeBuilder>, Lower<RopeTableOp, TableBuilder>>(
+        &getContext());
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       signalPassFailure();
   }

@@ -419,27 +419,25 @@ TEST_F(HandleTest, TensorsAreChecked) {
 
 TEST_F(HandleTest, TypesAreChecked) {
   llm_kv_group_desc type = {};
-  type.dtype = -1;
-  works(one, [&](llm_call *call) {
-    return llm_rt_cast_kv(call, 1, call->kv[0], &type);
-  });
-  // What is unknown has no storage to differ in.
-  type.k_storage = LLM_KV_STORAGE_I8;
   const auto cast = [&](llm_call *call) {
     return llm_rt_cast_kv(call, 1, call->kv[0], &type);
   };
+  type.dtype = -1;
+  works(one, cast);
+  // What is unknown has no storage to differ in.
+  type.k_storage = LLM_KV_STORAGE_I8;
   works(one, cast);
   type.dtype = LLM_F32;
-  fails(one, cast, LLM_INVALID_ARGUMENT, LLM_KV_STORAGE_I8,
-        LLM_KV_STORAGE_DTYPE);
-  EXPECT_STREQ(one.error.message,
-               "expected K of the cache to be stored as i8, got f32");
+  const auto differs = [&](int32_t storage, const char *message) {
+    fails(one, cast, LLM_INVALID_ARGUMENT, storage, LLM_KV_STORAGE_DTYPE);
+    EXPECT_STREQ(one.error.message, message);
+  };
+  differs(LLM_KV_STORAGE_I8,
+          "expected K of the cache to be stored as i8, got f32");
   type.k_storage = LLM_KV_STORAGE_DTYPE;
   type.v_storage = LLM_KV_STORAGE_F8E4M3FN;
-  fails(one, cast, LLM_INVALID_ARGUMENT, LLM_KV_STORAGE_F8E4M3FN,
-        LLM_KV_STORAGE_DTYPE);
-  EXPECT_STREQ(one.error.message,
-               "expected V of the cache to be stored as f8E4M3FN, got f32");
+  differs(LLM_KV_STORAGE_F8E4M3FN,
+          "expected V of the cache to be stored as f8E4M3FN, got f32");
   type.v_storage = LLM_KV_STORAGE_DTYPE;
   works(one, cast);
   type.block_size = 8;
