@@ -79,7 +79,7 @@ struct Workspace {
   alignas(64) float q[kMaxTaskFloats];
   alignas(64) float scores[kMaxTaskRows * kTileKeys];
   alignas(64) float keys[kPanelLanes * kTileKeys];
-  alignas(64) float values[kTileKeys * kPanelLanes];
+  alignas(64) float values[kTileKeys * kValueLanes];
 #if defined(LLM_CPU_X86_DOTS)
   char digits[2 * kMaxTaskFloats]; ///< of q, where K is i8
   float digitSteps[kMaxTaskRows];
@@ -430,15 +430,18 @@ void addWeighted(const Frame &f, int64_t head, int64_t tile, const State &state,
   };
   forRowBlocks(f.rowsPerHead, [&](auto n, int64_t row) {
     row += head * f.rowsPerHead;
-    int64_t begin = f.visible(row + n.value - 1, tile).begin;
-    int64_t end = max(f.visible(row, tile).end, begin);
-    for (int i = 0; i < n.value; ++i) {
-      KeyRange keys = f.visible(row + i, tile);
-      add(Int<1>{}, row + i, keys.begin, min(begin, keys.end));
-    }
+    KeyRange first = f.visible(row, tile);
+    KeyRange last = f.visible(row + n.value - 1, tile);
+    int64_t begin = last.begin, end = max(first.end, begin);
+    if (first.begin < begin)
+      for (int i = 0; i < n.value; ++i) {
+        KeyRange keys = f.visible(row + i, tile);
+        add(Int<1>{}, row + i, keys.begin, min(begin, keys.end));
+      }
     add(n, row, begin, end);
-    for (int i = 0; i < n.value; ++i)
-      add(Int<1>{}, row + i, end, f.visible(row + i, tile).end);
+    if (end < last.end)
+      for (int i = 0; i < n.value; ++i)
+        add(Int<1>{}, row + i, end, f.visible(row + i, tile).end);
   });
 }
 
@@ -482,13 +485,13 @@ void weighTile(const Frame &f, int64_t tile, KeyRange keys, const State &state,
           ahead);
       continue;
     }
-    for (int64_t dim = 0; dim < f.dim; dim += kPanelLanes) {
+    for (int64_t dim = 0; dim < f.dim; dim += kValueLanes) {
       float *panel = f.work.values;
       int64_t dims = packValues<Product, T>(v, keys, dim, panel);
       addWeighted<Product, 0>(
           f, head, tile, state, dim, dims,
           [&](auto width, int64_t step, int64_t d, Vec *x) {
-            loadEach<width.value>(panel + step * kPanelLanes + d, x);
+            loadEach<width.value>(panel + step * kValueLanes + d, x);
           },
           ahead);
     }

@@ -202,7 +202,7 @@ inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
 // Scores
 //===----------------------------------------------------------------------===//
 
-/// Lanes of a panel, of K or V: a longer head_dim takes several.
+/// Dimensions of a panel of K: a longer head_dim takes several.
 constexpr int64_t kPanelLanes = 256;
 
 /// Numbers of a key that turn at once: f16 and bf16 in pairs, as they lie in
@@ -404,14 +404,17 @@ void scoresOfFew(Rows<const float> q, const Keys &k, KeyRange keys,
 // Weighted sums
 //===----------------------------------------------------------------------===//
 
+/// Dimensions of a panel of V, which stays in L1 while all rows pass.
+constexpr int64_t kValueLanes = 64;
+
 /// The panel [lane of keys][dim] of `keys`, from dimension `dim` on. Returns
 /// its whole vectors' dimensions.
 template <typename Product, llm_dtype T>
 int64_t packValues(const Keys &v, KeyRange keys, int64_t dim, float *panel) {
   constexpr int kDepth = Product::kDepth;
-  int64_t end = min(v.dim, dim + kPanelLanes);
+  int64_t end = min(v.dim, dim + kValueLanes);
   for (int64_t step = keys.begin / kDepth; step * kDepth < keys.end; ++step) {
-    float *to = panel + step * kPanelLanes;
+    float *to = panel + step * kValueLanes;
     for (int64_t d = dim; d < end; d += kLanes, to += kLanes) {
       Vec value = {};
       LLM_UNROLL
