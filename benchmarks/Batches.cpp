@@ -80,7 +80,8 @@ class llm::Pool {
 public:
   /// What makes one pool differ from another.
   struct Shape {
-    llm_dtype pages;
+    llm_dtype dtype;
+    llm_kv_storage k, v;
     int32_t kvHeads, headDim, blockSize;
     int64_t batchBlocks; ///< of a pool of one batch; 0: all are in one pool
     bool operator==(const Shape &) const = default;
@@ -112,7 +113,9 @@ private:
     config.layers = config.max_sequences = 1;
     config.kv_heads = shape.kvHeads;
     config.head_dim = shape.headDim;
-    config.dtype = shape.pages;
+    config.dtype = shape.dtype;
+    config.k_storage = shape.k;
+    config.v_storage = shape.v;
     config.block_size = shape.blockSize;
     config.max_seq_len = config.num_blocks = blocks;
     std::shared_ptr<KVPool> pool;
@@ -178,8 +181,8 @@ Batches::Batches(const Case &what) : what(what) {
     width = std::max<int64_t>(width, needed);
     blocks += needed;
   }
-  pool = poolOf({what.format.pages, what.heads.kv, what.heads.dim,
-                 what.blockSize, what.smallPools ? blocks : 0});
+  pool = poolOf({what.format.dtype, what.format.k, what.format.v, what.heads.kv,
+                 what.heads.dim, what.blockSize, what.smallPools ? blocks : 0});
   if (pool->numBlocks() < blocks)
     stop(Status::error(LLM_OUT_OF_BLOCKS, blocks, pool->numBlocks(),
                        "a batch needs %d blocks, the pool has %lld", blocks,

@@ -27,9 +27,10 @@ namespace llm {
 /// What pages hold.
 struct Format {
   const char *name;
-  llm_dtype pages;
+  llm_dtype dtype;   ///< of pages that are not quantized
   llm_dtype queries; ///< and outputs; appended tokens are f32
   Ceiling dots;      ///< the fastest instruction for it, beside f32 fma
+  llm_kv_storage k = LLM_KV_STORAGE_DTYPE, v = k;
 };
 
 struct Heads {

@@ -43,6 +43,10 @@ const Format f32 = {"f32", LLM_F32, LLM_F32, Ceiling::Fma};
 const Format f16 = {"f16", LLM_F16, LLM_F32, Ceiling::Fma};
 const Format bf16 = {"bf16", LLM_BF16, LLM_BF16, Ceiling::Bf16Dot};
 
+const Format i8 = {"i8", LLM_F16, LLM_F32, Ceiling::Int8Dot, LLM_KV_STORAGE_I8};
+const Format f8 = {"f8", LLM_F16, LLM_F32, Ceiling::Fma,
+                   LLM_KV_STORAGE_F8E4M3FN};
+
 const Heads grouped = {32, 8, 128}; // Llama
 const Heads small = {9, 3, 64};     // SmolLM2
 const Heads multi = {12, 12, 64};
@@ -117,9 +121,13 @@ Row pair(const std::string &change, const Case &what, const Case &reference) {
 /// Rows of one shape follow each other: they share its pool.
 std::vector<Row> allRows() {
   std::vector<Row> rows;
-  for (const Format &format : {f32, f16, bf16})
+  for (const Format &format : {f32, f16, bf16, i8, f8})
     for (int32_t context : {1024, 4096, 16384})
       rows.push_back(row("decode", {format, grouped, decode(context)}));
+  for (const Format &format : {i8, f8})
+    rows.push_back(pair(std::string(format.name) + "-over-f16",
+                        {format, grouped, decode(4096)},
+                        {f16, grouped, decode(4096)}));
   for (const Format &format : {f32, bf16}) {
     for (int32_t queries : {512, 2048})
       rows.push_back(row("prefill", {format, grouped, {{0, queries}}}));
