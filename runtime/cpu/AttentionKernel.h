@@ -80,7 +80,7 @@ struct Workspace {
   alignas(64) float scores[kMaxTaskRows * kTileKeys];
   alignas(64) float keys[kPanelLanes * kTileKeys];
   alignas(64) float values[kTileKeys * kValueLanes];
-#if defined(LLM_CPU_X86_DOTS)
+#if defined(LLM_CPU_X86_VNNI)
   char digits[2 * kMaxTaskFloats]; ///< of q, where K is i8
   float digitSteps[kMaxTaskRows];
   int32_t digitOffsets[kMaxTaskRows];
@@ -195,7 +195,7 @@ void orderQueries(const Frame &f) {
   }
 }
 
-#if defined(LLM_CPU_X86_DOTS)
+#if defined(LLM_CPU_X86_VNNI)
 inline bool scoresAreIntegers(const AttentionTask &task) {
   const KVPages &pages = *task.pages;
   return isFew(task) && pages.k.dtype == LLM_I8 && pages.headDim <= kMaxByteDim;
@@ -238,7 +238,7 @@ inline void loadQueries(const Frame &f, const llm_tensor &q) {
     orderQueries<LLM_BF16>(f);
   if (f.few && k.dtype == LLM_F8E4M3FN && kHasEvenParts<LLM_F8E4M3FN>)
     orderQueries<LLM_F8E4M3FN>(f);
-#if defined(LLM_CPU_X86_DOTS)
+#if defined(LLM_CPU_X86_VNNI)
   if (scoresAreIntegers(f.task))
     setQueries(f);
 #endif
@@ -562,7 +562,7 @@ void weighQuantized(const Frame &f, int64_t tile, KeyRange keys,
   weighTile<FmaProduct, T>(f, tile, keys, state, ahead);
 }
 
-#if defined(LLM_CPU_X86_DOTS)
+#if defined(LLM_CPU_X86_VNNI)
 /// Scores of few rows with K as i8.
 inline void scoreIntegers(const Frame &f, int64_t tile, KeyRange keys,
                           const State &, Ahead &ahead) {
@@ -630,7 +630,7 @@ struct TileFns {
 };
 
 inline TileFns tileFnsOf(const AttentionTask &task, const KVPlane &plane) {
-#if defined(LLM_CPU_X86_DOTS)
+#if defined(LLM_CPU_X86_VNNI)
   if (plane.dtype == LLM_I8 && isFew(task))
     return {scoresAreIntegers(task) ? scoreIntegers : scoreQuantized<LLM_I8>,
             weighIntegers};

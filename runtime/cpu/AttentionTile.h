@@ -110,7 +110,7 @@ struct FmaProduct {
   static void round(float *) {}
 };
 
-#if defined(LLM_CPU_X86_DOTS)
+#if defined(LLM_CPU_X86_BF16)
 struct DotProduct {
   static constexpr int kDepth = 2;
   static Vec multiply(Vec a, Vec b, Vec c) { return dot(a, b, c); }

@@ -1,5 +1,4 @@
-//===- IntegerTile.h - Products of few rows with pages of i8 -----*- C++
-//-*-===//
+//===- IntegerTile.h - Few rows and pages of i8 -----------------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -13,8 +12,8 @@
 //   query    q ~ step * (256 * high + low)   signed digits     one step per row
 //   weight   w ~ step * (256 * high + low)   unsigned digits   per row and tile
 //
-// One instruction multiplies four bytes of each lane, one factor unsigned, and
-// adds them to the lane's 32 bits:
+// One instruction (VNNI) multiplies four bytes of each lane, one factor
+// unsigned, and adds them to the lane's 32 bits:
 //
 //   scores    k + 128 of four dims  x  digits of q    k turned: a lane is a key
 //   weighted  digits of w           x  v of four keys  a lane is a dim
@@ -35,7 +34,7 @@
 namespace llm::cpu {
 namespace {
 
-#if defined(LLM_CPU_X86_DOTS)
+#if defined(LLM_CPU_X86_VNNI)
 
 /// Bytes of a vector, and the keys or dimensions that a lane has of them.
 constexpr int64_t kVecBytes = 64, kDepthOfBytes = 4;
@@ -272,7 +271,7 @@ inline void weightedBytes(const IntegerWeights *w, int64_t begin, int64_t end,
   }
 }
 
-#endif // LLM_CPU_X86_DOTS
+#endif // LLM_CPU_X86_VNNI
 
 } // namespace
 } // namespace llm::cpu

@@ -13,7 +13,8 @@
 //   LevelBaseline.cpp --+
 //   LevelX86V3.cpp    --+                       +-- Attention.cpp
 //   LevelX86V4.cpp    --+-- KernelTable, kernels() -- WriteKV.cpp
-//   LevelX86Dots.cpp  --+                       +-- Weights.cpp
+//   LevelX86Vnni.cpp  --+                       +-- Weights.cpp
+//   LevelX86Dots.cpp  --+
 //
 //===----------------------------------------------------------------------===//
 
@@ -159,6 +160,7 @@ struct KernelTable {
 extern const KernelTable baselineKernels;
 extern const KernelTable x86V3Kernels;
 extern const KernelTable x86V4Kernels;
+extern const KernelTable x86VnniKernels;
 extern const KernelTable x86DotsKernels;
 
 /// The table in use.

@@ -14,7 +14,8 @@
 //   baseline                    4   compiler vectors: SSE2, NEON, or nothing
 //   x86-64-v3                   8   AVX2, FMA, F16C
 //   x86-64-v4                  16   AVX-512 F, BW, CD, DQ, VL
-//   x86-64-v4+bf16+vnni        16   the same, and dot products
+//   x86-64-v4+vnni             16   the same, and dot products of bytes
+//   x86-64-v4+bf16+vnni        16   the same, and dot products of bf16
 //
 // Everything is internal to the file that includes this: two levels of one
 // inline function must never meet in the linker, or a baseline CPU would run
@@ -107,7 +108,7 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 #endif
 }
 
-#if defined(LLM_CPU_X86_DOTS)
+#if defined(LLM_CPU_X86_BF16)
 /// c + the products of both bf16 in each lane of a and b. Subnormals count as
 /// zero.
 inline Vec dot(Vec a, Vec b, Vec c) {
