@@ -24,6 +24,7 @@ static Status broken(const char *what, int64_t number, int64_t expected,
 
 Status PagedKVCache::checkInvariants() const {
   LLM_TRY(pool_->blocks().checkInvariants());
+  LLM_TRY(pool_->checkExact());
   const size_t numbers = static_cast<size_t>(config().num_blocks) + 1;
   std::vector<int32_t> references(numbers), pins(numbers);
   std::vector<const BlockTable *> holders; // a table for each sequence of it

@@ -103,6 +103,8 @@ static void applyGroup(const llm_kv_group_desc &group, llm_kv_config &config) {
     config.dtype = group.dtype;
   config.k_storage = group.k_storage;
   config.v_storage = group.v_storage;
+  if (config.k_storage == LLM_KV_STORAGE_I4)
+    config.block_size = kGroupSize;
   choose(config.block_size, group.block_size, group.default_block_size);
   choose(config.max_sequences, group.max_sequences,
          group.default_max_sequences);

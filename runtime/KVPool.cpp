@@ -9,8 +9,10 @@
 #include "KVPool.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <sys/mman.h>
+#include <unistd.h>
 
 using namespace llm;
 
@@ -57,9 +59,14 @@ static Status checkFields(const llm_kv_config &c) {
   LLM_TRY(checkAtLeast("dtype", c.dtype, LLM_F32));
   LLM_TRY(checkAtMost("dtype", c.dtype, LLM_BF16));
   LLM_TRY(checkAtLeast("k_storage", c.k_storage, LLM_KV_STORAGE_DTYPE));
-  LLM_TRY(checkAtMost("k_storage", c.k_storage, LLM_KV_STORAGE_I8));
+  LLM_TRY(checkAtMost("k_storage", c.k_storage, LLM_KV_STORAGE_I4));
   LLM_TRY(checkAtLeast("v_storage", c.v_storage, LLM_KV_STORAGE_DTYPE));
-  LLM_TRY(checkAtMost("v_storage", c.v_storage, LLM_KV_STORAGE_I8));
+  LLM_TRY(checkAtMost("v_storage", c.v_storage, LLM_KV_STORAGE_I4));
+  if (c.k_storage == LLM_KV_STORAGE_I4 && c.block_size % kGroupSize)
+    return Status::error(LLM_INVALID_ARGUMENT, kGroupSize, c.block_size,
+                         "expected block_size to be a multiple of %d where K "
+                         "is stored as i4, got %d",
+                         static_cast<int>(kGroupSize), c.block_size);
   LLM_TRY(checkAtLeast("strategy", c.strategy, LLM_KV_PAGED));
   LLM_TRY(checkAtMost("strategy", c.strategy, LLM_KV_STATIC));
   if (c.strategy == LLM_KV_STATIC)
@@ -68,16 +75,45 @@ static Status checkFields(const llm_kv_config &c) {
 }
 
 llm_dtype llm::storedType(llm_dtype dtype, llm_kv_storage storage) {
-  return storage == LLM_KV_STORAGE_I8         ? LLM_I8
+  return storage == LLM_KV_STORAGE_I4         ? LLM_I4
+         : storage == LLM_KV_STORAGE_I8       ? LLM_I8
          : storage == LLM_KV_STORAGE_F8E4M3FN ? LLM_F8E4M3FN
                                               : dtype;
 }
 
 static constexpr int64_t kScaleBytes = sizeof(float);
+static constexpr int64_t kParamBytes = sizeof(uint32_t);
+
+/// Bytes of the params of a token of V of LLM_I4.
+static int64_t paramBytes(const llm_kv_config &c) {
+  return kParamBytes * groupsOf(c.head_dim);
+}
+
+/// The strides of K of LLM_I4: groups of tokens.
+static KVPlane describeTokenGroups(const llm_kv_config &c) {
+  KVPlane plane = {};
+  plane.dtype = LLM_I4;
+  plane.tokenStride = codeBytes(c.head_dim);
+  plane.groupStride = kGroupSize * plane.tokenStride + kParamBytes * c.head_dim;
+  plane.headStride = plane.groupStride * groupsOf(c.block_size);
+  return plane;
+}
+
+/// Of V of LLM_I4.
+static KVPlane describeChannelGroups(const llm_kv_config &c) {
+  KVPlane plane = {};
+  plane.dtype = LLM_I4;
+  plane.tokenStride = codeBytes(c.head_dim);
+  plane.headStride = (plane.tokenStride + paramBytes(c)) * c.block_size;
+  return plane;
+}
 
 /// The strides of K or V. Scales stand at the end of a head's page, so pages
 /// beside them are as aligned as they are.
-static KVPlane describePlane(const llm_kv_config &c, llm_kv_storage storage) {
+static KVPlane describePlane(const llm_kv_config &c, llm_kv_storage storage,
+                             bool isK) {
+  if (storage == LLM_KV_STORAGE_I4)
+    return isK ? describeTokenGroups(c) : describeChannelGroups(c);
   KVPlane plane = {};
   plane.dtype = storedType(c.dtype, storage);
   plane.tokenStride = c.head_dim * elementBytes(plane.dtype);
@@ -94,18 +130,21 @@ static KVPlane describePlane(const llm_kv_config &c, llm_kv_storage storage) {
 
 /// The same in blocks at `data`.
 static KVPlane placePlane(const llm_kv_config &c, llm_kv_storage storage,
-                          char *data, int64_t blockStride) {
-  KVPlane plane = describePlane(c, storage);
+                          bool isK, char *data, int64_t blockStride) {
+  KVPlane plane = describePlane(c, storage, isK);
   plane.data = data;
   plane.blockStride = blockStride;
-  if (storage)
+  if (plane.scaleHeadStride)
     plane.scales = data + plane.headStride - kScaleBytes * c.block_size;
+  if (storage == LLM_KV_STORAGE_I4 && !isK)
+    plane.params = data + plane.headStride - paramBytes(c) * c.block_size;
   return plane;
 }
 
-/// The numbers of a token and head, and their scale.
-static int64_t rowBytes(const KVPlane &plane) {
-  return plane.tokenStride + (plane.scaleHeadStride ? kScaleBytes : 0);
+/// The numbers of a token and head, and their scale or params.
+static int64_t rowBytes(const llm_kv_config &c, const KVPlane &plane) {
+  return plane.tokenStride + (plane.scales ? kScaleBytes : 0) +
+         (plane.params ? paramBytes(c) : 0);
 }
 
 Status llm::resolveConfig(const llm_kv_config &config, llm_kv_config &resolved,
@@ -123,8 +162,8 @@ Status llm::resolveConfig(const llm_kv_config &config, llm_kv_config &resolved,
   LLM_TRY(checkAtMost("num_blocks", resolved.num_blocks, INT32_MAX - 1));
   const int64_t factors[] = {
       config.layers, config.kv_heads,
-      describePlane(config, config.k_storage).headStride +
-          describePlane(config, config.v_storage).headStride};
+      describePlane(config, config.k_storage, /*isK=*/true).headStride +
+          describePlane(config, config.v_storage, /*isK=*/false).headStride};
   bytes = resolved.num_blocks + 1;
   for (int64_t factor : factors)
     if (__builtin_mul_overflow(bytes, factor, &bytes))
@@ -177,22 +216,32 @@ Status KVPool::create(const llm_kv_config &config,
   llm_kv_config resolved;
   int64_t bytes;
   LLM_TRY(resolveConfig(config, resolved, bytes));
-  void *memory = MAP_FAILED;
+  Mapping memory(nullptr, {0});
   if (!faults->strikes(Resource::Memory))
-    memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED)
+    memory = reserve(bytes);
+  if (!memory)
     return Status::error(LLM_OUT_OF_MEMORY, bytes, 0,
                          "cannot reserve %lld bytes for %lld blocks",
                          static_cast<long long>(bytes),
                          static_cast<long long>(resolved.num_blocks));
-  askForLargePages(memory, bytes, resolved);
-  Mapping mapping(static_cast<char *>(memory), {bytes});
-  pool.reset(new KVPool(resolved, std::move(faults), std::move(mapping)));
+  askForLargePages(memory.get(), bytes, resolved);
+  std::shared_ptr<KVPool> made(new KVPool(resolved, faults, std::move(memory)));
+  if (resolved.k_storage == LLM_KV_STORAGE_I4)
+    LLM_TRY(made->reserveExact(*faults));
+  pool = std::move(made);
   return Status();
 }
 
+KVPool::Mapping KVPool::reserve(int64_t bytes) {
+  void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return Mapping(memory == MAP_FAILED ? nullptr : static_cast<char *>(memory),
+                 {bytes});
+}
+
 void KVPool::Unmap::operator()(char *memory) const { munmap(memory, bytes); }
+
+void KVPool::Free::operator()(uint8_t *memory) const { std::free(memory); }
 
 KVPool::KVPool(const llm_kv_config &config, std::shared_ptr<Faults> faults,
                Mapping memory)
@@ -213,10 +262,16 @@ char *KVPool::block(int32_t layer, int32_t number) const {
 KVPages KVPool::pages(int32_t layer) const {
   char *first = block(layer, 0);
   KVPages pages;
-  pages.k = placePlane(config_, config_.k_storage, first, blockStride_);
+  pages.k =
+      placePlane(config_, config_.k_storage, /*isK=*/true, first, blockStride_);
   pages.v =
-      placePlane(config_, config_.v_storage,
+      placePlane(config_, config_.v_storage, /*isK=*/false,
                  first + config_.kv_heads * pages.k.headStride, blockStride_);
+  if (exact_) {
+    const int64_t number = groupNumber(layer, 0, 0);
+    pages.k.exact = {exact_.get() + number * groupStride_, held_.get() + number,
+                     config_.block_size / kGroupSize, groupStride_};
+  }
   pages.kvHeads = config_.kv_heads;
   pages.headDim = config_.head_dim;
   pages.blockSize = config_.block_size;
@@ -249,27 +304,138 @@ Status KVPool::checkKernel(const char *name) {
 }
 
 void KVPool::release(int32_t block) noexcept {
-  if (blocks_.release(block) && config_.poison)
-    poison(block);
+  if (blocks_.release(block))
+    leave(block);
 }
 
 void KVPool::unpin(int32_t block) noexcept {
-  if (blocks_.unpin(block) && config_.poison)
-    poison(block);
+  if (blocks_.unpin(block))
+    leave(block);
+}
+
+/// A block is free now.
+void KVPool::leave(int32_t number) noexcept {
+  for (int32_t layer = 0; exact_ && layer < config_.layers; ++layer)
+    for (int32_t group = 0; group < config_.block_size / kGroupSize; ++group)
+      if (isExact(layer, number, group)) {
+        endExact(layer, number, group);
+        giveBack(layer, number, group);
+      }
+  if (config_.poison)
+    poison(number);
 }
 
 void KVPool::copyRows(int32_t layer, int32_t from, int32_t to, int32_t rows) {
   const KVPages pages = this->pages(layer);
-  for (const KVPlane *plane : {&pages.k, &pages.v}) {
-    for (int32_t head = 0; head < config_.kv_heads; ++head) {
-      std::memcpy(plane->at(to, head, 0), plane->at(from, head, 0),
-                  rows * plane->tokenStride);
-      if (plane->scales)
-        std::memcpy(plane->scaleAt(to, head, 0), plane->scaleAt(from, head, 0),
-                    rows * kScaleBytes);
-    }
-    history.copied_bytes += rowBytes(*plane) * config_.kv_heads * rows;
+  if (exact_)
+    copyGroups(layer, from, to, rows);
+  else
+    copyPlane(pages.k, from, to, rows);
+  copyPlane(pages.v, from, to, rows);
+}
+
+void KVPool::copyPlane(const KVPlane &plane, int32_t from, int32_t to,
+                       int32_t rows) {
+  for (int32_t head = 0; head < config_.kv_heads; ++head) {
+    std::memcpy(plane.at(to, head, 0), plane.at(from, head, 0),
+                rows * plane.tokenStride);
+    if (plane.scales)
+      std::memcpy(plane.scaleAt(to, head, 0), plane.scaleAt(from, head, 0),
+                  rows * kScaleBytes);
+    if (plane.params)
+      std::memcpy(plane.paramsAt(to, head, 0, config_.head_dim),
+                  plane.paramsAt(from, head, 0, config_.head_dim),
+                  rows * paramBytes(config_));
   }
+  history.copied_bytes += rowBytes(config_, plane) * config_.kv_heads * rows;
+}
+
+//===----------------------------------------------------------------------===//
+// Exact groups
+//===----------------------------------------------------------------------===//
+
+/// Groups begin with a page of memory: each can be given back by itself. They
+/// are at most eight times as large as the pool, which has been reserved.
+Status KVPool::reserveExact(Faults &faults) {
+  const int64_t page = sysconf(_SC_PAGESIZE);
+  const int64_t bytes = kGroupSize * static_cast<int64_t>(sizeof(float)) *
+                        config_.kv_heads * config_.head_dim;
+  groupStride_ = (bytes + page - 1) / page * page;
+  const int64_t groups = groupNumber(config_.layers, 0, 0);
+  if (!faults.strikes(Resource::Memory))
+    exact_ = reserve(groups * groupStride_);
+#if defined(MADV_NOHUGEPAGE)
+  if (exact_) // two groups of a sequence would take 4 MB
+    madvise(exact_.get(), groups * groupStride_, MADV_NOHUGEPAGE);
+#endif
+  if (exact_)
+    held_.reset(static_cast<uint8_t *>(std::calloc(groups, 1)));
+  if (held_)
+    return Status();
+  return Status::error(LLM_OUT_OF_MEMORY, groups * groupStride_, 0,
+                       "cannot reserve %lld bytes for exact groups of K",
+                       static_cast<long long>(groups * groupStride_));
+}
+
+int64_t KVPool::groupNumber(int32_t layer, int32_t block, int32_t group) const {
+  return (layer * (config_.num_blocks + 1) + block) *
+             (config_.block_size / kGroupSize) +
+         group;
+}
+
+void KVPool::makeExact(int32_t layer, int32_t block, int32_t group) noexcept {
+  bringBack(layer, block, group);
+  if (config_.poison)
+    std::memset(exact_.get() + groupNumber(layer, block, group) * groupStride_,
+                0xff, groupStride_);
+}
+
+void KVPool::bringBack(int32_t layer, int32_t block, int32_t group) noexcept {
+  held_[groupNumber(layer, block, group)] = 1;
+}
+
+void KVPool::endExact(int32_t layer, int32_t block, int32_t group) noexcept {
+  held_[groupNumber(layer, block, group)] = 0;
+}
+
+void KVPool::giveBack(int32_t layer, int32_t block, int32_t group) noexcept {
+  madvise(exact_.get() + groupNumber(layer, block, group) * groupStride_,
+          groupStride_, MADV_DONTNEED);
+}
+
+void KVPool::copyGroups(int32_t layer, int32_t from, int32_t to, int32_t rows) {
+  const KVPlane k = pages(layer).k;
+  for (int32_t group = 0; group * kGroupSize < rows; ++group) {
+    if (isExact(layer, from, group)) {
+      makeExact(layer, to, group);
+      const int64_t held =
+          std::min<int64_t>(rows - group * kGroupSize, kGroupSize);
+      const int64_t bytes = held * config_.head_dim * sizeof(float);
+      for (int32_t head = 0; head < config_.kv_heads; ++head)
+        std::memcpy(k.exactRow(to, head, group, 0, config_.head_dim),
+                    k.exactRow(from, head, group, 0, config_.head_dim), bytes);
+      history.copied_bytes += bytes * config_.kv_heads;
+      continue;
+    }
+    for (int32_t head = 0; head < config_.kv_heads; ++head)
+      std::memcpy(k.groupAt(to, head, group), k.groupAt(from, head, group),
+                  k.groupStride);
+    history.copied_bytes += k.groupStride * config_.kv_heads;
+  }
+}
+
+Status KVPool::checkExact() const {
+  for (int32_t layer = 0; exact_ && layer < config_.layers; ++layer)
+    for (int32_t block = 0; block <= config_.num_blocks; ++block)
+      for (int32_t group = 0; group < config_.block_size / kGroupSize; ++group)
+        if (isExact(layer, block, group) && !blocks_.references(block) &&
+            !blocks_.pins(block))
+          return Status::error(LLM_INTERNAL, 0, 1,
+                               "group %d of block %d, which is free, is exact "
+                               "at layer %d",
+                               group, block, layer)
+              .atLayer(layer);
+  return Status();
 }
 
 llm_kv_stats KVPool::stats() const {

@@ -270,8 +270,7 @@ Status PagedKVCache::append(const KVStep &step, int32_t layer,
   preparePlan();
   const Rope rope = {extras.rope_table,
                      extras.rope_pairing == LLM_ROPE_ADJACENT};
-  writeKV(pool_->pages(layer), plan_.slots.data(), k, v,
-          rope.table ? &rope : nullptr);
+  writeTokens(layer, k, v, rope.table ? &rope : nullptr);
   pool_->work.append_bytes += running_.numTokens() * pool_->tokenBytes();
   LLM_TRY(pool_->checkKernel("write").atLayer(layer));
   advance(layer);
@@ -411,8 +410,89 @@ void PagedKVCache::preparePlan() {
     for (int64_t p = start; p < start + running_.newTokens(row); ++p)
       *slot++ = sequence.table->blocks[p / size] * size + p % size;
   }
+  plan_.groups.clear();
+  if (config().k_storage == LLM_KV_STORAGE_I4)
+    for (int32_t row = 0; row < running_.numSequences(); ++row)
+      planGroups(row);
   plan_.step = running_.id;
   plan_.epoch = epoch_;
+}
+
+/// The groups of K that a row's tokens go into.
+void PagedKVCache::planGroups(int32_t row) {
+  const int32_t size = config().block_size, id = running_.ids[row];
+  const int32_t start = running_.starts[row];
+  const int32_t end = start + running_.newTokens(row);
+  for (int32_t p = start; p < end;) {
+    const auto begin = static_cast<int32_t>(p % kGroupSize);
+    const int32_t first = p - begin;
+    const auto next = static_cast<int32_t>(
+        std::min<int64_t>(end, int64_t(first) + kGroupSize));
+    plan_.groups.push_back(
+        {.block = sequences_[id].table->blocks[p / size],
+         .group = static_cast<int32_t>(p % size / kGroupSize),
+         .begin = begin,
+         .count = next - p,
+         .token = running_.cuSeqlens[row] + p - start,
+         .completes = first > 0 && next - first == kGroupSize,
+         .sequence = id,
+         .position = first});
+    p = next;
+  }
+}
+
+void PagedKVCache::writeTokens(int32_t layer, const llm_tensor &k,
+                               const llm_tensor &v, const Rope *rope) {
+  const KVPages pages = pool_->pages(layer);
+  openGroups(layer);
+  writeKV(pages, plan_.slots.data(), k, v, rope);
+  writeGroups(pages, plan_.groups.data(),
+              static_cast<int64_t>(plan_.groups.size()), k, rope);
+  closeGroups(layer);
+}
+
+/// Makes every group exact that will be so, and those that are completed.
+void PagedKVCache::openGroups(int32_t layer) {
+  // Nothing is changed before this needs memory.
+  if (const size_t most = quantized_.size() + plan_.groups.size();
+      logging_ && quantized_.capacity() < most)
+    quantized_.reserve(2 * most);
+  for (const GroupWrite &write : plan_.groups)
+    openGroup(layer, write);
+}
+
+void PagedKVCache::openGroup(int32_t layer, const GroupWrite &write) {
+  const auto forget = [&](int32_t group) {
+    if (!pool_->isExact(layer, write.block, group))
+      return;
+    pool_->endExact(layer, write.block, group);
+    pool_->giveBack(layer, write.block, group);
+  };
+  // What a sequence held behind its end before it was cut.
+  for (int32_t group = write.group + 1;
+       group < config().block_size / kGroupSize; ++group)
+    forget(group);
+  if (write.completes && write.begin == 0)
+    return forget(write.group);
+  if (pool_->isExact(layer, write.block, write.group))
+    return;
+  pool_->makeExact(layer, write.block, write.group);
+  if (write.begin)
+    reopenGroup(pool_->pages(layer), write.block, write.group, write.begin);
+}
+
+/// What was completed is quantized now. A transaction keeps its rows.
+void PagedKVCache::closeGroups(int32_t layer) {
+  for (const GroupWrite &write : plan_.groups) {
+    if (!write.completes || write.begin == 0)
+      continue;
+    pool_->endExact(layer, write.block, write.group);
+    if (logging_)
+      quantized_.push_back(
+          {write.sequence, write.position, layer, write.block, write.group});
+    else
+      pool_->giveBack(layer, write.block, write.group);
+  }
 }
 
 /// The layer holds the step's tokens from here on.

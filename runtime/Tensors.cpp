@@ -18,8 +18,8 @@ using namespace llm;
 
 const char *llm::dtypeName(llm_dtype dtype) {
   static const char *const names[] = {"f32", "f16",      "bf16", "i32",
-                                      "i64", "f8E4M3FN", "i8"};
-  return dtype >= 0 && dtype <= LLM_I8 ? names[dtype] : "unknown";
+                                      "i64", "f8E4M3FN", "i8",   "i4"};
+  return dtype >= 0 && dtype <= LLM_I4 ? names[dtype] : "unknown";
 }
 
 static bool isEmpty(const llm_tensor &tensor) {

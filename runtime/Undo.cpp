@@ -12,6 +12,10 @@
 // take no memory. The price: of rows that share a partial tail with one that
 // the log pins, all copy it, where the last could have written behind it.
 //
+// A group of K that is completed is quantized where it is (LLM_I4). Its exact
+// rows stay beside it until the transaction ends, and no token of it is written
+// again: who cuts into it gets the table saved, and then a copy.
+//
 //===----------------------------------------------------------------------===//
 
 #include "KVPool.h"
@@ -31,8 +35,12 @@ void PagedKVCache::beginTransaction() noexcept {
 void PagedKVCache::commitTransaction() noexcept {
   for (Undo &undo : undo_)
     forget(undo);
+  for (const Quantized &group : quantized_)
+    if (!pool_->isExact(group.layer, group.block, group.group))
+      pool_->giveBack(group.layer, group.block, group.group);
   undo_.clear();
   firstAppends_.clear();
+  quantized_.clear();
   logging_ = false;
 }
 
@@ -41,6 +49,11 @@ void PagedKVCache::abortTransaction() noexcept {
     restore(undo);
   for (int32_t layer : firstAppends_)
     everAppended_[layer] = false;
+  for (const Quantized &group : quantized_)
+    if (!bringBack(group) &&
+        !pool_->isExact(group.layer, group.block, group.group))
+      pool_->giveBack(group.layer, group.block, group.group);
+  quantized_.clear();
   std::fill(appended_.begin(), appended_.end(), false);
   running_.id = 0;
   disturbed_ = false;
@@ -78,7 +91,7 @@ void PagedKVCache::touchAndSave(int32_t id, int32_t keep) {
   if (sequence.undo < 0)
     return;
   Undo &undo = undo_[sequence.undo];
-  if (undo.saved || keep >= undo.length)
+  if (undo.saved || keep >= untouchedEnd(undo))
     return;
   auto saved = std::make_unique<BlockTable>();
   const auto first = sequence.table->blocks.begin();
@@ -91,6 +104,28 @@ void PagedKVCache::touchAndSave(int32_t id, int32_t keep) {
     undo.tail = -1;
   }
   undo.saved = saved.release();
+}
+
+/// Tokens of a sequence that must not be written again before the transaction
+/// ends: those at its begin, and those with which it has completed a group.
+int32_t PagedKVCache::untouchedEnd(const Undo &undo) const {
+  if (config().k_storage != LLM_KV_STORAGE_I4 || undo.length <= kGroupSize)
+    return undo.length;
+  const int64_t end = groupsOf(undo.length) * kGroupSize;
+  return sequences_[undo.sequence].length < end ? undo.length
+                                                : static_cast<int32_t>(end);
+}
+
+/// Makes a group exact again if its sequence, restored, had tokens in it.
+bool PagedKVCache::bringBack(const Quantized &group) noexcept {
+  const Sequence &sequence = sequences_[group.sequence];
+  if (sequence.length <= group.position)
+    return false;
+  const std::vector<int32_t> &blocks = sequence.table->blocks;
+  if (blocks[group.position / config().block_size] != group.block)
+    return false;
+  pool_->bringBack(group.layer, group.block, group.group);
+  return true;
 }
 
 void PagedKVCache::restore(Undo &undo) noexcept {

@@ -126,12 +126,18 @@ int64_t stateFloatsOf(const AttentionTask &task) {
                                task.pages->headDim);
 }
 
+/// Numbers of a token and head.
+int64_t rowBytes(const KVPlane &plane, int64_t headDim) {
+  return plane.dtype == LLM_I4 ? codeBytes(headDim)
+                               : headDim * bytesOf(plane.dtype);
+}
+
 /// Heads side by side in a task of few rows: as many as memory likes, unless
 /// threads would lack tasks.
 int64_t headsOfTask(const Call &call, int64_t threads) {
   const KVPages &pages = call.pages;
   const int64_t bytes =
-      pages.headDim * (bytesOf(pages.k.dtype) + bytesOf(pages.v.dtype));
+      rowBytes(pages.k, pages.headDim) + rowBytes(pages.v, pages.headDim);
   int64_t chunks = 0;
   for (int32_t i = 0; i < call.batch.numSequences; ++i)
     chunks += (call.batch.seqLens[i] + kChunkKeys - 1) / kChunkKeys;

@@ -36,7 +36,7 @@ static constexpr bool isQuantized(llm_dtype type) {
   return type == LLM_F8E4M3FN || type == LLM_I8;
 }
 
-/// Of one element.
+/// Of one element; LLM_I4 has none.
 static constexpr int64_t bytesOf(llm_dtype type) {
   return type == LLM_F32 ? 4 : isQuantized(type) ? 1 : 2;
 }
@@ -151,6 +151,18 @@ struct KernelTable {
   /// Such a row times its scale as f32, f16 or bf16, rounded once.
   void (*dequantize)(void *to, llm_dtype toType, const void *from,
                      llm_dtype fromType, float scale, int64_t n);
+  /// LLM_I4 (Groups.h): n channels of 32 rows, `stride` floats apart, and of
+  /// one row. Codes of a row are codeBytes(n) bytes, those of the next one
+  /// begin codeStride bytes later.
+  void (*quantizeTokens)(uint8_t *codes, int64_t codeStride, uint32_t *params,
+                         const float *rows, int64_t stride, int64_t n);
+  void (*quantizeChannels)(uint8_t *codes, uint32_t *params, const void *from,
+                           llm_dtype fromType, int64_t n);
+  /// A row of n channels, with params for each or for each group of them.
+  void (*readTokens)(float *to, const uint8_t *codes, const uint32_t *params,
+                     int64_t n);
+  void (*readChannels)(float *to, const uint8_t *codes, const uint32_t *params,
+                       int64_t n);
   /// exp, 2^x as weights need it, and tanh, for the tests of their accuracy.
   void (*exp)(float *x, int64_t n);
   void (*decay)(float *x, int64_t n);

@@ -39,6 +39,8 @@ void llm::writeKV(const KVPages &pages, const int64_t *slotMapping,
 
 void llm::readRow(const KVPlane &plane, int64_t block, int64_t head,
                   int64_t token, int64_t headDim, void *to, llm_dtype type) {
+  if (plane.dtype == LLM_I4)
+    return readGroups(plane, block, head, token, headDim, to, type);
   const char *from = plane.at(block, head, token);
   if (plane.scales)
     kernels().dequantize(to, type, from, plane.dtype,

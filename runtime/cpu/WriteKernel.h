@@ -23,6 +23,7 @@
 #ifndef LLM_RUNTIME_CPU_WRITEKERNEL_H
 #define LLM_RUNTIME_CPU_WRITEKERNEL_H
 
+#include "Groups.h"
 #include "Quantize.h"
 
 namespace llm::cpu {
@@ -131,9 +132,10 @@ Streamer streamerTo(llm_dtype fromType) {
 
 /// Null where a row of n elements is quantized, or is not whole lines.
 Streamer streamerOf(const KVPlane &to, llm_dtype fromType, int64_t n) {
-  if (to.scales || (reinterpret_cast<uintptr_t>(to.data) | to.blockStride |
-                    to.headStride | to.tokenStride | n * bytesOf(to.dtype)) %
-                       kLineBytes)
+  if (to.scales || to.params ||
+      (reinterpret_cast<uintptr_t>(to.data) | to.blockStride | to.headStride |
+       to.tokenStride | n * bytesOf(to.dtype)) %
+          kLineBytes)
     return nullptr;
   return to.dtype == LLM_F32   ? streamerTo<LLM_F32>(fromType)
          : to.dtype == LLM_F16 ? streamerTo<LLM_F16>(fromType)
@@ -176,6 +178,10 @@ public:
     char *page = to.at(place.block, head, place.offset);
     if (stream)
       stream(page, values, row + ahead, headDim);
+    else if (to.params)
+      quantizeChannels(reinterpret_cast<uint8_t *>(page),
+                       to.paramsAt(place.block, head, place.offset, headDim),
+                       values, from.dtype, headDim);
     else if (to.scales)
       *to.scaleAt(place.block, head, place.offset) =
           quantize(page, to.dtype, values, from.dtype, headDim);
@@ -211,7 +217,8 @@ void writeTokens(const WriteTask &task) {
     for (int64_t head = 0; head < task.pages->kvHeads; ++head)
       for (const Place &place : places)
         if (place.block >= 0) {
-          k.write(place, head);
+          if (!task.pages->k.groupStride) // writeGroups
+            k.write(place, head);
           v.write(place, head);
         }
   }

@@ -90,19 +90,22 @@ Errors quantizationErrors(const Case &c) {
 
 /// Numbers are normally distributed.
 TEST_P(AttentionErrorsTest, ErrorsOfQuantization) {
-  for (llm_dtype pages : {LLM_F8E4M3FN, LLM_I8})
+  for (llm_dtype pages : {LLM_F8E4M3FN, LLM_I8, LLM_I4})
     for (int32_t dim : {64, 80, 96, 128, 256})
       for (int32_t window : {0, 70}) {
         Case c;
         c.pageType = pages;
         c.headDim = dim;
+        c.blockSize = 32;
         c.window = window;
         c.softcap = window ? 3 : 0;
         c.sequences = {{600, 1}, {30, 20}, {130, 4}};
         SCOPED_TRACE(describe(c));
         Errors errors = quantizationErrors(c);
-        EXPECT_LE(std::sqrt(errors.kernel / errors.norm),
-                  pages == LLM_I8 ? 1e-2 : 4e-2);
+        EXPECT_LE(std::sqrt(errors.kernel / errors.norm), pages == LLM_I8 ? 1e-2
+                                                          : pages == LLM_I4
+                                                              ? 1e-1
+                                                              : 4e-2);
         EXPECT_LE(std::sqrt(errors.kernel), 1.1 * std::sqrt(errors.exact));
       }
 }

@@ -61,6 +61,7 @@ inline const char *nameOf(llm_dtype type) {
          : type == LLM_F16  ? "f16"
          : type == LLM_BF16 ? "bf16"
          : type == LLM_I8   ? "i8"
+         : type == LLM_I4   ? "i4"
                             : "f8E4M3FN";
 }
 
@@ -113,8 +114,8 @@ inline llm_tensor tensorOf(void *data, llm_dtype type,
 }
 
 constexpr llm_dtype types[] = {LLM_F32, LLM_F16, LLM_BF16};
-constexpr llm_dtype formats[] = {LLM_F32, LLM_F16, LLM_BF16, LLM_F8E4M3FN,
-                                 LLM_I8};
+constexpr llm_dtype formats[] = {LLM_F32,      LLM_F16, LLM_BF16,
+                                 LLM_F8E4M3FN, LLM_I8,  LLM_I4};
 
 /// Calls fn(sequence, query, head) for every row of a case.
 template <typename Fn>
@@ -145,9 +146,13 @@ struct Problem {
   std::vector<char> kPool, vPool, q, sinkQ, out;
   std::vector<float> queries, sinkQueries, lse;
   std::vector<float> slopes, logits; ///< of head h: at 2h
+  std::vector<float> exactRows;      ///< of groups of K
+  std::vector<uint8_t> exact;        ///< [block][group]: it is exact
   KVPages pages = {};
 
-  explicit Problem(const Case &c) : c(c) {
+  explicit Problem(const Case &given) : c(given) {
+    if (c.pageType == LLM_I4) // whole groups of tokens
+      c.blockSize = (c.blockSize + 31) / 32 * 32;
     layOut();
     fill();
   }
@@ -175,8 +180,32 @@ struct Problem {
     pages.kvHeads = c.kvHeads;
     pages.headDim = c.headDim;
     pages.blockSize = c.blockSize;
-    pages.k = layOut(c.pageType);
-    pages.v = layOut(c.typeOfV());
+    pages.k = c.pageType == LLM_I4 ? layOutTokenGroups() : layOut(c.pageType);
+    pages.v =
+        c.typeOfV() == LLM_I4 ? layOutChannelGroups() : layOut(c.typeOfV());
+  }
+
+  /// K of i4: groups of tokens, and exact ones beside them.
+  KVPlane layOutTokenGroups() {
+    KVPlane plane = {nullptr, LLM_I4, 0, 0, codeBytes(c.headDim)};
+    plane.groupStride = 32 * plane.tokenStride + 4 * c.headDim;
+    plane.headStride = plane.groupStride * (c.blockSize / 32);
+    plane.blockStride = plane.headStride * c.kvHeads + 64;
+    const int64_t groups = numBlocks * (c.blockSize / 32);
+    exact.assign(groups, 0);
+    exactRows.assign(groups * c.kvHeads * 32 * c.headDim, kNaN);
+    plane.exact = {reinterpret_cast<char *>(exactRows.data()), exact.data(),
+                   c.blockSize / 32, int64_t(4) * c.kvHeads * 32 * c.headDim};
+    return plane;
+  }
+
+  /// V of i4: the params of a head follow its codes.
+  KVPlane layOutChannelGroups() const {
+    KVPlane plane = {nullptr, LLM_I4, 0, 0, codeBytes(c.headDim)};
+    plane.headStride =
+        (plane.tokenStride + 4 * groupsOf(c.headDim)) * c.blockSize;
+    plane.blockStride = plane.headStride * c.kvHeads + 64;
+    return plane;
   }
 
   /// Scales come after all heads of a block.
@@ -232,6 +261,8 @@ struct Problem {
     plane.data = pool.data();
     if (isQuantized(plane.dtype))
       plane.scales = pool.data() + scalesAt(plane);
+    if (plane.dtype == LLM_I4 && !plane.groupStride)
+      plane.params = pool.data() + plane.tokenStride * c.blockSize;
   }
 
   /// Data depends on the sequence's own seed, not on its place in the batch.
@@ -249,9 +280,13 @@ struct Problem {
     for (int32_t at = 0; at < lengthOf(i); ++at)
       for (int32_t h = 0; h < c.kvHeads; ++h)
         if (at < c.sinks || at >= firstVisible(i)) {
-          writeRow(pages.k, keys[i], i, at, h);
+          if (!pages.k.groupStride)
+            writeRow(pages.k, keys[i], i, at, h);
           writeRow(pages.v, values[i], i, at, h);
         }
+    for (int32_t at = 0; at < lengthOf(i) && pages.k.groupStride; at += 32)
+      if (at < c.sinks || at + 32 > firstVisible(i))
+        writeGroup(i, at);
     for (int32_t at = (c.sinks + c.blockSize - 1) / c.blockSize;
          at < firstVisible(i) / c.blockSize; ++at)
       table[i * tableStride + at] = -1000000; // given back: leads nowhere
@@ -266,9 +301,39 @@ struct Problem {
     if (isQuantized(plane.dtype))
       *plane.scaleAt(block, head, at % c.blockSize) =
           cpu::kernels().quantize(to, plane.dtype, row, LLM_F32, c.headDim);
+    else if (plane.params)
+      cpu::kernels().quantizeChannels(
+          reinterpret_cast<uint8_t *>(to),
+          plane.paramsAt(block, head, at % c.blockSize, c.headDim), row,
+          LLM_F32, c.headDim);
     else
       cpu::kernels().convert(to, plane.dtype, row, LLM_F32, c.headDim);
     readRow(plane, block, head, at % c.blockSize, c.headDim, row, LLM_F32);
+  }
+
+  /// The same for the keys of a group: the first group of a sequence and what
+  /// is no whole group are exact, and so is one group of five.
+  void writeGroup(size_t i, int32_t at) {
+    const int32_t block = table[i * tableStride + at / c.blockSize];
+    const int32_t group = at % c.blockSize / 32, row = c.kvHeads * c.headDim;
+    const int32_t end = std::min(at + 32, lengthOf(i));
+    const bool stays = at == 0 || end - at < 32 || at / 32 % 5 == 4;
+    exact[block * (c.blockSize / 32) + group] = stays;
+    for (int32_t head = 0; head < c.kvHeads; ++head) {
+      float *first = &keys[i][int64_t(at) * row + head * c.headDim];
+      if (!stays)
+        cpu::kernels().quantizeTokens(
+            reinterpret_cast<uint8_t *>(pages.k.groupAt(block, head, group)),
+            pages.k.tokenStride, pages.k.groupParamsAt(block, head, group),
+            first, row, c.headDim);
+      for (int32_t t = at; t < end; ++t) {
+        float *key = first + int64_t(t - at) * row;
+        if (stays)
+          std::copy_n(key, c.headDim,
+                      pages.k.exactRow(block, head, group, t - at, c.headDim));
+        readRow(pages.k, block, head, t % c.blockSize, c.headDim, key, LLM_F32);
+      }
+    }
   }
 
   void fillQueries() {

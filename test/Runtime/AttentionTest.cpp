@@ -28,6 +28,18 @@ TEST_P(AttentionTest, HeadDimsAndBlockSizes) {
     }
 }
 
+TEST_P(AttentionTest, HeadDimsAndBlockSizesOfGroups) {
+  for (int32_t dim : {1, 3, 16, 17, 40, 64, 72, 96, 100, 128, 256, 257, 512})
+    for (int32_t block : {32, 96, 256}) {
+      Case c;
+      c.headDim = dim;
+      c.blockSize = block;
+      c.pageType = LLM_I4;
+      c.sequences = {{70, 1}, {0, 9}, {130, 4}, {5, 40}};
+      check(c);
+    }
+}
+
 TEST_P(AttentionTest, EveryPairOfTypes) {
   for (llm_dtype pages : types)
     for (llm_dtype type : types)
@@ -64,8 +76,9 @@ TEST_P(AttentionTest, HeadGroups) {
                                      {14, 2},
                                      {71, 1},
                                      {130, 1}})
-    for (llm_dtype pages : {LLM_F32, LLM_BF16, LLM_I8}) {
+    for (llm_dtype pages : {LLM_F32, LLM_BF16, LLM_I8, LLM_I4}) {
       Case c;
+      c.blockSize = 32;
       c.queryHeads = queryHeads;
       c.kvHeads = kvHeads;
       c.headDim = 32;
@@ -101,7 +114,7 @@ TEST_P(AttentionTest, SinksBesideAWindow) {
       c.window = window;
       c.sinks = sinks;
       c.headDim = 40;
-      c.pageType = formats[(sinks + window / 5) % 5];
+      c.pageType = formats[(sinks + window / 5) % 6];
       c.sequences = {{1300, 1}, {0, 12}, {sinks + window - 3, 6}, {90, 3}};
       check(c);
       c.sinkQuery = true;
@@ -111,7 +124,7 @@ TEST_P(AttentionTest, SinksBesideAWindow) {
 
 TEST_P(AttentionTest, EveryCombinationOfModifiers) {
   for (int bits = 0; bits < 64; ++bits)
-    for (llm_dtype type : {LLM_F32, LLM_BF16}) {
+    for (llm_dtype type : {LLM_F32, LLM_BF16, LLM_I4}) {
       Case c;
       c.alibi = bits & 1;
       c.headSink = bits & 2;
@@ -121,7 +134,9 @@ TEST_P(AttentionTest, EveryCombinationOfModifiers) {
       c.sinks = c.window ? 4 : 0;
       c.sinkQuery &= c.sinks > 0;
       c.causal = !(bits & 32);
-      c.type = c.pageType = type;
+      c.pageType = type;
+      c.type = type == LLM_I4 ? LLM_F32 : type;
+      c.blockSize = 32;
       c.sequences = {{150, 1}, {0, 11}, {60, 3}, {2, 2}};
       check(c);
     }

@@ -39,9 +39,9 @@ TEST(CacheConfig, EveryFieldIsChecked) {
   fails([](auto &c) { c.num_blocks = -1; }, 0, -1);
   fails([](auto &c) { c.dtype = LLM_I32; }, LLM_BF16, LLM_I32);
   fails([](auto &c) { c.k_storage = -1; }, LLM_KV_STORAGE_DTYPE, -1);
-  fails([](auto &c) { c.k_storage = 3; }, LLM_KV_STORAGE_I8, 3);
+  fails([](auto &c) { c.k_storage = 4; }, LLM_KV_STORAGE_I4, 4);
   fails([](auto &c) { c.v_storage = -1; }, LLM_KV_STORAGE_DTYPE, -1);
-  fails([](auto &c) { c.v_storage = 3; }, LLM_KV_STORAGE_I8, 3);
+  fails([](auto &c) { c.v_storage = 4; }, LLM_KV_STORAGE_I4, 4);
   fails([](auto &c) { c.dtype = LLM_I8; }, LLM_BF16, LLM_I8);
   fails([](auto &c) { c.strategy = 2; }, LLM_KV_STATIC, 2);
   fails([](auto &c) { c.strategy = LLM_KV_STATIC; }, 0, 4);

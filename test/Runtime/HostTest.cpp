@@ -104,6 +104,12 @@ TEST_F(HostTest, ConfigHasDefaultsAndFollowsTheProgram) {
   EXPECT_EQ(c.max_seq_len, 100);
   EXPECT_EQ(c.block_size, 32);
   EXPECT_EQ(c.strategy, LLM_KV_STATIC);
+  // K of i4 is in groups of 32 tokens, and so is a block.
+  group.default_block_size = 0;
+  group.k_storage = LLM_KV_STORAGE_I4;
+  ASSERT_EQ(llm_kv_config_init(&program, 0, &c, nullptr), LLM_OK);
+  EXPECT_EQ(c.block_size, 32);
+  EXPECT_EQ(c.k_storage, LLM_KV_STORAGE_I4);
   EXPECT_EQ(llm_kv_config_init(&program, 1, &c, &error), LLM_INVALID_ARGUMENT);
   expectError(LLM_INVALID_ARGUMENT, 1, 1);
 }

@@ -24,18 +24,46 @@ namespace llm {
 /// which is why they cannot fail.
 constexpr int32_t kMaxHeadDim = 8192;
 
+/// Numbers of LLM_I4 that share a minimum and a step: channels of one token of
+/// V, tokens of one channel of K.
+constexpr int64_t kGroupSize = 32;
+
+/// Groups of n numbers.
+constexpr int64_t groupsOf(int64_t n) {
+  return (n + kGroupSize - 1) / kGroupSize;
+}
+
+/// Bytes of the codes of n channels: byte j of a group's 16 holds channel j in
+/// its lower and channel j + 16 in its upper half.
+constexpr int64_t codeBytes(int64_t n) { return groupsOf(n) * kGroupSize / 2; }
+
+/// The groups of K that are held as they were appended, beside the pages of one
+/// layer. Strides are in bytes.
+struct ExactGroups {
+  char *rows = nullptr;    ///< f32 [group][head][row][channel]
+  uint8_t *held = nullptr; ///< [group]: nonzero: it is exact
+  int64_t blockGroups = 0; ///< groups of one block
+  int64_t groupStride = 0;
+};
+
 /// K or V of one layer. All strides are in bytes; a token's head_dim elements
 /// are contiguous.
 struct KVPlane {
   char *data;
-  llm_dtype dtype; ///< LLM_F32, LLM_F16, LLM_BF16, LLM_F8E4M3FN or LLM_I8
+  llm_dtype dtype; ///< f32, f16, bf16, or a quantized type
   int64_t blockStride;
   int64_t headStride;
-  int64_t tokenStride;
+  int64_t tokenStride; ///< of K of LLM_I4: within a group
   /// The scales of LLM_F8E4M3FN and LLM_I8, f32: those of a head's tokens are
   /// side by side.
   char *scales = nullptr;
   int64_t scaleHeadStride = 0;
+  /// Two bf16 for each group of LLM_I4, the minimum in the lower half and the
+  /// step in the upper one. Of V: those of a head's tokens lie side by side.
+  char *params = nullptr;
+  /// K of LLM_I4: codes [row][byte], then params [channel].
+  int64_t groupStride = 0;
+  ExactGroups exact = {};
 
   /// Token `token` of KV head `head` in block `block`.
   char *at(int64_t block, int64_t head, int64_t token) const {
@@ -46,6 +74,32 @@ struct KVPlane {
     return reinterpret_cast<float *>(scales + block * blockStride +
                                      head * scaleHeadStride) +
            token;
+  }
+  /// The params of a token's groups: V of LLM_I4.
+  uint32_t *paramsAt(int64_t block, int64_t head, int64_t token,
+                     int64_t headDim) const {
+    return reinterpret_cast<uint32_t *>(params + block * blockStride +
+                                        head * headStride) +
+           token * groupsOf(headDim);
+  }
+  /// Group `group` of a block: K of LLM_I4. Its codes, then its params.
+  char *groupAt(int64_t block, int64_t head, int64_t group) const {
+    return data + block * blockStride + head * headStride + group * groupStride;
+  }
+  uint32_t *groupParamsAt(int64_t block, int64_t head, int64_t group) const {
+    return reinterpret_cast<uint32_t *>(groupAt(block, head, group) +
+                                        kGroupSize * tokenStride);
+  }
+  /// The same group's rows, if it is exact.
+  bool isExact(int64_t block, int64_t group) const {
+    return exact.held[block * exact.blockGroups + group];
+  }
+  float *exactRow(int64_t block, int64_t head, int64_t group, int64_t row,
+                  int64_t headDim) const {
+    return reinterpret_cast<float *>(exact.rows +
+                                     (block * exact.blockGroups + group) *
+                                         exact.groupStride) +
+           (head * kGroupSize + row) * headDim;
   }
 };
 
@@ -131,15 +185,39 @@ struct Rope {
 /// dimension contiguous) to slot slotMapping[t] = block * blockSize + offset,
 /// rounded once to the pages' dtype (nearest even), or quantized as
 /// #llm.kv_storage defines; -1 skips the token. With a rope k is f32 and
-/// rotated first.
+/// rotated first. K of LLM_I4 is left to writeGroups.
 void writeKV(const KVPages &pages, const int64_t *slotMapping,
              const llm_tensor &k, const llm_tensor &v,
              const Rope *rope = nullptr);
+
+/// Tokens of a batch that follow one another in one group of K of LLM_I4.
+struct GroupWrite {
+  int32_t block;
+  int32_t group;        ///< of the block
+  int32_t begin, count; ///< rows of the group
+  int32_t token;        ///< the first one's number in the batch
+  bool completes;       ///< the group is quantized now
+  /// Whose tokens these are, and the position of the group's first row.
+  int32_t sequence, position;
+};
+
+/// Writes their rows as they are, after those that the group holds, or
+/// quantizes the group that they complete. A group with rows before `begin` is
+/// exact, and the caller says of it afterwards that it no longer is.
+void writeGroups(const KVPages &pages, const GroupWrite *groups, int64_t count,
+                 const llm_tensor &k, const Rope *rope = nullptr);
+
+/// Makes rows [0, rows) of a quantized group exact: what they read as.
+void reopenGroup(const KVPages &pages, int64_t block, int64_t group,
+                 int64_t rows);
 
 /// Reads the `headDim` elements of one token and head, rounded once to `type`:
 /// f32, f16 or bf16.
 void readRow(const KVPlane &plane, int64_t block, int64_t head, int64_t token,
              int64_t headDim, void *to, llm_dtype type);
+/// The part of it for LLM_I4.
+void readGroups(const KVPlane &plane, int64_t block, int64_t head,
+                int64_t token, int64_t headDim, void *to, llm_dtype type);
 
 } // namespace llm
 

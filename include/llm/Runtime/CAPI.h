@@ -44,7 +44,7 @@ extern "C" {
 #endif
 
 /// Bumped with every change of a struct, a signature or a meaning below.
-#define LLM_ABI_VERSION 4u
+#define LLM_ABI_VERSION 5u
 
 #if defined(_WIN32)
 #define LLM_API
@@ -129,6 +129,8 @@ enum {
   /// In the pages of a cache alone, see llm_kv_storage.
   LLM_F8E4M3FN = 5,
   LLM_I8 = 6,
+  /// Two to a byte.
+  LLM_I4 = 7,
 };
 
 #define LLM_MAX_RANK 6
@@ -163,15 +165,17 @@ enum {
 };
 
 /// What a cache holds of K or of V. Quantized numbers have a scale of f32 for
-/// each token and KV head, which lives in the page with them and shares its
-/// fate. Appended tensors are quantized and reads are rounded as
-/// #llm.kv_storage of the dialect defines.
+/// each token and KV head, or a minimum and a step of bf16 for each group of
+/// 32, which live in the page with them and share its fate. Appended tensors
+/// are quantized and reads are rounded as #llm.kv_storage of the dialect
+/// defines. K of LLM_KV_STORAGE_I4 needs blocks of a multiple of 32 tokens.
 typedef int32_t llm_kv_storage;
 enum {
   /// The cache's dtype.
   LLM_KV_STORAGE_DTYPE = 0,
   LLM_KV_STORAGE_F8E4M3FN = 1,
   LLM_KV_STORAGE_I8 = 2,
+  LLM_KV_STORAGE_I4 = 3,
 };
 
 /// The static type of a cache: zero means "known only at run time" (`?`).
@@ -356,9 +360,9 @@ typedef struct llm_kv_config {
   int64_t num_blocks;
 } llm_kv_config;
 
-/// Defaults: block_size 16, max_sequences 1, max_seq_len 4096, f16, paged; the
-/// model dimensions are the caller's. With a program, what
-/// its group `group` fixes or suggests.
+/// Defaults: block_size 16 (32 where a program's K is i4), max_sequences 1,
+/// max_seq_len 4096, f16, paged; the model dimensions are the caller's. With a
+/// program, what its group `group` fixes or suggests.
 LLM_API llm_code llm_kv_config_init(const llm_program *program, int32_t group,
                                     llm_kv_config *config, llm_error *error);
 /// Bytes of the pool that this configuration makes, guard block included.

@@ -183,7 +183,14 @@ private:
   struct Plan {
     uint64_t step = 0;
     uint64_t epoch = 0;
-    std::vector<int64_t> slots; ///< [T]
+    std::vector<int64_t> slots;     ///< [T]
+    std::vector<GroupWrite> groups; ///< where K is LLM_I4
+  };
+  /// A group of K that was exact before this transaction quantized it. Its rows
+  /// are still there.
+  struct Quantized {
+    int32_t sequence, position;
+    int32_t layer, block, group;
   };
   /// A shared partial block that a row of a batch will have copied.
   struct LostTail {
@@ -236,6 +243,12 @@ private:
   Status checkFirstAppend(int32_t layer) const;
   Status makeWritable();
   void preparePlan();
+  void planGroups(int32_t row);
+  void writeTokens(int32_t layer, const llm_tensor &k, const llm_tensor &v,
+                   const Rope *rope);
+  void openGroups(int32_t layer);
+  void openGroup(int32_t layer, const GroupWrite &write);
+  void closeGroups(int32_t layer);
   void advance(int32_t layer);
 
   // Reads.
@@ -275,6 +288,8 @@ private:
   void touchAndSave(int32_t id, int32_t keep);
   void restore(Undo &undo) noexcept;
   void forget(Undo &undo) noexcept;
+  int32_t untouchedEnd(const Undo &undo) const;
+  bool bringBack(const Quantized &group) noexcept;
 
   Status checkSequences() const;
   int32_t endInStep(int32_t id) const;
@@ -291,7 +306,8 @@ private:
   bool logging_ = false;
   std::vector<Undo> undo_;
   std::vector<int32_t> firstAppends_; ///< layers, in this transaction
-  int64_t tokensAtBegin_ = 0;         ///< of the pool's statistics
+  std::vector<Quantized> quantized_;
+  int64_t tokensAtBegin_ = 0; ///< of the pool's statistics
 
   Plan plan_;
   Gather gather_;
