@@ -83,7 +83,7 @@ int32_t spec::getElementCode(Type elementType) {
 int32_t spec::getStorageCode(Type format) {
   if (!format)
     return 0;
-  return isa<Float8E4M3FNType>(format) ? 1 : 2;
+  return format.isInteger(4) ? 3 : format.isInteger(8) ? 2 : 1;
 }
 
 Version Version::unpack(ValueRange p) {

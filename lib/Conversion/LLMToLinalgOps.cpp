@@ -121,7 +121,8 @@ public:
   void checkStorage(StringRef of, Value storage, Type expected) {
     StringRef name = !expected                         ? "its element type"
                      : isa<Float8E4M3FNType>(expected) ? "f8E4M3FN"
-                                                       : "i8";
+                     : expected.isInteger(8)           ? "i8"
+                                                       : "i4";
     checkParameter(("the storage of " + of).str(), storage,
                    getStorageCode(expected), name);
   }

@@ -17,7 +17,7 @@
 //                              in and was not cut or forked onto in; 0: none
 //   running                    number of the running step; 0: none
 //   dtype                      0: f32, 1: f16, 2: bf16
-//   k_storage, v_storage       0: dtype, 1: f8E4M3FN, 2: i8
+//   k_storage, v_storage       0: dtype, 1: f8E4M3FN, 2: i8, 3: i4
 //   block_size                 tokens of one block
 //   window, sinks              0: none
 //
@@ -607,19 +607,187 @@ func.func private @llm_spec.quantize(%x: f32, %s: f32, %storage: i32) -> f32 {
   return %number : f32
 }
 
+// What is stored as i4 is held as it is until its group is quantized.
 func.func private @llm_spec.hold(
     %x: f32, %s: f32, %storage: i32, %dtype: i32) -> f32 {
   %own = arith.constant 0 : i32
+  %i4 = arith.constant 3 : i32
   %plain = arith.cmpi eq, %storage, %own : i32
+  %groups = arith.cmpi eq, %storage, %i4 : i32
   %held = scf.if %plain -> (f32) {
     %rounded = func.call @llm_spec.round(%x, %dtype) : (f32, i32) -> f32
     scf.yield %rounded : f32
   } else {
     %q = func.call @llm_spec.quantize(%x, %s, %storage) : (f32, f32, i32) -> f32
-    %read = arith.mulf %q, %s : f32
+    %product = arith.mulf %q, %s : f32
+    %read = arith.select %groups, %x, %product : f32
     scf.yield %read : f32
   }
   return %held : f32
+}
+
+// The minimum and the step of a group of numbers between two bounds, NaN if one
+// of them is.
+func.func private @llm_spec.group(%least: f32, %most: f32) -> (f32, f32) {
+  %zero = arith.constant 0.0 : f32
+  %fifteen = arith.constant 15.0 : f32
+  %infinity = arith.constant 0x7F800000 : f32
+  %nan = arith.constant 0x7FC00000 : f32
+  %none = arith.constant 0 : i32
+  %lower = arith.constant 0xffff : i32
+  %upper = arith.constant 0xffff0000 : i32
+  %plus = arith.addf %least, %zero : f32
+  %bits = arith.bitcast %plus : f32 to i32
+  %negative = arith.cmpi slt, %bits, %none : i32
+  %away = arith.select %negative, %lower, %none : i32
+  %down = arith.addi %bits, %away : i32
+  %low_bits = arith.andi %down, %upper : i32
+  %low = arith.bitcast %low_bits : i32 to f32
+  %range = arith.subf %most, %low : f32
+  %exact = arith.divf %range, %fifteen : f32
+  %exact_bits = arith.bitcast %exact : f32 to i32
+  %up = arith.addi %exact_bits, %lower : i32
+  %step_bits = arith.andi %up, %upper : i32
+  %step = arith.bitcast %step_bits : i32 to f32
+  %longest = arith.mulf %step, %fifteen : f32
+  %finite = arith.cmpf olt, %exact, %infinity : f32
+  %reaches = arith.cmpf olt, %longest, %infinity : f32
+  %usable = arith.andi %finite, %reaches : i1
+  %minimum = arith.select %usable, %low, %nan : f32
+  %used = arith.select %usable, %step, %zero : f32
+  return %minimum, %used : f32, f32
+}
+
+func.func private @llm_spec.of_group(%x: f32, %minimum: f32, %step: f32) -> f32 {
+  %zero = arith.constant 0.0 : f32
+  %fifteen = arith.constant 15.0 : f32
+  %above = arith.subf %x, %minimum : f32
+  %steps = arith.divf %above, %step : f32
+  %whole = math.roundeven %steps : f32
+  %at_least = arith.maximumf %whole, %zero : f32
+  %at_most = arith.minimumf %at_least, %fifteen : f32
+  %has_step = arith.cmpf ogt, %step, %zero : f32
+  %q = arith.select %has_step, %at_most, %zero : f32
+  %product = arith.mulf %q, %step : f32
+  %read = arith.addf %product, %minimum : f32
+  return %read : f32
+}
+
+// Quantizes V of token p of sequence s, in groups of channels.
+func.func private @llm_spec.group_channels(
+    %V: !kv, %layer: index, %s: index, %p: index) -> !kv {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c3 = arith.constant 3 : index
+  %c4 = arith.constant 4 : index
+  %size = arith.constant 32 : index
+  %infinity = arith.constant 0x7F800000 : f32
+  %minus_infinity = arith.constant 0xFF800000 : f32
+  %H = tensor.dim %V, %c3 : !kv
+  %D = tensor.dim %V, %c4 : !kv
+  %all = scf.for %h = %c0 to %H step %c1 iter_args(%V0 = %V) -> (!kv) {
+    %row = scf.for %first = %c0 to %D step %size iter_args(%V1 = %V0) -> (!kv) {
+      %next = arith.addi %first, %size : index
+      %end = arith.minui %next, %D : index
+      %bounds:2 = scf.for %d = %first to %end step %c1
+          iter_args(%low = %infinity, %high = %minus_infinity) -> (f32, f32) {
+        %x = tensor.extract %V1[%layer, %s, %p, %h, %d] : !kv
+        %least = arith.minimumf %low, %x : f32 // NaN if either is
+        %most = arith.maximumf %high, %x : f32
+        scf.yield %least, %most : f32, f32
+      }
+      %group:2 = func.call @llm_spec.group(%bounds#0, %bounds#1)
+          : (f32, f32) -> (f32, f32)
+      %read = scf.for %d = %first to %end step %c1 iter_args(%V2 = %V1) -> (!kv) {
+        %x = tensor.extract %V2[%layer, %s, %p, %h, %d] : !kv
+        %y = func.call @llm_spec.of_group(%x, %group#0, %group#1)
+            : (f32, f32, f32) -> f32
+        %V3 = tensor.insert %y into %V2[%layer, %s, %p, %h, %d] : !kv
+        scf.yield %V3 : !kv
+      }
+      scf.yield %read : !kv
+    }
+    scf.yield %row : !kv
+  }
+  return %all : !kv
+}
+
+// Quantizes K of the 32 tokens of sequence s from `first` on, channel by channel.
+func.func private @llm_spec.group_tokens(
+    %K: !kv, %layer: index, %s: index, %first: index) -> !kv {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c3 = arith.constant 3 : index
+  %c4 = arith.constant 4 : index
+  %size = arith.constant 32 : index
+  %infinity = arith.constant 0x7F800000 : f32
+  %minus_infinity = arith.constant 0xFF800000 : f32
+  %H = tensor.dim %K, %c3 : !kv
+  %D = tensor.dim %K, %c4 : !kv
+  %end = arith.addi %first, %size : index
+  %all = scf.for %h = %c0 to %H step %c1 iter_args(%K0 = %K) -> (!kv) {
+    %head = scf.for %d = %c0 to %D step %c1 iter_args(%K1 = %K0) -> (!kv) {
+      %bounds:2 = scf.for %p = %first to %end step %c1
+          iter_args(%low = %infinity, %high = %minus_infinity) -> (f32, f32) {
+        %x = tensor.extract %K1[%layer, %s, %p, %h, %d] : !kv
+        %least = arith.minimumf %low, %x : f32 // NaN if either is
+        %most = arith.maximumf %high, %x : f32
+        scf.yield %least, %most : f32, f32
+      }
+      %group:2 = func.call @llm_spec.group(%bounds#0, %bounds#1)
+          : (f32, f32) -> (f32, f32)
+      %read = scf.for %p = %first to %end step %c1 iter_args(%K2 = %K1) -> (!kv) {
+        %x = tensor.extract %K2[%layer, %s, %p, %h, %d] : !kv
+        %y = func.call @llm_spec.of_group(%x, %group#0, %group#1)
+            : (f32, f32, f32) -> f32
+        %K3 = tensor.insert %y into %K2[%layer, %s, %p, %h, %d] : !kv
+        scf.yield %K3 : !kv
+      }
+      scf.yield %read : !kv
+    }
+    scf.yield %head : !kv
+  }
+  return %all : !kv
+}
+
+// Quantizes the groups of V of tokens [start, end) of sequence s, where it is
+// stored as i4.
+func.func private @llm_spec.quantize_v(
+    %V: !kv, %storage: i32, %layer: index, %s: index, %start: index,
+    %end: index) -> !kv {
+  %c1 = arith.constant 1 : index
+  %i4 = arith.constant 3 : i32
+  %groups = arith.cmpi eq, %storage, %i4 : i32
+  %last = arith.select %groups, %end, %start : index
+  %held = scf.for %p = %start to %last step %c1 iter_args(%V0 = %V) -> (!kv) {
+    %V1 = func.call @llm_spec.group_channels(%V0, %layer, %s, %p)
+        : (!kv, index, index, index) -> !kv
+    scf.yield %V1 : !kv
+  }
+  return %held : !kv
+}
+
+// Quantizes the groups of K that tokens [start, end) complete, but for the first
+// one of the sequence.
+func.func private @llm_spec.quantize_k(
+    %K: !kv, %storage: i32, %layer: index, %s: index, %start: index,
+    %end: index) -> !kv {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %size = arith.constant 32 : index
+  %i4 = arith.constant 3 : i32
+  %groups = arith.cmpi eq, %storage, %i4 : i32
+  %complete = arith.divui %end, %size : index
+  %last = arith.select %groups, %complete, %c0 : index
+  %before = arith.divui %start, %size : index
+  %first = arith.maxui %before, %c1 : index
+  %held = scf.for %g = %first to %last step %c1 iter_args(%K0 = %K) -> (!kv) {
+    %p = arith.muli %g, %size : index
+    %K1 = func.call @llm_spec.group_tokens(%K0, %layer, %s, %p)
+        : (!kv, index, index, index) -> !kv
+    scf.yield %K1 : !kv
+  }
+  return %held : !kv
 }
 
 func.func private @llm_spec.check_append(
@@ -787,7 +955,8 @@ func.func private @llm_spec.append_kv(
     %pos1 = tensor.insert %position into %pos0[%layer, %s, %p] : !pos
     scf.yield %KV#0, %KV#1, %pos1 : !kv, !kv, !pos
   }
-  %held = scf.for %i = %c0 to %B step %c1 iter_args(%c = %cur) -> (!len) {
+  %held:3 = scf.for %i = %c0 to %B step %c1
+      iter_args(%c = %cur, %K0 = %r#0, %V0 = %r#1) -> (!len, !kv, !kv) {
     %after = arith.addi %i, %c1 : index
     %id = tensor.extract %ids[%i] : !ids
     %s = arith.index_cast %id : i32 to index
@@ -797,8 +966,15 @@ func.func private @llm_spec.append_kv(
     %start = tensor.extract %starts[%i] : !ids
     %end = arith.addi %start, %new : i32
     %more = tensor.insert %end into %c[%layer, %s] : !len
-    scf.yield %more : !len
+    %from = arith.index_cast %start : i32 to index
+    %to = arith.index_cast %end : i32 to index
+    %K1 = func.call @llm_spec.quantize_k(%K0, %k_storage, %layer, %s, %from, %to)
+        : (!kv, i32, index, index, index, index) -> !kv
+    %V1 = func.call @llm_spec.quantize_v(%V0, %v_storage, %layer, %s, %from, %to)
+        : (!kv, i32, index, index, index, index) -> !kv
+    scf.yield %more, %K1, %V1 : !len, !kv, !kv
   }
   %appended1 = tensor.insert %number into %appended[%layer] : !steps
-  return %r#0, %r#1, %held, %r#2, %appended1 : !kv, !kv, !len, !pos, !steps
+  return %held#1, %held#2, %held#0, %r#2, %appended1
+      : !kv, !kv, !len, !pos, !steps
 }

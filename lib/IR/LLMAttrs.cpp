@@ -34,9 +34,9 @@ KVStorageAttr::verify(function_ref<InFlightDiagnostic()> emitError, Type k,
   std::pair<StringRef, Type> formats[] = {{"k", k}, {"v", v}};
   for (auto [name, format] : formats)
     if (format && !format.isSignlessInteger(8) &&
-        !isa<Float8E4M3FNType>(format))
+        !format.isSignlessInteger(4) && !isa<Float8E4M3FNType>(format))
       return emitError() << "expected the format of " << name
-                         << " to be i8 or f8E4M3FN, got " << format;
+                         << " to be i8, f8E4M3FN or i4, got " << format;
   return success();
 }
 

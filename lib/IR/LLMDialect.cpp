@@ -69,6 +69,23 @@ static LogicalResult verifyDims(Operation *op, NamedAttribute attribute) {
                            << attribute.getValue();
 }
 
+static LogicalResult verifyConfig(Operation *op, NamedAttribute attribute,
+                                  Type type) {
+  auto config = dyn_cast<KVCacheConfigAttr>(attribute.getValue());
+  if (!config)
+    return verifyKind<KVCacheConfigAttr>(op, attribute,
+                                         "a #llm.kv_cache_config");
+  auto cache = dyn_cast<PagedKVCacheType>(type);
+  if (!cache || PagedKVCacheType::canHaveBlocksOf(cache.getStorage(),
+                                                  config.getBlockSize()))
+    return success();
+  return op->emitOpError() << "expected block_size of '"
+                           << attribute.getName().getValue()
+                           << "' to be a multiple of 32 where K is stored as "
+                              "i4, got "
+                           << config.getBlockSize();
+}
+
 LogicalResult LLMDialect::verifyRegionArgAttribute(Operation *op,
                                                    unsigned region,
                                                    unsigned argument,
@@ -87,8 +104,7 @@ LogicalResult LLMDialect::verifyRegionArgAttribute(Operation *op,
   if (name == kBelowAttr)
     return success();
   if (name == kConfigAttr)
-    return verifyKind<KVCacheConfigAttr>(op, attribute,
-                                         "a #llm.kv_cache_config");
+    return verifyConfig(op, attribute, type);
   if (name == kBorrowedAttr || name == kFreshAttr)
     return verifyKind<UnitAttr>(op, attribute, "a unit attribute");
   if (name != kWeightAttr)

@@ -45,6 +45,11 @@ Type PagedKVCacheType::getVFormat() const {
   return getStorage() ? getStorage().getV() : Type();
 }
 
+bool PagedKVCacheType::canHaveBlocksOf(KVStorageAttr storage, int64_t size) {
+  const bool groups = storage && storage.getK() && storage.getK().isInteger(4);
+  return !groups || ShapedType::isDynamic(size) || size % 32 == 0;
+}
+
 bool PagedKVCacheType::isCompatibleWith(PagedKVCacheType other) const {
   auto agree = [](int64_t a, int64_t b) {
     return a == b || ShapedType::isDynamic(a) || ShapedType::isDynamic(b);
@@ -88,6 +93,10 @@ PagedKVCacheType::verify(function_ref<InFlightDiagnostic()> emitError,
   if (elementType && !isa<Float32Type, Float16Type, BFloat16Type>(elementType))
     return emitError() << "expected element type f32, f16 or bf16, got "
                        << elementType;
+  if (!canHaveBlocksOf(storage, blockSize))
+    return emitError() << "expected block_size to be a multiple of 32 where K "
+                          "is stored as i4, got "
+                       << blockSize;
   return success();
 }
 

@@ -94,7 +94,7 @@ int32_t mlir::llm::getDTypeNumber(Type type) {
 int32_t mlir::llm::getStorageNumber(Type format) {
   if (!format)
     return 0;
-  return format.isInteger(8) ? 2 : 1;
+  return format.isInteger(4) ? 3 : format.isInteger(8) ? 2 : 1;
 }
 
 /// Address of a field of llm_tensor; `index` within sizes (3) or strides (4).

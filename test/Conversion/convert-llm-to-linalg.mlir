@@ -64,6 +64,15 @@ func.func @cast(%c: !llm.paged_kv_cache) -> !llm.paged_kv_cache<?x?x?xf16, stora
 
 // -----
 
+// CHECK-LABEL: func @cast_to_groups
+// CHECK: cf.assert %{{.*}}, "invalid argument: expected the storage of K of the cache to be i4"
+func.func @cast_to_groups(%c: !llm.paged_kv_cache) -> !llm.paged_kv_cache<?x?x?xf16, storage = #llm.kv_storage<k = i4>> {
+  %d = llm.cast_kv %c : !llm.paged_kv_cache -> !llm.paged_kv_cache<?x?x?xf16, storage = #llm.kv_storage<k = i4>>
+  return %d : !llm.paged_kv_cache<?x?x?xf16, storage = #llm.kv_storage<k = i4>>
+}
+
+// -----
+
 // Attributes of arguments and results are for the exported call; a drop is gone.
 
 // CHECK-LABEL: func @attributes

@@ -5,6 +5,11 @@ func.func private @block_size(!llm.paged_kv_cache {llm.config = #llm.kv_cache_co
 
 // -----
 
+// expected-error @+1 {{expected block_size of 'llm.config' to be a multiple of 32 where K is stored as i4, got 48}}
+func.func private @half_a_group(!llm.paged_kv_cache<1x1x64xf32, storage = #llm.kv_storage<k = i4>> {llm.config = #llm.kv_cache_config<block_size = 48>})
+
+// -----
+
 // expected-error @+1 {{expected max_seq_len to be between 0 and 2147483647, got 2147483648}}
 func.func private @max_seq_len(!llm.paged_kv_cache {llm.config = #llm.kv_cache_config<max_seq_len = 2147483648>})
 

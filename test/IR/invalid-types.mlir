@@ -90,13 +90,18 @@ func.func private @no_format(!llm.paged_kv_cache<1x1x64xf32, storage = #llm.kv_s
 
 // -----
 
-// expected-error @+1 {{expected the format of k to be i8 or f8E4M3FN, got 'i4'}}
-func.func private @k_format(!llm.paged_kv_cache<1x1x64xf32, storage = #llm.kv_storage<k = i4, v = i8>>)
+// expected-error @+1 {{expected the format of k to be i8, f8E4M3FN or i4, got 'i2'}}
+func.func private @k_format(!llm.paged_kv_cache<1x1x64xf32, storage = #llm.kv_storage<k = i2, v = i8>>)
 
 // -----
 
-// expected-error @+1 {{expected the format of v to be i8 or f8E4M3FN, got 'f16'}}
+// expected-error @+1 {{expected the format of v to be i8, f8E4M3FN or i4, got 'f16'}}
 func.func private @v_format(!llm.paged_kv_cache<1x1x64xf32, storage = #llm.kv_storage<v = f16>>)
+
+// -----
+
+// expected-error @+1 {{expected block_size to be a multiple of 32 where K is stored as i4, got 16}}
+func.func private @half_a_group(!llm.paged_kv_cache<1x1x64xf32, block_size = 16, storage = #llm.kv_storage<k = i4, v = i8>>)
 
 // -----
 

@@ -36,10 +36,16 @@ func.func private @largest_parameter(!llm.paged_kv_cache<2x1x64xf16, max_seq_len
 // CHECK-SAME: !llm.paged_kv_cache<2x1x64xf16, storage = #llm.kv_storage<k = i8, v = f8E4M3FN>>
 // CHECK-SAME: !llm.paged_kv_cache<2x1x64xf16, window = 8, storage = #llm.kv_storage<v = i8>>
 // CHECK-SAME: !llm.kv_handle<2x1x64xf32, storage = #llm.kv_storage<k = f8E4M3FN>>
+// CHECK-SAME: !llm.paged_kv_cache<2x1x64xf32, block_size = 64, storage = #llm.kv_storage<k = i4, v = i4>>
+// CHECK-SAME: !llm.paged_kv_cache<2x1x64xf32, storage = #llm.kv_storage<k = i4>>
+// CHECK-SAME: !llm.paged_kv_cache<2x1x64xf32, block_size = 16, storage = #llm.kv_storage<v = i4>>
 func.func private @storage(
     !llm.paged_kv_cache<2x1x64xf16, storage = #llm.kv_storage<k = i8, v = f8E4M3FN, scale = token_head>>,
     !llm.paged_kv_cache<2x1x64xf16, storage = #llm.kv_storage<v = i8>, window = 8>,
-    !llm.kv_handle<2x1x64xf32, storage = #llm.kv_storage<k = f8E4M3FN>>)
+    !llm.kv_handle<2x1x64xf32, storage = #llm.kv_storage<k = f8E4M3FN>>,
+    !llm.paged_kv_cache<2x1x64xf32, block_size = 64, storage = #llm.kv_storage<k = i4, v = i4>>,
+    !llm.paged_kv_cache<2x1x64xf32, storage = #llm.kv_storage<k = i4>>,
+    !llm.paged_kv_cache<2x1x64xf32, block_size = 16, storage = #llm.kv_storage<v = i4>>)
 
 // CHECK-LABEL: func private @handles
 // CHECK-SAME: !llm.kv_handle, !llm.kv_handle<32x8x128xf16, block_size = 16>)

@@ -96,12 +96,16 @@ def LLM_ArgumentKindAttr
 def LLM_KVStorageAttr : LLM_Attr<"KVStorage", "kv_storage"> {
   let summary = "In which formats a cache holds K and V";
   let description = [{
-    The parameter `storage` of a cache type: `i8` or `f8E4M3FN` for K, for V or
-    for both. What is absent is held in the cache's element type.
+    The parameter `storage` of a cache type: `i8`, `f8E4M3FN` or `i4` for K, for
+    V or for both. What is absent is held in the cache's element type.
 
-    Here is the one definition of what these formats hold. The head_dim numbers
-    x of one token and KV head share a scale (`token_head`). All arithmetic is
-    in f32, to nearest even, and keeps subnormals:
+    Here is the one definition of what these formats hold. All arithmetic is in
+    f32, to nearest even, and keeps subnormals. The x are the numbers that are
+    appended, after rotation and not rounded to the element type before;
+    `llm.lookup_kv` rounds what is read to the element type.
+
+    In `i8` and `f8E4M3FN` the head_dim numbers x of one token and KV head share
+    a scale (`token_head`):
 
     ```
     m = max |x|, NaN if some x is
@@ -111,9 +115,29 @@ def LLM_KVStorageAttr : LLM_Attr<"KVStorage", "kv_storage"> {
     ```
 
     An s that is not finite is NaN, and all q are 0 if s is 0 or NaN. What is
-    read is f32(q) * s: a row with a NaN or an infinity reads as NaNs. The x are
-    the numbers that are appended, not rounded to the element type before;
-    `llm.lookup_kv` rounds what is read to the element type.
+    read is f32(q) * s: a row with a NaN or an infinity reads as NaNs.
+
+    In `i4` up to 32 numbers x share a minimum and a step, both of them bf16:
+
+    ```
+    l = min x, rounded down to a bf16 (-0 counts as 0)
+    s = (max x - l) / 15, rounded up to a bf16
+    q = (x - l) / s, to the nearest integer, to nearest even, from 0 to 15;
+        0 if s is 0
+    ```
+
+    What is read is q * s + l, of which the product is exact. A group that has a
+    NaN or an infinity, or for which 15 s is infinite, reads as NaNs.
+
+    A group of V is 32 channels of one token and head, the last one maybe fewer.
+    A group of K is *one* channel of the tokens 32 g .. 32 g + 31 of a sequence,
+    since K has its outliers in channels: the append that completes group g
+    quantizes it. Group 0, where the tokens with the largest outliers are, never
+    is, and its K reads as the x; so does that of a group that is not complete.
+    A sequence that is cut or forked inside of a group that has been quantized
+    keeps the numbers that its tokens read as: they are the x when the group is
+    complete again. Blocks hold whole groups: K of `i4` needs a `block_size` that
+    is a multiple of 32.
 
     Example:
 
@@ -121,7 +145,9 @@ def LLM_KVStorageAttr : LLM_Attr<"KVStorage", "kv_storage"> {
     func.func private @quantized(
         !llm.paged_kv_cache<32x8x128xf16, storage = #llm.kv_storage<
             k = i8, v = f8E4M3FN, scale = token_head>>,
-        !llm.paged_kv_cache<32x8x128xbf16, storage = #llm.kv_storage<v = i8>>)
+        !llm.paged_kv_cache<32x8x128xbf16, storage = #llm.kv_storage<v = i8>>,
+        !llm.paged_kv_cache<32x8x128xf16, block_size = 32,
+                            storage = #llm.kv_storage<k = i4, v = i4>>)
     ```
   }];
   let parameters = (ins

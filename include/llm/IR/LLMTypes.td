@@ -95,6 +95,8 @@ def LLM_PagedKVCacheType : LLM_Type<"PagedKVCache", "paged_kv_cache"> {
     /// The format in which K or V is held, if not in the element type.
     Type getKFormat() const;
     Type getVFormat() const;
+    /// Whether blocks can have `size` tokens: with K of i4, whole groups.
+    static bool canHaveBlocksOf(KVStorageAttr storage, int64_t size);
     /// Could a cache of this type at run time also have type `other`?
     bool isCompatibleWith(PagedKVCacheType other) const;
   }];
