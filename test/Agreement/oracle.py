@@ -62,6 +62,31 @@ def store(values: np.ndarray, dtype: str, storage: str) -> np.ndarray:
     return stored.astype(np.float32) * scale
 
 
+def group(values: np.ndarray) -> np.ndarray:
+    """What groups of i4 [..., n] read as."""
+    values = np.asarray(values, np.float32)
+    least, most = values.min(-1, keepdims=True), values.max(-1, keepdims=True)
+    bits = (least + np.float32(0)).view(np.uint32)
+    down = np.where(least < 0, bits + np.uint32(0xFFFF), bits) & np.uint32(0xFFFF0000)
+    minimum = down.view(np.float32)
+    exact = ((most - minimum) / np.float32(15)).view(np.uint32)
+    step = ((exact + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
+    steps = (values - minimum) / np.where(step == 0, np.float32(1), step)
+    codes = np.where(step == 0, 0, np.rint(steps).clip(0, 15))
+    return codes.astype(np.float32) * step + minimum
+
+
+GROUP = 32
+
+
+def store_v(values: np.ndarray, dtype: str, storage: str) -> np.ndarray:
+    """The same of V, which may be in groups of channels."""
+    if storage != "i4":
+        return store(values, dtype, storage)
+    ends = range(GROUP, np.shape(values)[-1], GROUP)
+    return np.concatenate([group(v) for v in np.split(values, ends, -1)], -1)
+
+
 class Version:
     """K and V [L, S, C, H, D], lengths [L, S]."""
 
@@ -88,8 +113,14 @@ class Version:
         end = start + len(k)
         check(end <= self.type.capacity, "longer than max_seq_len")
         t = self.type
-        new.k[layer, sequence, start:end] = store(k, t.dtype, t.k_storage)
-        new.v[layer, sequence, start:end] = store(v, t.dtype, t.v_storage)
+        if t.k_storage == "i4":
+            new.k[layer, sequence, start:end] = k
+            for g in range(max(1, start // GROUP), end // GROUP):
+                tokens = new.k[layer, sequence, g * GROUP : (g + 1) * GROUP]
+                tokens[:] = np.moveaxis(group(np.moveaxis(tokens, 0, -1)), -1, 0)
+        else:
+            new.k[layer, sequence, start:end] = store(k, t.dtype, t.k_storage)
+        new.v[layer, sequence, start:end] = store_v(v, t.dtype, t.v_storage)
         new.lengths[layer, sequence] = end
         return new
 

@@ -137,6 +137,23 @@ class Maker:
         self.program = Program(
             self.type, r.choice([1, 2, 4]), r.choice(inputs), r.choice(inputs)
         )
+        self.hold_groups(random.Random(f"groups {seed}"))
+
+    def hold_groups(self, r):
+        """Three caches of eight hold i4: long sequences of K, or wide rows of V."""
+        kind = r.choice(["", "", "", "", "", "K", "K", "V"])
+        if not kind:
+            return
+        t = self.type
+        t.v_storage = "i4" if kind == "V" else r.choice(["", "i8", "i4", "i4"])
+        t.layers, t.heads = min(t.layers, 2), min(t.heads, 2)
+        t.dim = r.choice([33, 40]) if kind == "V" else r.choice([2, 3, 4])
+        self.program.group = 1
+        if kind == "V":
+            t.layers = t.heads = 1
+            return
+        t.k_storage = "i4"
+        t.block_size, t.capacity, t.sequences = r.choice([32, 64]), 180, 2
 
     def cache(self):
         self.next_cache += 1
@@ -349,6 +366,8 @@ class Maker:
         r, t = self.r, self.type
         rows = r.randint(1, min(3, t.sequences))
         tokens = r.randint(1, 9 if t.capacity > 13 else 5)
+        if t.k_storage == "i4":
+            rows, tokens = r.choice([(rows, tokens), (1, 50), (1, 50), (1, 80)])
         p = {
             "rows": rows,
             "tokens": tokens,
