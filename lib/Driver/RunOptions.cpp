@@ -101,12 +101,13 @@ struct CommandLine {
                     "Prompt tokens of one step, over all prompts (default "
                     "512)"};
   Text blockSize{"block-size", "tokens", machine,
-                 "Tokens of one cache block (default 16)"};
+                 "Tokens of one cache block (default 16, and 32 where K is "
+                 "i4, of which blocks hold multiples of 32)"};
   Text poolBlocks{"pool-blocks", "blocks", machine,
                   "Blocks of the cache (default: enough for every sequence)"};
   Text cache{"cache-dtype", "format", machine,
-             "What the cache stores: f32, f16 (default), bf16, or quantized f8 "
-             "or i8; K:V like i8:f8 for different formats of K and V"};
+             "What the cache stores: f32, f16 (default), bf16, or quantized "
+             "f8, i8 or i4; K:V like i8:f8 for different formats of K and V"};
   Text window{"window", "tokens", machine,
               "A token sees the last n ones, itself included (default: all)"};
   Text sinks{"sinks", "tokens", machine,

@@ -29,6 +29,8 @@ static const char *nameOf(llm_dtype dtype, llm_kv_storage storage) {
     return "f8";
   case LLM_KV_STORAGE_I8:
     return "i8";
+  case LLM_KV_STORAGE_I4:
+    return "i4";
   }
   return dtype == LLM_F32 ? "f32" : dtype == LLM_F16 ? "f16" : "bf16";
 }
@@ -41,6 +43,14 @@ std::string mlir::llm::describeFormats(const llm_kv_config &config) {
 
 double mlir::llm::bytesPerToken(const RunReport &report) {
   return double(report.cache.block_bytes) / report.config.block_size;
+}
+
+int64_t mlir::llm::exactBytesPerSequence(const llm_kv_config &config) {
+  if (config.k_storage != LLM_KV_STORAGE_I4)
+    return 0;
+  const int64_t tokens = 2 * 32;
+  return tokens * config.layers * config.kv_heads * config.head_dim *
+         int64_t(sizeof(float));
 }
 
 //===----------------------------------------------------------------------===//
@@ -87,15 +97,17 @@ static json::Object toJSON(const SequenceReport &sequence) {
 }
 
 json::Object mlir::llm::toJSON(const RunReport &report) {
-  json::Object object{{"load_s", report.loadSeconds},
-                      {"compile_s", report.compileSeconds},
-                      {"compile_cpu_s", report.compileCPUSeconds},
-                      {"prefill", ::toJSON(report.prefill)},
-                      {"decode", ::toJSON(report.decode)},
-                      {"peak_rss_bytes", report.peakRSSBytes},
-                      {"cache", ::toJSON(report.cache)},
-                      {"cache_dtype", describeFormats(report.config)},
-                      {"kv_bytes_per_token", bytesPerToken(report)}};
+  json::Object object{
+      {"load_s", report.loadSeconds},
+      {"compile_s", report.compileSeconds},
+      {"compile_cpu_s", report.compileCPUSeconds},
+      {"prefill", ::toJSON(report.prefill)},
+      {"decode", ::toJSON(report.decode)},
+      {"peak_rss_bytes", report.peakRSSBytes},
+      {"cache", ::toJSON(report.cache)},
+      {"cache_dtype", describeFormats(report.config)},
+      {"kv_bytes_per_token", bytesPerToken(report)},
+      {"kv_exact_bytes_per_sequence", exactBytesPerSequence(report.config)}};
   if (report.score) {
     object["tokens"] = report.score->tokens;
     object["nll"] = report.score->meanNLL();
@@ -158,8 +170,11 @@ void mlir::llm::printSummary(const RunReport &report, llvm::raw_ostream &os) {
       report.config.block_size,
       megabytes(cache.peak_live_blocks * cache.block_bytes), cache.cow_blocks,
       megabytes(cache.copied_bytes));
-  os << llvm::formatv("cache dtype {0}, {1:f0} bytes of K and V per token\n",
+  os << llvm::formatv("cache dtype {0}, {1:f0} bytes of K and V per token",
                       describeFormats(report.config), bytesPerToken(report));
+  if (const int64_t exact = exactBytesPerSequence(report.config))
+    os << llvm::formatv(", {0} of exact K per sequence", exact);
+  os << '\n';
   if (report.score)
     os << llvm::formatv("score {0} tokens, nll {1:f6}, ppl {2:f5}\n",
                         report.score->tokens, report.score->meanNLL(),

@@ -135,6 +135,8 @@ Type ModelBuilder::typeOf(CacheFormat format) {
     return builder.getType<Float8E4M3FNType>();
   case CacheFormat::I8:
     return builder.getI8Type();
+  case CacheFormat::I4:
+    return builder.getIntegerType(4);
   }
   llvm_unreachable("unknown cache format");
 }

@@ -17,7 +17,8 @@ using llvm::Expected;
 using llvm::StringRef;
 
 bool mlir::llm::isQuantized(CacheFormat format) {
-  return format == CacheFormat::F8E4M3FN || format == CacheFormat::I8;
+  return format == CacheFormat::F8E4M3FN || format == CacheFormat::I8 ||
+         format == CacheFormat::I4;
 }
 
 CacheFormat CacheFormats::elementType() const {
@@ -33,6 +34,7 @@ static std::optional<CacheFormat> formatOf(StringRef name) {
       .Case("bf16", CacheFormat::BF16)
       .Case("f8", CacheFormat::F8E4M3FN)
       .Case("i8", CacheFormat::I8)
+      .Case("i4", CacheFormat::I4)
       .Default(std::nullopt);
 }
 
@@ -42,13 +44,13 @@ Expected<CacheFormats> mlir::llm::parseCacheFormats(StringRef text) {
   const std::optional<CacheFormat> v = text.contains(':') ? formatOf(vText) : k;
   if (!k || !v)
     return llvm::createStringError(
-        "expected --cache-dtype to be f32, f16, bf16, f8 or i8, or two of them "
-        "as K:V, got '" +
+        "expected --cache-dtype to be f32, f16, bf16, f8, i8 or i4, or two of "
+        "them as K:V, got '" +
         text + "'");
   if (*k != *v && !isQuantized(*k) && !isQuantized(*v))
     return llvm::createStringError(
-        "expected --cache-dtype with K and V of one type where neither is f8 "
-        "or i8, got '" +
+        "expected --cache-dtype with K and V of one type where neither is f8, "
+        "i8 or i4, got '" +
         text + "'");
   return CacheFormats{*k, *v};
 }

@@ -207,21 +207,24 @@ TEST(RunOptionsTest, cacheFormats) {
   EXPECT_EQ(formats("f32"), (CacheFormats{F32, F32}));
   EXPECT_EQ(formats("i8"), (CacheFormats{I8, I8}));
   EXPECT_EQ(formats("i8:f8"), (CacheFormats{I8, F8E4M3FN}));
+  EXPECT_EQ(formats("i4"), (CacheFormats{I4, I4}));
+  EXPECT_EQ(formats("i8:i4"), (CacheFormats{I8, I4}));
   EXPECT_EQ(formats("f8:bf16"), (CacheFormats{F8E4M3FN, BF16}));
   EXPECT_EQ(formats("i8:f8").elementType(), F32);
   EXPECT_EQ(formats("f8:bf16").elementType(), BF16);
   EXPECT_EQ(formats("f16:i8").elementType(), F16);
+  EXPECT_EQ(formats("i4:bf16").elementType(), BF16);
 }
 
 TEST(RunOptionsTest, badTypes) {
   for (std::string text : {"f64", "i8:", ":f8", "i8:f8:f8"})
     expectBad({"-m", "m", "-p", "x", "--cache-dtype", text.c_str()},
-              "expected --cache-dtype to be f32, f16, bf16, f8 or i8, or two "
-              "of them as K:V, got '" +
+              "expected --cache-dtype to be f32, f16, bf16, f8, i8 or i4, or "
+              "two of them as K:V, got '" +
                   text + "'");
   expectBad({"-m", "m", "-p", "x", "--cache-dtype", "f16:bf16"},
             "expected --cache-dtype with K and V of one type where neither is "
-            "f8 or i8, got 'f16:bf16'");
+            "f8, i8 or i4, got 'f16:bf16'");
   expectBad({"-m", "m", "-p", "x", "--weights-as", "f16"},
             "expected --weights-as to be one of f32|bf16, got 'f16'");
 }

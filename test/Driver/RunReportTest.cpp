@@ -48,8 +48,8 @@ TEST(RunReportTest, generation) {
   const json::Object object = toJSON(generationReport());
   EXPECT_EQ(keysOf(object),
             Keys({"cache", "cache_dtype", "compile_cpu_s", "compile_s",
-                  "decode", "kv_bytes_per_token", "load_s", "peak_rss_bytes",
-                  "prefill", "sequences"}));
+                  "decode", "kv_bytes_per_token", "kv_exact_bytes_per_sequence",
+                  "load_s", "peak_rss_bytes", "prefill", "sequences"}));
   EXPECT_EQ(object.getNumber("load_s"), 0.5);
   EXPECT_EQ(object.getNumber("compile_s"), 2);
   EXPECT_EQ(object.getNumber("compile_cpu_s"), 1.5);
@@ -96,10 +96,11 @@ TEST(RunReportTest, score) {
   report.config.block_size = 1;
   report.score = Score{4, 2.0};
   const json::Object object = toJSON(report);
-  EXPECT_EQ(keysOf(object),
-            Keys({"cache", "cache_dtype", "compile_cpu_s", "compile_s",
-                  "decode", "kv_bytes_per_token", "load_s", "nll",
-                  "peak_rss_bytes", "ppl", "prefill", "tokens"}));
+  EXPECT_EQ(
+      keysOf(object),
+      Keys({"cache", "cache_dtype", "compile_cpu_s", "compile_s", "decode",
+            "kv_bytes_per_token", "kv_exact_bytes_per_sequence", "load_s",
+            "nll", "peak_rss_bytes", "ppl", "prefill", "tokens"}));
   EXPECT_EQ(object.getInteger("tokens"), 4);
   EXPECT_EQ(object.getNumber("nll"), 0.5);
   EXPECT_NEAR(*object.getNumber("ppl"), 1.6487212707, 1e-9);
@@ -126,6 +127,25 @@ TEST(RunReportTest, summary) {
             "cache 109 tokens appended, at most 7 of 256 blocks of 16 tokens "
             "live (7.0 MiB), 0 blocks (0.0 MiB) copied on write\n"
             "cache dtype i8:f16, 65536 bytes of K and V per token\n");
+}
+
+TEST(RunReportTest, exactGroups) {
+  RunReport report = generationReport();
+  report.config.k_storage = report.config.v_storage = LLM_KV_STORAGE_I4;
+  report.config.layers = 30;
+  report.config.kv_heads = 3;
+  report.config.head_dim = 64;
+  report.cache.block_bytes = 1 << 20;
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  printSummary(report, os);
+  EXPECT_NE(text.find("cache dtype i4, 65536 bytes of K and V per token, "
+                      "1474560 of exact K per sequence\n"),
+            std::string::npos)
+      << text;
+  EXPECT_EQ(toJSON(report).getInteger("kv_exact_bytes_per_sequence"), 1474560);
+  report.config.k_storage = LLM_KV_STORAGE_I8;
+  EXPECT_EQ(exactBytesPerSequence(report.config), 0);
 }
 
 TEST(RunReportTest, formats) {

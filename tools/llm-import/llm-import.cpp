@@ -33,8 +33,8 @@ static cl::opt<std::string>
     cache("cache-dtype", cl::init("f16"), cl::cat(category),
           cl::value_desc("format"),
           cl::desc("What the KV cache holds: f32, f16 (default), bf16, or "
-                   "quantized f8 or i8; K:V like i8:f8 for different formats "
-                   "of K and V"));
+                   "quantized f8, i8 or i4; K:V like i8:f8 for different "
+                   "formats of K and V"));
 static cl::opt<int> window("window", cl::value_desc("tokens"),
                            cl::desc("A token sees this many (default: all)"),
                            cl::cat(category));

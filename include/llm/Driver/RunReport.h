@@ -48,6 +48,10 @@ std::string describeFormats(const llm_kv_config &config);
 /// the padding of pages included.
 double bytesPerToken(const RunReport &report);
 
+/// Bytes that a sequence takes besides, for K of i4 that is held exactly: two
+/// groups of 32 tokens, over all layers, once it is that long.
+int64_t exactBytesPerSequence(const llm_kv_config &config);
+
 /// Peak resident memory of this process.
 int64_t peakRSSBytes();
 

@@ -15,7 +15,7 @@
 namespace mlir::llm {
 
 /// An element type, or a quantized format (`#llm.kv_storage`).
-enum class CacheFormat { F32, F16, BF16, F8E4M3FN, I8 };
+enum class CacheFormat { F32, F16, BF16, F8E4M3FN, I8, I4 };
 
 struct CacheFormats {
   CacheFormat k = CacheFormat::F16, v = CacheFormat::F16;
@@ -27,8 +27,8 @@ struct CacheFormats {
 
 bool isQuantized(CacheFormat format);
 
-/// f32, f16, bf16, f8 or i8 for both, or K:V like i8:f8. There is one element
-/// type: K and V are of that type or quantized.
+/// f32, f16, bf16, f8, i8 or i4 for both, or K:V like i8:f8. There is one
+/// element type: K and V are of that type or quantized.
 ::llvm::Expected<CacheFormats> parseCacheFormats(::llvm::StringRef text);
 
 } // namespace mlir::llm
