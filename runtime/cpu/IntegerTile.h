@@ -74,6 +74,24 @@ inline float largestOf(const float *x, int64_t n) {
 /// x as integers, for at most 2^22 in magnitude.
 inline Ints integersOf(Vec x) { return (Ints)_mm512_cvtps_epi32((__m512)x); }
 
+/// 64 integers, which fit, as bytes: lane 4 i + e has those of lanes 4 i to
+/// 4 i + 3 of x[e].
+inline UInts packSigned(const Ints *x) {
+  return (UInts)_mm512_packs_epi16(
+      _mm512_packs_epi32((__m512i)x[0], (__m512i)x[1]),
+      _mm512_packs_epi32((__m512i)x[2], (__m512i)x[3]));
+}
+inline UInts packUnsigned(const Ints *x) {
+  return (UInts)_mm512_packus_epi16(
+      _mm512_packus_epi32((__m512i)x[0], (__m512i)x[1]),
+      _mm512_packus_epi32((__m512i)x[2], (__m512i)x[3]));
+}
+/// Such bytes in their order.
+inline UInts inOrder(UInts packed) {
+  const UInts order = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+  return (UInts)_mm512_permutexvar_epi32((__m512i)order, (__m512i)packed);
+}
+
 /// Lanes as bytes: the lowest of each.
 inline void storeBytes(char *to, Ints x) {
   _mm_storeu_si128(reinterpret_cast<__m128i *>(to),
@@ -177,17 +195,29 @@ struct IntegerWeights {
   float step, unit;
 };
 
-/// w[key] * scales[key] for `keys` of a tile; zero for the others.
-inline void setWeights(IntegerWeights &to, const float *w, const float *scales,
-                       KeyRange keys) {
-  constexpr float kMost = 65535;
-  alignas(64) float x[kTileKeys];
-  for (int64_t i = 0; i < kTileKeys; i += kLanes)
-    store(x + i, load(w + i) * load(scales + i));
+/// The same with digits as they come from packUnsigned.
+struct PackedWeights {
+  UInts high, low;
+  float step, unit;
+};
+
+/// Numbers of a tile are zero but for those of `keys`.
+inline void clearBeside(float *x, KeyRange keys) {
   for (int64_t i = 0; i < keys.begin; ++i)
     x[i] = 0;
   for (int64_t i = keys.end; i < kTileKeys; ++i)
     x[i] = 0;
+}
+
+/// w[key] * scales[key] for `keys` of a tile; zero for the others.
+inline PackedWeights packWeights(const float *w, const float *scales,
+                                 KeyRange keys) {
+  constexpr float kMost = 65535;
+  PackedWeights to;
+  alignas(64) float x[kTileKeys];
+  for (int64_t i = 0; i < kTileKeys; i += kLanes)
+    store(x + i, load(w + i) * load(scales + i));
+  clearBeside(x, keys);
   float largest = largestOf(x, kTileKeys);
   to.unit = 1;
   for (; largest > 0 && largest < 0x1p-64f; largest *= 0x1p64f) {
@@ -197,33 +227,54 @@ inline void setWeights(IntegerWeights &to, const float *w, const float *scales,
   }
   bool finite = largest < kInfinity;
   float factor = finite && largest > 0 ? kMost / largest : 0;
-  for (int64_t i = 0; i < kTileKeys; i += kLanes) {
-    Ints integer = factor > 0 ? integersOf(load(x + i) * factor) : Ints{};
-    storeBytes(to.high + i, integer >> 8);
-    storeBytes(to.low + i, integer);
+  Ints high[4], low[4];
+  LLM_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    Ints integer =
+        factor > 0 ? integersOf(load(x + i * kLanes) * factor) : Ints{};
+    high[i] = integer >> 8;
+    low[i] = integer & 0xff;
   }
+  to.high = packUnsigned(high);
+  to.low = packUnsigned(low);
   to.step = finite ? largest / kMost : __builtin_nanf("");
+  return to;
 }
 
-/// A strip of kVecBytes dimensions of the keys [begin, end), in fours: four
-/// vectors, of which number m has in quad i the dimensions 16 i + 4 m to
-/// 16 i + 4 m + 3, and in each lane the four keys.
+inline void setWeights(IntegerWeights &to, const float *w, const float *scales,
+                       KeyRange keys) {
+  PackedWeights packed = packWeights(w, scales, keys);
+  UInts high = inOrder(packed.high), low = inOrder(packed.low);
+  memcpy(to.high, &high, sizeof(high));
+  memcpy(to.low, &low, sizeof(low));
+  to.step = packed.step;
+  to.unit = packed.unit;
+}
+
+/// `bytes` bytes of four keys from byte `at` on, as four vectors: number m has
+/// in quad i the bytes 16 i + 4 m to 16 i + 4 m + 3, and in each lane the four
+/// keys.
+inline void turnFourKeys(const Keys &v, int64_t key, int64_t at, int64_t bytes,
+                         UInts *to) {
+  __m512i x[kDepthOfBytes];
+  LLM_UNROLL
+  for (int i = 0; i < kDepthOfBytes; ++i)
+    x[i] = (__m512i)loadBytes(v.at(key + i, at), bytes);
+  __m512i ab = _mm512_unpacklo_epi8(x[0], x[1]);
+  __m512i cd = _mm512_unpacklo_epi8(x[2], x[3]);
+  to[0] = (UInts)_mm512_unpacklo_epi16(ab, cd);
+  to[1] = (UInts)_mm512_unpackhi_epi16(ab, cd);
+  ab = _mm512_unpackhi_epi8(x[0], x[1]);
+  cd = _mm512_unpackhi_epi8(x[2], x[3]);
+  to[2] = (UInts)_mm512_unpacklo_epi16(ab, cd);
+  to[3] = (UInts)_mm512_unpackhi_epi16(ab, cd);
+}
+
+/// A strip of kVecBytes dimensions of the keys [begin, end), four by four.
 inline void turnValues(const Keys &v, int64_t begin, int64_t end, int64_t dim,
                        UInts *panel) {
-  for (int64_t key = begin; key < end; key += kDepthOfBytes, panel += 4) {
-    __m512i x[kDepthOfBytes];
-    LLM_UNROLL
-    for (int i = 0; i < kDepthOfBytes; ++i)
-      x[i] = (__m512i)loadBytes(v.at(key + i, dim), v.dim - dim);
-    __m512i ab = _mm512_unpacklo_epi8(x[0], x[1]);
-    __m512i cd = _mm512_unpacklo_epi8(x[2], x[3]);
-    panel[0] = (UInts)_mm512_unpacklo_epi16(ab, cd);
-    panel[1] = (UInts)_mm512_unpackhi_epi16(ab, cd);
-    ab = _mm512_unpackhi_epi8(x[0], x[1]);
-    cd = _mm512_unpackhi_epi8(x[2], x[3]);
-    panel[2] = (UInts)_mm512_unpacklo_epi16(ab, cd);
-    panel[3] = (UInts)_mm512_unpackhi_epi16(ab, cd);
-  }
+  for (int64_t key = begin; key < end; key += kDepthOfBytes, panel += 4)
+    turnFourKeys(v, key, dim, v.dim - dim, panel);
 }
 
 /// o[row][i] += w[row][key] * v[key][dim + i] for the strip that turnValues

@@ -80,8 +80,11 @@ inline std::string describe(const Case &c) {
 }
 
 inline double tolerance(const Case &c) {
-  // The factors of i8 have 16 bits.
-  bool integers = c.pageType == LLM_I8 || c.typeOfV() == LLM_I8;
+  // The factors of integers have 16 bits.
+  auto isInteger = [](llm_dtype type) {
+    return type == LLM_I8 || type == LLM_I4;
+  };
+  bool integers = isInteger(c.pageType) || isInteger(c.typeOfV());
   return c.type == LLM_F32   ? (integers ? 5e-5 : 1e-5)
          : c.type == LLM_F16 ? 2e-3
                              : 1.6e-2;
