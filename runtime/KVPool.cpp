@@ -378,9 +378,8 @@ Status KVPool::reserveExact(Faults &faults) {
 }
 
 int64_t KVPool::groupNumber(int32_t layer, int32_t block, int32_t group) const {
-  return (layer * (config_.num_blocks + 1) + block) *
-             (config_.block_size / kGroupSize) +
-         group;
+  const int64_t blocks = config_.num_blocks + int64_t(1);
+  return (layer * blocks + block) * (config_.block_size / kGroupSize) + group;
 }
 
 void KVPool::makeExact(int32_t layer, int32_t block, int32_t group) noexcept {
