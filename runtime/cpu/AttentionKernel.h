@@ -28,7 +28,7 @@
 // Everything is f32, with two exceptions where the level has dot products: what
 // is bf16 in queries and pages is multiplied by those of bf16, and weights (not
 // their sum l) are rounded to bf16; and few rows are multiplied with pages of
-// i8 as integers (IntegerTile.h).
+// i8 and i4 as integers (IntegerTile.h, IntegerGroups.h).
 //
 // Sinks and window are two segments of keys, cut where the sinks end even if
 // the window begins before: a tile that holds both is computed once for each. A

@@ -14,9 +14,8 @@ namespace {
 
 class AttentionBitsTest : public AttentionLevelTest {};
 
-/// Bits of the rows of sequence i, gaps included.
-std::vector<char> bitsOf(Problem &p, size_t i) {
-  p.run();
+/// Bits of the rows of sequence i, gaps included, as they were computed.
+std::vector<char> takeBits(const Problem &p, size_t i) {
   int64_t bytes = p.tokenStride() * bytesOf(p.c.type);
   std::vector<char> bits(p.out.begin() + p.cuSeqlens[i] * bytes,
                          p.out.begin() + p.cuSeqlens[i + 1] * bytes);
@@ -25,6 +24,11 @@ std::vector<char> bitsOf(Problem &p, size_t i) {
   bits.insert(bits.end(), lse + p.cuSeqlens[i] * lseBytes,
               lse + p.cuSeqlens[i + 1] * lseBytes);
   return bits;
+}
+
+std::vector<char> bitsOf(Problem &p, size_t i) {
+  p.run();
+  return takeBits(p, i);
 }
 
 /// With every modifier if there are sinks.
@@ -160,5 +164,48 @@ TEST_P(AttentionBitsTest, SameBitsWithAPlanOfAnotherCall) {
 }
 
 LLM_AT_EVERY_LEVEL(AttentionBitsTest);
+
+/// First positions and cu_seqlens do not say how many keys there are.
+TEST_P(AttentionBitsTest, PlanIsForLengths) {
+  Case c = bitCase(LLM_F32);
+  c.causal = false;
+  c.sequences = {{6000, 3}};
+  Problem p(c);
+  setNumThreads(8); // so that tasks are cut
+  std::vector<char> expected = bitsOf(p, 0);
+  AttentionPlan plan;
+  p.seqLens[0] = 3000;
+  p.run(&plan);
+  p.seqLens[0] = p.lengthOf(0);
+  p.run(&plan);
+  EXPECT_EQ(takeBits(p, 0), expected);
+}
+
+/// A query that is not finite spoils its row alone, integers or not.
+TEST_P(AttentionBitsTest, QueryThatIsNotFinite) {
+  for (llm_dtype pages : {LLM_I8, LLM_I4})
+    for (float bad : {INFINITY, NAN}) {
+      Case c = bitCase(pages);
+      c.sequences = {{1213, 3}}; // whole groups, of which the first
+      c.window = 600;            // is not seen: none is exact
+      Problem p(c);
+      p.run();
+      auto rowOf = [&](int64_t token, int64_t head) {
+        return token * p.tokenStride() + head * p.headStride();
+      };
+      std::vector<char> before = p.out;
+      memcpy(&p.q[rowOf(1, 2) * sizeof(float)], &bad, sizeof(bad));
+      p.run();
+      const auto *was = reinterpret_cast<const float *>(before.data());
+      const auto *is = reinterpret_cast<const float *>(p.out.data());
+      for (int64_t token = 0; token < 3; ++token)
+        for (int64_t head = 0; head < p.c.queryHeads; ++head)
+          for (int64_t i = rowOf(token, head); i < rowOf(token, head) + 72; ++i)
+            if (token == 1 && head == 2)
+              EXPECT_TRUE(std::isnan(is[i])) << nameOf(pages) << " " << bad;
+            else
+              EXPECT_EQ(is[i], was[i]) << token << " " << head;
+    }
+}
 
 } // namespace
