@@ -106,6 +106,16 @@ public:
   const KVPages &pages(int64_t i) const { return views[i]; }
   bool has(const Shape &other) const { return shape == other; }
 
+  /// These groups of pool i are exact now, and no others.
+  void setExact(int64_t i, std::vector<ExactGroup> groups) {
+    for (const ExactGroup &group : exact)
+      pools[exactPool]->endExact(0, group.block, group.group);
+    for (const ExactGroup &group : groups)
+      pools[i]->bringBack(0, group.block, group.group);
+    exact = std::move(groups);
+    exactPool = i;
+  }
+
 private:
   void add() {
     llm_kv_config config = {};
@@ -142,15 +152,36 @@ private:
                          {int64_t(slots.size()), shape.kvHeads, shape.headDim},
                          {row, shape.headDim, 1}};
     writeKV(pages, slots.data(), tokens, tokens);
+    if (shape.k == LLM_KV_STORAGE_I4)
+      quantizeGroups(pages, slots, tokens);
     for (int64_t i = made + 1; i <= blocks; ++i)
       std::memcpy(pages.k.at(i, 0, 0), pages.k.at(i - made, 0, 0),
                   pages.k.blockStride); // V lies behind K
+  }
+
+  static void quantizeGroups(const KVPages &pages,
+                             const std::vector<int64_t> &slots,
+                             const llm_tensor &k) {
+    std::vector<GroupWrite> groups;
+    for (size_t i = 0; i < slots.size(); i += kGroupSize) {
+      GroupWrite write = {};
+      write.block = static_cast<int32_t>(slots[i] / pages.blockSize);
+      write.group =
+          static_cast<int32_t>(slots[i] % pages.blockSize / kGroupSize);
+      write.count = kGroupSize;
+      write.token = static_cast<int32_t>(i);
+      write.completes = true;
+      groups.push_back(write);
+    }
+    writeGroups(pages, groups.data(), groups.size(), k);
   }
 
   const Shape shape;
   int64_t blocks; ///< of each pool
   std::vector<std::shared_ptr<KVPool>> pools;
   std::vector<KVPages> views;
+  std::vector<ExactGroup> exact; ///< in pool `exactPool`
+  int64_t exactPool = 0;
 };
 
 /// A pool is filled once for all cases of its shape that follow each other.
@@ -202,6 +233,7 @@ Batches::Batches(const Case &what) : what(what) {
   int64_t inputBytes = appends ? 2 * batches * bytes : bytes;
   inputs = fillWithNumbers(inputArena.take(inputBytes), inputBytes, type);
   output = outputArena.take(bytes);
+  writeExactGroups();
   next();
 }
 
@@ -212,8 +244,34 @@ const KVPages &Batches::pages() const {
 void Batches::next() {
   at = (at + 1) % batches;
   fillTable();
+  pool->setExact(at % pool->count(), exactGroups());
   if (what.work == Work::Append)
     fillSlots();
+}
+
+/// Once around: the rows stay while others are exact.
+void Batches::writeExactGroups() {
+  for (int64_t i = 0; i < batches; ++i) {
+    next();
+    for (const ExactGroup &group : exactGroups())
+      reopenGroup(pages(), group.block, group.group, group.rows);
+  }
+}
+
+std::vector<ExactGroup> Batches::exactGroups() const {
+  std::vector<ExactGroup> groups;
+  if (what.format.k != LLM_KV_STORAGE_I4)
+    return groups;
+  constexpr int32_t size = kGroupSize;
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    const int32_t *entries = &table[i * width];
+    groups.push_back({entries[0], 0, std::min(lengths[i], size)});
+    int32_t last = lengths[i] / size * size; // its first position
+    if (last && last < lengths[i])
+      groups.push_back({entries[last / what.blockSize],
+                        last % what.blockSize / size, lengths[i] - last});
+  }
+  return groups;
 }
 
 void Batches::fillTable() {
@@ -270,7 +328,13 @@ double Batches::bytes() const {
   if (what.work == Work::Append)
     return tokens() *
            (token + 2.0 * what.heads.kv * what.heads.dim * sizeof(float));
-  return std::accumulate(lengths.begin(), lengths.end(), 0.0) * token;
+  double bytes = std::accumulate(lengths.begin(), lengths.end(), 0.0) * token;
+  // In place of codes and params: rows of f32.
+  double more = what.heads.dim * sizeof(float) -
+                double(pages().k.groupStride) / kGroupSize;
+  for (const ExactGroup &group : exactGroups())
+    bytes += group.rows * what.heads.kv * more;
+  return bytes;
 }
 
 double Batches::operations() const {

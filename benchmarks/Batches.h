@@ -31,6 +31,7 @@ struct Format {
   llm_dtype queries; ///< and outputs; appended tokens are f32
   Ceiling dots;      ///< the fastest instruction for it, beside f32 fma
   llm_kv_storage k = LLM_KV_STORAGE_DTYPE, v = k;
+  int32_t blockSize = 16; ///< unless a case says another
 };
 
 struct Heads {
@@ -52,12 +53,17 @@ struct Case {
   Heads heads;
   std::vector<Sequence> sequences;
   Work work = Work::Attention;
-  int32_t blockSize = 16;
+  int32_t blockSize = format.blockSize;
   Order order = Order::Random; ///< of the blocks in the pool
   bool smallPools = false;     ///< one for each batch, not one for all
 };
 
 class Pool;
+
+/// A group of K of LLM_I4 that is not quantized, and how many tokens it holds.
+struct ExactGroup {
+  int32_t block, group, rows;
+};
 
 /// As many batches of one case as make it cold, called in turn.
 class Batches {
@@ -68,7 +74,8 @@ public:
   void next();
   void call();
 
-  /// What a call must read and write: whole pages, as far as they hold tokens.
+  /// What a call must read and write: whole pages, as far as they hold tokens,
+  /// and exact groups in place of theirs.
   double bytes() const;
   /// Of the pairs that are not masked: 2 head_dim for a score, 2 for its value.
   double operations() const;
@@ -76,7 +83,11 @@ public:
 private:
   void fillTable();
   void fillSlots();
+  void writeExactGroups();
   const KVPages &pages() const;
+  /// Of the batch, as the cache has them: the first group of a sequence and the
+  /// last one, while it is not complete.
+  std::vector<ExactGroup> exactGroups() const;
   llm_tensor tensor(char *data, int32_t heads, llm_dtype type) const;
   int64_t tokens() const { return cuSeqlens.back(); }
 

@@ -44,6 +44,13 @@ const Format f16 = {"f16", LLM_F16, LLM_F32, Ceiling::Fma};
 const Format bf16 = {"bf16", LLM_BF16, LLM_BF16, Ceiling::Bf16Dot};
 
 const Format i8 = {"i8", LLM_F16, LLM_F32, Ceiling::Int8Dot, LLM_KV_STORAGE_I8};
+const Format i4 = {"i4",
+                   LLM_F16,
+                   LLM_F32,
+                   Ceiling::Int8Dot,
+                   LLM_KV_STORAGE_I4,
+                   LLM_KV_STORAGE_I4,
+                   /*blockSize=*/32};
 const Format f8 = {"f8", LLM_F16, LLM_F32, Ceiling::Fma,
                    LLM_KV_STORAGE_F8E4M3FN};
 
@@ -121,10 +128,10 @@ Row pair(const std::string &change, const Case &what, const Case &reference) {
 /// Rows of one shape follow each other: they share its pool.
 std::vector<Row> allRows() {
   std::vector<Row> rows;
-  for (const Format &format : {f32, f16, bf16, i8, f8})
+  for (const Format &format : {f32, f16, bf16, i8, i4, f8})
     for (int32_t context : {1024, 4096, 16384})
       rows.push_back(row("decode", {format, grouped, decode(context)}));
-  for (const Format &format : {i8, f8})
+  for (const Format &format : {i8, i4, f8})
     rows.push_back(pair(std::string(format.name) + "-over-f16",
                         {format, grouped, decode(4096)},
                         {f16, grouped, decode(4096)}));

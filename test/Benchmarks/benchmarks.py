@@ -16,6 +16,8 @@ BENCH_ATTENTION = os.environ.get("BENCH_ATTENTION", "")
 DECODE = "decode/f32/heads:32x8/dim:128/ctx:4096/threads:1"
 PREFILL = "prefill/bf16/heads:32x8/dim:128/ctx:2048/threads:2"
 CHUNK = "chunk/bf16/heads:32x8/dim:128/ctx:4224/new:128/threads:2"
+OF_I4 = "decode/i4/heads:32x8/dim:128/ctx:4096/threads:1"
+OVER_F16 = "pair/i4-over-f16/i4/heads:32x8/dim:128/ctx:4096/threads:1"
 POOL = "pair/pool64-over-pool1/bf16/heads:32x8/dim:128/ctx:4096/threads:2"
 
 
@@ -139,7 +141,17 @@ class Benchmarks(unittest.TestCase):
             self.assertEqual(each["threads"], int(threads))
             if kind not in ("ceiling", "pair"):
                 self.assertAlmostEqual(each["ratio"], each["floor"] / each["median"])
-        self.assertLessEqual({DECODE}, {each["name"] for each in report["benchmarks"]})
+        rows = {each["name"]: each for each in report["benchmarks"]}
+        self.assertLessEqual({DECODE, OF_I4, OVER_F16}, set(rows))
+        self.assertEqual(rows[OF_I4]["bytes"], self.bytes_of_i4(heads=8, dim=128, tokens=4096))
+        judged = self.run_tool(REPOSITORY / "scripts/bench-attention", "--report", path)
+        self.assertRegex(judged.splitlines()[-1], ", 0 without a figure$")
+
+    def bytes_of_i4(self, heads: int, dim: int, tokens: int) -> int:
+        """Codes and parameters; but the first 32 tokens of K are f32."""
+        codes, parameters = tokens * dim // 2, tokens // 32 * dim * 4
+        exact = 32 * dim * 4 - (codes + parameters) * 32 // tokens
+        return heads * (2 * (codes + parameters) + exact)
 
     # scripts/bench-attention
 
@@ -154,6 +166,12 @@ class Benchmarks(unittest.TestCase):
         for ratio, verdict in [(0.96, "missed"), (0.98, "met"), (1.02, "met"), (1.04, "missed")]:
             output = self.bars(row(POOL, pair_ratio=ratio))
             self.assertEqual(self.line(output, f"8  {POOL}")[-1], verdict)
+
+    def test_bars_hold_formats_against_half_floats(self):
+        for ratio, verdict in [(0.44, "met"), (0.46, "missed")]:
+            output = self.bars(row(OVER_F16, pair_ratio=ratio))
+            cells = [f"{ratio:.3f}", "<=", "0.45", verdict]
+            self.assertEqual(self.line(output, f"3  {OVER_F16}")[2:], cells)
 
     def test_bars_say_noise_and_the_faster_mode(self):
         output = self.bars(decode(0.86, noisy=1.0, fast_ratio=0.7))
