@@ -225,6 +225,62 @@ class Benchmarks(unittest.TestCase):
         report = self.write_text("report.json", "nothing")
         self.assertIn(f"error: {report} is no report", self.plot(report, status=1))
 
+    # scripts/tabulate-benchmarks
+
+    MARKS = [
+        "<!-- scripts/tabulate-benchmarks writes from here -->\n",
+        "<!-- to here -->\n",
+    ]
+
+    def tabulate(self, *runs: dict, readme: str = "old".join(MARKS), status: int = 0) -> str:
+        """What becomes of the readme, or is said of why it stays."""
+        history = self.write_text("history.jsonl", "".join(json.dumps(run) + "\n" for run in runs))
+        path, tool = self.write_text("README.md", readme), REPOSITORY / "scripts/tabulate-benchmarks"
+        said = self.run_tool(tool, "--history", history, "--readme", path, status=status)
+        return said if status else path.read_text()
+
+    def recorded(self, *rows: dict) -> dict:
+        context = {"commit": "abc", "date": "2026-11-21T20:33:11", "machine": "m", "target": "t"}
+        return {**context, "rows": {each["name"]: each for each in rows}}
+
+    def test_table_is_of_the_last_run(self):
+        ceiling = {"name": "ceiling/read/threads:1", "ceiling": 40.2e9}
+        last = self.recorded(ceiling, decode(0.8, median=0.5e-3), computing(0.7, PREFILL))
+        output = self.tabulate(self.recorded(decode(0.5)), last)
+        decoded, prefilled = (line for line in output.splitlines() if "tokens |" in line)
+        self.assertEqual(decoded, "| decode f32, 4096 tokens | 500 | 0.80 | - | - |")
+        self.assertEqual(prefilled, "| prefill bf16, 2048 tokens | - | - | 1000 | 0.70 |")
+        self.assertIn("\nm (t), commit abc, 2026-11-21. Its ceilings", output)
+        self.assertNotIn("old", output)
+        self.assertNotIn("noisy", output)
+
+    def test_table_says_the_ceilings(self):
+        ceilings = [{"name": f"ceiling/read/threads:{n}", "ceiling": n * 40.2e9} for n in (1, 2)]
+        both = [decode(0.8), decode(0.8, DECODE.replace("threads:1", "threads:2"))]
+        output = self.tabulate(self.recorded(*ceilings, *both))
+        self.assertIn("with 1 / 2 threads: memory read 40 / 80 GB/s.\n", output)
+
+    def test_table_marks_noisy_rows(self):
+        output = self.tabulate(self.recorded(decode(0.8, noisy=1.0)))
+        self.assertIn("| 1000\\* | 0.80 |", output)
+        self.assertIn("\\*: the machine was noisy.", output)
+
+    def test_table_refuses_what_it_cannot_use(self):
+        good = self.recorded(decode(0.8))
+        said = self.tabulate(good, readme="nothing", status=1)
+        self.assertIn("README.md has no place for the table: <!-- scripts/", said)
+        said = self.tabulate(self.recorded(row(POOL, pair_ratio=1)), status=1)
+        self.assertIn("error: the run recorded last has none of the table's rows", said)
+        for runs in [[], [{"rows": {}}]]:
+            said = self.tabulate(*runs, status=1)
+            self.assertIn("history.jsonl ends with no run of bench-attention", said)
+
+    def test_readme_has_the_figures_recorded_last(self):
+        readme = (REPOSITORY / "README.md").read_text()
+        history = (REPOSITORY / "benchmarks/history.jsonl").read_text().splitlines()
+        expected = self.tabulate(json.loads(history[-1]), readme=readme)
+        self.assertEqual(readme, expected, "run scripts/tabulate-benchmarks")
+
 
 if __name__ == "__main__":
     unittest.main()
