@@ -1,0 +1,217 @@
+//===- AttentionFloats.h - Tiles as floating point --------------*- C++ -*-===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Keys and values are multiplied as f32, or as bf16 where the level has dot
+// products. Few rows read keys where they lie in their pages, more rows read a
+// panel that is packed once for all of them. Scales of quantized pages go to
+// scores and weights.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_RUNTIME_CPU_ATTENTIONFLOATS_H
+#define LLM_RUNTIME_CPU_ATTENTIONFLOATS_H
+
+#include "AttentionFrame.h"
+
+namespace llm::cpu {
+namespace {
+
+//===----------------------------------------------------------------------===//
+// Scores
+//===----------------------------------------------------------------------===//
+
+/// Scores of every row; a block of rows computes what any of its rows sees.
+template <typename Product, llm_dtype T>
+void scoreTile(const Frame &f, int64_t tile, KeyRange keys, const State &,
+               Ahead &ahead) {
+  for (int64_t head = 0; head < f.heads; ++head) {
+    Keys k = f.keys(f.task.pages->k, f.work.kOffsets, head);
+    int64_t first = head * f.rowsPerHead;
+    if (f.few) {
+      forRowBlocks<4>(f.rowsPerHead, [&](auto n, int64_t row) {
+        scoresOfFew<Product, T, n.value>(f.q(first + row, 0), k, keys,
+                                         f.scores(first + row), ahead);
+      });
+      continue;
+    }
+    for (int64_t lane = 0; lane * Product::kDepth < f.dim;
+         lane += kPanelLanes) {
+      float *panel = f.work.keys;
+      int64_t steps =
+          packKeys<Product, T>(k, keys, lane * Product::kDepth, panel, ahead);
+      forRowBlocks(f.rowsPerHead, [&](auto n, int64_t row) {
+        row += first;
+        KeyRange seen = {f.visible(row, tile).begin,
+                         f.visible(row + n.value - 1, tile).end};
+        if (seen.begin < seen.end)
+          scores<Product, n.value>(f.q(row, lane), panel, steps, seen,
+                                   f.scores(row), lane > 0);
+      });
+    }
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// Weighted values
+//===----------------------------------------------------------------------===//
+
+/// Adds weighted values v(lane of keys, dim), `dims` of them from `dim` on, to
+/// every row of a head. The keys that a block's rows have in common are read
+/// once; those before and after are added row by row, so every row gets its
+/// keys in order, and none that it does not see.
+template <typename Product, int LineBytes, typename LoadV>
+void addWeighted(const Frame &f, int64_t head, int64_t tile, const State &state,
+                 int64_t dim, int64_t dims, LoadV v, Ahead &ahead) {
+  auto add = [&](auto n, int64_t row, int64_t begin, int64_t end) {
+    if (begin < end)
+      weighted<Product, n.value, LineBytes>(
+          f.weights(row), begin, end, v, dims,
+          {state.out[row] + dim, state.out.stride}, ahead);
+  };
+  forRowBlocks(f.rowsPerHead, [&](auto n, int64_t row) {
+    row += head * f.rowsPerHead;
+    KeyRange first = f.visible(row, tile);
+    KeyRange last = f.visible(row + n.value - 1, tile);
+    int64_t begin = last.begin, end = max(first.end, begin);
+    if (first.begin < begin)
+      for (int i = 0; i < n.value; ++i) {
+        KeyRange keys = f.visible(row + i, tile);
+        add(Int<1>{}, row + i, keys.begin, min(begin, keys.end));
+      }
+    add(n, row, begin, end);
+    if (end < last.end)
+      for (int i = 0; i < n.value; ++i)
+        add(Int<1>{}, row + i, end, f.visible(row + i, tile).end);
+  });
+}
+
+/// Whether few rows read V in parts: outputs have their order (partOf) until
+/// the end of a chunk.
+template <typename Product, llm_dtype T>
+inline bool hasParts(const Frame &f) {
+  return Product::kDepth == 1 && f.few && f.dim % kLoaded<T> == 0;
+}
+
+/// Values that are whole vectors, and that few rows use, need no panel.
+template <typename Product, llm_dtype T>
+void weighTile(const Frame &f, int64_t tile, KeyRange keys, const State &state,
+               Ahead &ahead) {
+  constexpr int kVecBytes = kLanes * bytesOf(T);
+  for (int64_t row = 0; row < f.rows; ++row)
+    Product::round(f.scores(row)[0]);
+  for (int64_t head = 0; head < f.heads; ++head) {
+    Keys v = f.keys(f.task.pages->v, f.work.vOffsets, head);
+    if (hasParts<Product, T>(f)) {
+      addWeighted<FmaProduct, kVecBytes>(
+          f, head, tile, state, 0, f.dim,
+          [&](auto width, int64_t key, int64_t d, Vec *x) {
+            if constexpr (width.value >= kParts<T>)
+              LLM_UNROLL
+            for (int i = 0; i < width.value; i += kParts<T>)
+              loadParts<FmaProduct, T>(v.at(key, (d + i * kLanes) * bytesOf(T)),
+                                       kLoaded<T>, x + i);
+          },
+          ahead);
+      continue;
+    }
+    if (Product::kDepth == 1 && f.few && f.dim % kLanes == 0) {
+      addWeighted<FmaProduct, kVecBytes>(
+          f, head, tile, state, 0, f.dim,
+          [&](auto width, int64_t key, int64_t d, Vec *x) {
+            LLM_UNROLL
+            for (int i = 0; i < width.value; ++i)
+              x[i] = load<T>(v.at(key, (d + i * kLanes) * bytesOf(T)));
+          },
+          ahead);
+      continue;
+    }
+    for (int64_t dim = 0; dim < f.dim; dim += kValueLanes) {
+      float *panel = f.work.values;
+      int64_t dims = packValues<Product, T>(v, keys, dim, panel);
+      addWeighted<Product, 0>(
+          f, head, tile, state, dim, dims,
+          [&](auto width, int64_t step, int64_t d, Vec *x) {
+            loadEach<width.value>(panel + step * kValueLanes + d, x);
+          },
+          ahead);
+    }
+  }
+}
+
+/// Outputs in the order of their dimensions.
+template <llm_dtype T>
+void orderOutputs(const Frame &f, const State &state) {
+  if (!hasParts<FmaProduct, T>(f))
+    return;
+  float numbers[kLoaded<T>];
+  for (int64_t row = 0; row < f.rows; ++row)
+    for (int64_t d = 0; d < f.dim; d += kLoaded<T>) {
+      float *out = state.out[row] + d;
+      for (int64_t i = 0; i < kLoaded<T>; ++i)
+        numbers[i] = out[partOf<T>(i)];
+      memcpy(out, numbers, sizeof(numbers));
+    }
+}
+
+//===----------------------------------------------------------------------===//
+// Quantized numbers
+//===----------------------------------------------------------------------===//
+
+/// The scales of a head's keys of the tile, zero outside of `keys`.
+struct TileScales {
+  alignas(64) float of[kTileKeys] = {};
+
+  TileScales(const Frame &f, const KVPlane &plane, int64_t head, int64_t tile,
+             KeyRange keys) {
+    forBlocks(f, tile, keys,
+              [&](int64_t block, int64_t slot, int64_t key, int64_t count) {
+                memcpy(of + key,
+                       plane.scaleAt(block, f.task.headBegin + head, slot),
+                       count * sizeof(float));
+              });
+  }
+};
+
+/// Multiplies what a head's rows have of the tile with the scales of its keys,
+/// and with `unit`.
+inline void scaleTile(const Frame &f, const KVPlane &plane, int64_t head,
+                      int64_t tile, KeyRange keys, float unit) {
+  TileScales scales(f, plane, head, tile, keys);
+  for (int64_t i = 0; i < kTileKeys; i += kLanes)
+    store(scales.of + i, load(scales.of + i) * unit);
+  int64_t first = head * f.rowsPerHead;
+  for (int64_t row = first; row < first + f.rowsPerHead; ++row) {
+    float *s = f.scores(row)[0];
+    for (int64_t i = keys.begin / kLanes * kLanes; i < keys.end; i += kLanes)
+      store(s + i, load(s + i) * load(scales.of + i));
+  }
+}
+
+/// Quantized numbers are multiplied as they are: a key's scale is the score's.
+template <llm_dtype T>
+void scoreQuantized(const Frame &f, int64_t tile, KeyRange keys,
+                    const State &state, Ahead &ahead) {
+  scoreTile<FmaProduct, T>(f, tile, keys, state, ahead);
+  for (int64_t head = 0; head < f.heads; ++head)
+    scaleTile(f, f.task.pages->k, head, tile, keys, f.few ? kPartUnit<T> : 1);
+}
+
+/// A value's scale is the weight's, of which the sum has been taken.
+template <llm_dtype T>
+void weighQuantized(const Frame &f, int64_t tile, KeyRange keys,
+                    const State &state, Ahead &ahead) {
+  for (int64_t head = 0; head < f.heads; ++head)
+    scaleTile(f, f.task.pages->v, head, tile, keys,
+              hasParts<FmaProduct, T>(f) ? kPartUnit<T> : 1);
+  weighTile<FmaProduct, T>(f, tile, keys, state, ahead);
+}
+
+} // namespace
+} // namespace llm::cpu
+
+#endif // LLM_RUNTIME_CPU_ATTENTIONFLOATS_H

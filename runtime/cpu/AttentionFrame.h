@@ -1,0 +1,358 @@
+//===- AttentionFrame.h - What a task of attention computes in --*- C++ -*-===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A task copies its queries into the workspace once, as the factors that its
+// tiles multiply, and knows of each row which keys it sees. Tile by tile it
+// looks up where the keys are, and which memory the tiles to come are in.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_RUNTIME_CPU_ATTENTIONFRAME_H
+#define LLM_RUNTIME_CPU_ATTENTIONFRAME_H
+
+#include "AttentionTile.h"
+#include "Groups.h"
+#include "IntegerTile.h"
+#include "Kernels.h"
+
+namespace llm::cpu {
+namespace {
+
+//===----------------------------------------------------------------------===//
+// Workspace
+//===----------------------------------------------------------------------===//
+
+constexpr int64_t kMaxRuns = 256;
+
+/// A task sees sinks, then the other keys.
+enum class Segment { None, Sinks, Window };
+
+/// What a task computes in: on the stack, because kernels cannot fail.
+struct Workspace {
+  alignas(64) float q[kMaxTaskFloats];
+  alignas(64) float scores[kMaxTaskRows * kTileKeys];
+  alignas(64) float keys[kPanelLanes * kTileKeys];
+  alignas(64) float values[kTileKeys * kValueLanes];
+#if defined(LLM_CPU_X86_VNNI)
+  char digits[2 * kMaxTaskFloats]; ///< of q, where K is i8
+  float digitSteps[kMaxTaskRows];
+  int32_t digitOffsets[kMaxTaskRows];
+#endif
+  KeyRange visible[kMaxTaskRows]; ///< of each row, in positions
+  int64_t kOffsets[kTileKeys], vOffsets[kTileKeys]; ///< of the tile's keys
+  /// The memory of the two tiles to come, and which tiles these are.
+  Run runs[2][kMaxRuns + 1];
+  int64_t found[2] = {-1, -1};
+  const llm_tensor *loaded = nullptr; ///< what q is of
+  Segment segment = Segment::None;    ///< what `visible` is of
+};
+
+struct Frame;
+using TileFn = void (*)(const Frame &, int64_t tile, KeyRange keys,
+                        const State &state, Ahead &ahead);
+using OrderFn = void (*)(const Frame &, const State &state);
+
+/// A task in its workspace. Its rows are those of the first head, then those of
+/// the next.
+struct Frame {
+  const AttentionTask &task;
+  Workspace &work;
+  int64_t heads;
+  int64_t rowsPerHead;
+  int64_t rows;
+  int64_t dim;
+  int64_t stride; ///< of rows of q, in floats
+  bool few;       ///< isFew
+  TileFn scoreTile;
+  TileFn weighTile;
+  OrderFn orderOutputs; ///< at the end of a chunk; or null
+
+  /// Row `row` of q from `lane` on.
+  Rows<const float> q(int64_t row, int64_t lane) const {
+    return {work.q + row * stride + lane, stride};
+  }
+  Rows<float> scores(int64_t row) const {
+    return {work.scores + row * kTileKeys, kTileKeys};
+  }
+  Rows<const float> weights(int64_t row) const {
+    return {work.scores + row * kTileKeys, kTileKeys};
+  }
+  /// What row `row` sees of the tile at `tile`, relative to it.
+  KeyRange visible(int64_t row, int64_t tile) const {
+    KeyRange keys = work.visible[row];
+    int64_t begin = min(max(keys.begin - tile, 0), kTileKeys);
+    return {begin, min(max(keys.end - tile, begin), kTileKeys)};
+  }
+  /// K or V of head `head` of the task.
+  Keys keys(const KVPlane &plane, const int64_t *offsets, int64_t head) const {
+    return {plane.data + (task.headBegin + head) * plane.headStride, offsets,
+            dim};
+  }
+};
+
+/// Up to kFewRows of the sequence, at a head.
+inline bool isFew(const AttentionTask &task) {
+  return task.group * task.queries <= kFewRows;
+}
+
+/// The number of the task's row `row` in its sequence, and its query head.
+inline int64_t numberOf(const AttentionTask &task, int64_t row) {
+  return task.rowBegin + row % (task.rowEnd - task.rowBegin);
+}
+inline int64_t headOf(const AttentionTask &task, int64_t row) {
+  int64_t head = task.headBegin + row / (task.rowEnd - task.rowBegin);
+  return head * task.group + numberOf(task, row) % task.group;
+}
+
+/// What f32 [Hq] has for the task's row `row`.
+inline float ofHead(const AttentionTask &task, const llm_tensor &numbers,
+                    int64_t row) {
+  return static_cast<const float *>(
+      numbers.data)[headOf(task, row) * numbers.strides[0]];
+}
+
+/// Element 0 of the task's row `row` in q or out, or its lse.
+template <typename Byte>
+inline Byte *rowOf(const AttentionTask &task, const llm_tensor &tensor,
+                   int64_t row, int64_t bytes) {
+  int64_t token = task.firstToken + numberOf(task, row) / task.group;
+  return static_cast<Byte *>(tensor.data) +
+         (token * tensor.strides[0] + headOf(task, row) * tensor.strides[1]) *
+             bytes;
+}
+
+/// q as factors, padded with zeros.
+template <typename Product, llm_dtype T>
+void loadRows(const Frame &f, const llm_tensor &q) {
+  constexpr int64_t kStep = kLanes * Product::kDepth;
+  memset(f.work.q, 0, f.rows * f.stride * sizeof(float));
+  for (int64_t row = 0; row < f.rows; ++row) {
+    const char *from = rowOf<const char>(f.task, q, row, bytesOf(T));
+    float *to = f.work.q + row * f.stride;
+    for (int64_t d = 0; d < f.dim; d += kStep, to += kLanes)
+      store(to, Product::template lanes<T>(from + d * bytesOf(T),
+                                           min(f.dim - d, kStep)));
+  }
+}
+
+/// The same in the order of loadParts<K>.
+template <llm_dtype K>
+void orderQueries(const Frame &f) {
+  for (int64_t row = 0; row < f.rows; ++row) {
+    float *q = f.work.q + row * f.stride, parts[kLoaded<K>];
+    for (int64_t d = 0; d < f.dim; d += kLoaded<K>) {
+      for (int64_t i = 0; i < kLoaded<K>; ++i)
+        parts[partOf<K>(i)] = q[d + i];
+      memcpy(q + d, parts, sizeof(parts));
+    }
+  }
+}
+
+#if defined(LLM_CPU_X86_VNNI)
+inline bool scoresAreIntegers(const AttentionTask &task) {
+  const KVPages &pages = *task.pages;
+  return isFew(task) && pages.k.dtype == LLM_I8 && pages.headDim <= kMaxByteDim;
+}
+
+inline IntegerQueries integersOf(const Frame &f) {
+  return {f.work.digits, f.stride, f.work.digitSteps, f.work.digitOffsets};
+}
+
+/// What loadRows has loaded as digits.
+inline void setQueries(const Frame &f) {
+  for (int64_t head = 0; head < f.heads; ++head)
+    forRowBlocks<kDigitRows>(f.rowsPerHead, [&](auto n, int64_t row) {
+      row += head * f.rowsPerHead;
+      for (int i = 0; i < n.value; ++i)
+        setQuery(integersOf(f), f.q(row + i, 0)[0], row, i, n.value);
+    });
+}
+#endif
+
+/// What is bf16 in queries and pages is multiplied as it is.
+inline bool usesDots(const AttentionTask &task, const KVPlane &plane) {
+  return kHasDots && task.q->dtype == LLM_BF16 && plane.dtype == LLM_BF16;
+}
+
+inline void loadQueries(const Frame &f, const llm_tensor &q) {
+  if (f.work.loaded == &q)
+    return;
+  f.work.loaded = &q;
+  const KVPlane &k = f.task.pages->k;
+  if (usesDots(f.task, k))
+    return loadRows<BestProduct, LLM_BF16>(f, q);
+  if (q.dtype == LLM_F32)
+    loadRows<FmaProduct, LLM_F32>(f, q);
+  else if (q.dtype == LLM_F16)
+    loadRows<FmaProduct, LLM_F16>(f, q);
+  else
+    loadRows<FmaProduct, LLM_BF16>(f, q);
+  if (f.few && k.dtype == LLM_BF16)
+    orderQueries<LLM_BF16>(f);
+  if (f.few && k.dtype == LLM_F8E4M3FN && kHasEvenParts<LLM_F8E4M3FN>)
+    orderQueries<LLM_F8E4M3FN>(f);
+#if defined(LLM_CPU_X86_VNNI)
+  if (scoresAreIntegers(f.task))
+    setQueries(f);
+#endif
+}
+
+/// Lets the rows see one segment of their keys.
+inline void enter(const Frame &f, Segment segment) {
+  if (f.work.segment == segment)
+    return;
+  f.work.segment = segment;
+  f.work.found[0] = f.work.found[1] = -1;
+  bool sinks = segment == Segment::Sinks;
+  const llm_tensor *nearer = f.task.params->sinkQuery;
+  loadQueries(f, sinks && nearer ? *nearer : *f.task.q);
+  for (int64_t row = 0; row < f.rows; ++row) {
+    int64_t number = numberOf(f.task, row);
+    f.work.visible[row] =
+        sinks ? visibleSinks(f.task, number) : visibleKeys(f.task, number);
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// Where keys are
+//===----------------------------------------------------------------------===//
+
+/// The keys of a tile that some row sees, relative to it.
+inline KeyRange keysOf(const Frame &f, int64_t tile) {
+  return {f.visible(0, tile).begin, f.visible(f.rows - 1, tile).end};
+}
+
+/// Calls fn(block, slot, first key, count) for the blocks that hold `keys` of
+/// the tile at position `tile`.
+template <typename Fn>
+inline void forBlocks(const Frame &f, int64_t tile, KeyRange keys, Fn fn) {
+  int64_t size = f.task.pages->blockSize;
+  int64_t index = (tile + keys.begin) / size, slot = (tile + keys.begin) % size;
+  for (int64_t key = keys.begin; key < keys.end; ++index, slot = 0) {
+    int64_t count = min(size - slot, keys.end - key);
+    fn(int64_t(f.task.blocks[index]), slot, key, count);
+    key += count;
+  }
+}
+
+/// Byte offsets of `keys` in the first head. In the vectors that hold them, the
+/// first and the last stand for the others: what those lanes compute is masked,
+/// and must not leave the keys.
+inline void locate(const Frame &f, const KVPlane &plane, int64_t tile,
+                   KeyRange keys, int64_t *offsets) {
+  forBlocks(f, tile, keys,
+            [&](int64_t block, int64_t slot, int64_t key, int64_t count) {
+              int64_t at = block * plane.blockStride + slot * plane.tokenStride;
+              for (int64_t i = 0; i < count; ++i, at += plane.tokenStride)
+                offsets[key + i] = at;
+            });
+  // Not offsets[key] = offsets[key - 1]: clang 22 vectorizes that wrongly.
+  const int64_t first = offsets[keys.begin], last = offsets[keys.end - 1];
+  for (int64_t key = keys.begin; key % kLanes; --key)
+    offsets[key - 1] = first;
+  for (int64_t key = keys.end; key % kLanes; ++key)
+    offsets[key] = last;
+}
+
+/// Calls fn(group, row, key, count) for the groups of K that hold `count`
+/// tokens of a block from `slot` on.
+template <typename Fn>
+inline void forGroups(int64_t slot, int64_t count, Fn fn) {
+  for (int64_t key = 0; key < count;) {
+    int64_t row = (slot + key) % kGroupSize;
+    int64_t rows = min(kGroupSize - row, count - key);
+    fn((slot + key) / kGroupSize, row, key, rows);
+    key += rows;
+  }
+}
+
+/// Calls add(begin, bytes) for the memory of `tokens` tokens of LLM_I4.
+template <typename Fn>
+inline void forGroupRuns(const Frame &f, const KVPlane &plane, int64_t block,
+                         int64_t slot, int64_t tokens, Fn add) {
+  for (int64_t head = f.task.headBegin; head < f.task.headEnd; ++head) {
+    if (plane.params) {
+      add(plane.at(block, head, slot), tokens * plane.tokenStride);
+      add(reinterpret_cast<char *>(plane.paramsAt(block, head, slot, f.dim)),
+          tokens * groupsOf(f.dim) * sizeof(uint32_t));
+      continue;
+    }
+    forGroups(
+        slot, tokens, [&](int64_t group, int64_t row, int64_t, int64_t rows) {
+          if (plane.isExact(block, group))
+            return add(reinterpret_cast<char *>(
+                           plane.exactRow(block, head, group, row, f.dim)),
+                       rows * f.dim * sizeof(float));
+          add(plane.groupAt(block, head, group) + row * plane.tokenStride,
+              rows * plane.tokenStride);
+          add(reinterpret_cast<char *>(plane.groupParamsAt(block, head, group)),
+              f.dim * sizeof(uint32_t));
+        });
+  }
+}
+
+/// Finds the memory of the tile at `tile`, block by block.
+inline Run *findRuns(const Frame &f, int64_t tile) {
+  int64_t parity = tile / kTileKeys % 2;
+  Run *runs = f.work.runs[parity];
+  if (f.work.found[parity] == tile)
+    return runs;
+  f.work.found[parity] = tile;
+  int64_t count = 0;
+  auto add = [&](const char *begin, int64_t bytes) {
+    if (count && runs[count - 1].end == begin)
+      runs[count - 1].end += bytes;
+    else if (count < kMaxRuns)
+      runs[count++] = {begin, begin + bytes};
+  };
+  auto addPlane = [&](const KVPlane &plane, int64_t block, int64_t slot,
+                      int64_t tokens) {
+    if (plane.dtype == LLM_I4)
+      return forGroupRuns(f, plane, block, slot, tokens, add);
+    int64_t bytes = f.dim * bytesOf(plane.dtype);
+    for (int64_t head = f.task.headBegin; head < f.task.headEnd; ++head) {
+      const char *from = plane.at(block, head, slot);
+      if (plane.tokenStride == bytes)
+        add(from, tokens * bytes);
+      else
+        for (int64_t i = 0; i < tokens; ++i)
+          add(from + i * plane.tokenStride, bytes);
+      if (plane.scales)
+        add(reinterpret_cast<char *>(plane.scaleAt(block, head, slot)),
+            tokens * sizeof(float));
+    }
+  };
+  forBlocks(f, tile, keysOf(f, tile),
+            [&](int64_t block, int64_t slot, int64_t, int64_t tokens) {
+              addPlane(f.task.pages->k, block, slot, tokens);
+              addPlane(f.task.pages->v, block, slot, tokens);
+            });
+  runs[count] = {nullptr, nullptr};
+  return runs;
+}
+
+/// The memory of the next tile, to be asked for line by line; the first line of
+/// each piece of the one after it is asked for at once, because its address
+/// takes the longest to translate.
+inline Ahead aheadOf(const Frame &f, int64_t tile) {
+  const Run *next = findRuns(f, tile + kTileKeys);
+  for (const Run *run = findRuns(f, tile + 2 * kTileKeys); run->begin; ++run)
+    __builtin_prefetch(run->begin, 0, 2);
+  return Ahead(next);
+}
+
+/// What there is nothing to ask for with.
+inline Ahead nothingAhead() {
+  static const Run none = {nullptr, nullptr};
+  return Ahead(&none);
+}
+
+} // namespace
+} // namespace llm::cpu
+
+#endif // LLM_RUNTIME_CPU_ATTENTIONFRAME_H
