@@ -19,6 +19,7 @@
 #include "Groups.h"
 #include "IntegerTile.h"
 #include "Kernels.h"
+#include "MatrixTile.h"
 
 namespace llm::cpu {
 namespace {
@@ -34,10 +35,10 @@ enum class Segment { None, Sinks, Window };
 
 /// What a task computes in: on the stack, because kernels cannot fail.
 struct Workspace {
-  alignas(64) float q[kMaxTaskFloats];
-  alignas(64) float scores[kMaxTaskRows * kTileKeys];
-  alignas(64) float keys[kPanelLanes * kTileKeys];
-  alignas(64) float values[kTileKeys * kValueLanes];
+  alignas(64) float q[kMaxQueryFloats];
+  alignas(64) float scores[kMaxScoreRows * kScoreStride];
+  alignas(64) float keys[kMaxKeyFloats];
+  alignas(64) float values[kMaxValueFloats];
 #if defined(LLM_CPU_X86_VNNI)
   char digits[2 * kMaxTaskFloats]; ///< of q, where K is i8
   float digitSteps[kMaxTaskRows];
@@ -56,6 +57,12 @@ struct Frame;
 using TileFn = void (*)(const Frame &, int64_t tile, KeyRange keys,
                         const State &state, Ahead &ahead);
 using OrderFn = void (*)(const Frame &, const State &state);
+
+/// How a tile of one plane is computed, as K and as V.
+struct TileFns {
+  TileFn score, weigh;
+  OrderFn orderOutputs = nullptr;
+};
 
 /// A task in its workspace. Its rows are those of the first head, then those of
 /// the next.
@@ -77,10 +84,10 @@ struct Frame {
     return {work.q + row * stride + lane, stride};
   }
   Rows<float> scores(int64_t row) const {
-    return {work.scores + row * kTileKeys, kTileKeys};
+    return {work.scores + row * kScoreStride, kScoreStride};
   }
   Rows<const float> weights(int64_t row) const {
-    return {work.scores + row * kTileKeys, kTileKeys};
+    return {work.scores + row * kScoreStride, kScoreStride};
   }
   /// What row `row` sees of the tile at `tile`, relative to it.
   KeyRange visible(int64_t row, int64_t tile) const {
@@ -179,10 +186,69 @@ inline bool usesDots(const AttentionTask &task, const KVPlane &plane) {
   return kHasDots && task.q->dtype == LLM_BF16 && plane.dtype == LLM_BF16;
 }
 
+#if defined(LLM_CPU_X86_AMX)
+/// Many rows fill the registers of matrix instructions.
+inline bool usesMatrices(const AttentionTask &task) {
+  return !isFew(task) && task.pages->headDim <= kMaxMatrixDim;
+}
+
+/// Digits of queries of this type beside a plane of K.
+inline int digitsBeside(const KVPlane &plane, llm_dtype type) {
+  if (type == LLM_BF16)
+    return 1;
+  return plane.dtype == LLM_F32 && type == LLM_F32 ? 3 : 2;
+}
+
+/// Floats from one digit of a row of q to the next, and from row to row.
+inline int64_t queryDigit(const Frame &f) { return f.stride / 2; }
+inline int64_t digitStride(const Frame &f) {
+  return kMaxDigits * queryDigit(f);
+}
+
+/// From row `row` of q on.
+inline RowDigits queriesAt(const Frame &f, int64_t row) {
+  const KVPlane &k = f.task.pages->k;
+  int64_t stride = digitStride(f);
+  return {reinterpret_cast<const char *>(f.work.q + row * stride), 4 * stride,
+          4 * queryDigit(f), digitsBeside(k, f.work.loaded->dtype)};
+}
+
+template <llm_dtype T, int Count>
+void loadQueryDigits(const Frame &f, const llm_tensor &q) {
+  int64_t stride = digitStride(f);
+  for (int64_t row = 0; row < f.rows; ++row) {
+    const char *from = rowOf<const char>(f.task, q, row, bytesOf(T));
+    for (int64_t d = 0; d < f.stride; d += kMatrixDepth) {
+      auto part = [&](int64_t at) {
+        int64_t n = min(max(f.dim - at, 0), kLanes);
+        return n ? load<T>(from + at * bytesOf(T), n) : Vec{};
+      };
+      storeRow<Count>(f.work.q + row * stride + d / 2, queryDigit(f), part(d),
+                      part(d + kLanes));
+    }
+  }
+}
+
+inline void loadMatrixQueries(const Frame &f, const llm_tensor &q) {
+  if (q.dtype == LLM_BF16)
+    loadQueryDigits<LLM_BF16, 1>(f, q);
+  else if (q.dtype == LLM_F16)
+    loadQueryDigits<LLM_F16, 2>(f, q);
+  else if (f.task.pages->k.dtype == LLM_F32)
+    loadQueryDigits<LLM_F32, 3>(f, q);
+  else
+    loadQueryDigits<LLM_F32, 2>(f, q);
+}
+#endif
+
 inline void loadQueries(const Frame &f, const llm_tensor &q) {
   if (f.work.loaded == &q)
     return;
   f.work.loaded = &q;
+#if defined(LLM_CPU_X86_AMX)
+  if (usesMatrices(f.task))
+    return loadMatrixQueries(f, q);
+#endif
   const KVPlane &k = f.task.pages->k;
   if (usesDots(f.task, k))
     return loadRows<BestProduct, LLM_BF16>(f, q);

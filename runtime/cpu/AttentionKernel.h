@@ -29,7 +29,8 @@
 // Everything is f32, with two exceptions where the level has dot products: what
 // is bf16 in queries and pages is multiplied by those of bf16, and weights (not
 // their sum l) are rounded to bf16; and few rows are multiplied with pages of
-// i8 and i4 as integers (IntegerTile.h, IntegerGroups.h).
+// i8 and i4 as integers (IntegerTile.h, IntegerGroups.h). Where it has AMX, many
+// rows are multiplied as sums of bf16 instead (MatrixTile.h).
 //
 // Sinks and window are two segments of keys, cut where the sinks end even if
 // the window begins before: a tile that holds both is computed once for each. A
@@ -51,7 +52,7 @@
 //
 // Floor of decode: the bytes of K and V over the read bandwidth. Of prefill:
 // 4 * headDim flops for each visible (row, key) pair over the peak of f32 fma,
-// or of bf16 dot products.
+// of bf16 dot products, or of AMX.
 //
 //===----------------------------------------------------------------------===//
 
@@ -61,6 +62,7 @@
 #include "AttentionFloats.h"
 #include "AttentionGroups.h"
 #include "AttentionIntegers.h"
+#include "AttentionMatrix.h"
 #include "OnlineSoftmax.h"
 
 namespace llm::cpu {
@@ -79,27 +81,59 @@ inline Bias biasOf(const Frame &f, int64_t row, int64_t tile) {
   return {ofHead(f.task, *slopes, row), float(tile - position)};
 }
 
-/// Folds the tile's scores into the state and turns them into weights.
-inline void tileSoftmax(const Frame &f, int64_t tile, const State &state) {
+/// Folds the tile's scores of some rows into the state and turns them into
+/// weights.
+inline void tileSoftmax(const Frame &f, int64_t tile, int64_t begin,
+                        int64_t end, const State &state) {
   alignas(64) float before[kMaxTaskRows], after[kMaxTaskRows];
-  for (int64_t row = 0; row < f.rows; ++row) {
+  for (int64_t row = begin; row < end; ++row) {
     KeyRange keys = f.visible(row, tile);
-    before[row] = after[row] = state.max[row];
+    float m = state.max[row];
+    before[row - begin] = after[row - begin] = m;
     if (keys.begin < keys.end)
-      after[row] = transformScores(*f.task.params, biasOf(f, row, tile), keys,
-                                   f.scores(row)[0], before[row]);
+      after[row - begin] = transformScores(*f.task.params, biasOf(f, row, tile),
+                                           keys, f.scores(row)[0], m);
   }
-  for (int64_t row = 0; row < f.rows; row += kLanes) {
-    Vec m = load(after + row);
-    store(before + row, decay(load(before + row) - finite(m)));
-  }
-  for (int64_t row = 0; row < f.rows; ++row) {
+  for (int64_t i = 0; i < end - begin; i += kLanes)
+    store(before + i, decay(load(before + i) - finite(load(after + i))));
+  for (int64_t row = begin; row < end; ++row) {
     KeyRange keys = f.visible(row, tile);
     if (keys.begin < keys.end)
-      foldScores(*f.task.params, f.scores(row)[0], after[row], before[row],
-                 state, row);
+      foldScores(*f.task.params, f.scores(row)[0], after[row - begin],
+                 before[row - begin], state, row);
   }
 }
+
+#if defined(LLM_CPU_X86_AMX)
+inline void attendMatrixTile(const Frame &f, int64_t tile, KeyRange keys,
+                             const State &state, Ahead &ahead) {
+  const KVPlane &k = f.task.pages->k, &v = f.task.pages->v;
+  for (int64_t head = 0; head < f.heads; ++head) {
+    packKeyPanel(f, head, tile, keys, ahead);
+    packValuePanel(f, head, tile, keys, ahead);
+    TileScales kScales(f, k, head, tile, k.scales ? keys : KeyRange{0, 0});
+    TileScales vScales(f, v, head, tile, v.scales ? keys : KeyRange{0, 0});
+    Panel kPanel = keyPanel(f.work.keys, f.dim, planeDigits(k.dtype));
+    Panel vPanel = valuePanel(f.work.values, f.dim, planeDigits(v.dtype));
+    bool apart = isApart(f, head, tile, keys, vPanel);
+    for (int64_t i = 0; i < f.rowsPerHead; i += kBlockOfRows) {
+      Block b = {head * f.rowsPerHead + i,
+                 min(f.rowsPerHead - i, kBlockOfRows),
+                 tile,
+                 kPanel,
+                 vPanel,
+                 k.scales ? kScales.of : nullptr,
+                 v.scales ? vScales.of : nullptr,
+                 apart};
+      if (KeyRange seen = keysOf(f, b); seen.begin >= seen.end)
+        continue;
+      scoreBlock(f, b);
+      tileSoftmax(f, tile, b.row, b.row + b.rows, state);
+      weighBlock(f, b, state);
+    }
+  }
+}
+#endif
 
 inline void attendTile(const Frame &f, int64_t tile, const State &state) {
   KeyRange keys = keysOf(f, tile);
@@ -109,20 +143,18 @@ inline void attendTile(const Frame &f, int64_t tile, const State &state) {
     locate(f, f.task.pages->k, tile, keys, f.work.kOffsets);
   locate(f, f.task.pages->v, tile, keys, f.work.vOffsets);
   Ahead ahead = aheadOf(f, tile);
+#if defined(LLM_CPU_X86_AMX)
+  if (usesMatrices(f.task))
+    return attendMatrixTile(f, tile, keys, state, ahead);
+#endif
   f.scoreTile(f, tile, keys, state, ahead);
-  tileSoftmax(f, tile, state);
+  tileSoftmax(f, tile, 0, f.rows, state);
   f.weighTile(f, tile, keys, state, ahead);
 }
 
 //===----------------------------------------------------------------------===//
 // A task
 //===----------------------------------------------------------------------===//
-
-/// How a tile of one plane is computed, as K and as V.
-struct TileFns {
-  TileFn score, weigh;
-  OrderFn orderOutputs = nullptr;
-};
 
 inline TileFns tileFnsOf(const AttentionTask &task, const KVPlane &plane) {
 #if defined(LLM_CPU_X86_VNNI)
@@ -231,6 +263,9 @@ inline Frame frameOf(const AttentionTask &task, Workspace &work) {
 constexpr int64_t kStateFloats = kMaxTaskFloats + 2 * kMaxTaskRows;
 
 void attend(const AttentionTask &task) {
+#if defined(LLM_CPU_X86_AMX)
+  MatrixRegisters registers(usesMatrices(task));
+#endif
   Workspace work;
   alignas(64) float buffers[2][kStateFloats];
   Frame f = frameOf(task, work);
@@ -249,6 +284,9 @@ void attend(const AttentionTask &task) {
 
 void attendChunks(const AttentionTask &task, KeyRange chunks, float *states,
                   int64_t stride) {
+#if defined(LLM_CPU_X86_AMX)
+  MatrixRegisters registers(usesMatrices(task));
+#endif
   Workspace work;
   Frame f = frameOf(task, work);
   TaskChunks all = chunksOf(task);

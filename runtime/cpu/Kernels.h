@@ -15,6 +15,7 @@
 //   LevelX86V4.cpp    --+-- KernelTable, kernels() -- WriteKV.cpp
 //   LevelX86Vnni.cpp  --+                       +-- Weights.cpp
 //   LevelX86Dots.cpp  --+
+//   LevelX86Matrix.cpp--+
 //
 //===----------------------------------------------------------------------===//
 
@@ -174,6 +175,7 @@ extern const KernelTable x86V3Kernels;
 extern const KernelTable x86V4Kernels;
 extern const KernelTable x86VnniKernels;
 extern const KernelTable x86DotsKernels;
+extern const KernelTable x86MatrixKernels;
 
 /// The table in use.
 const KernelTable &kernels();

@@ -16,6 +16,7 @@
 //   x86-64-v4                  16   AVX-512 F, BW, CD, DQ, VL
 //   x86-64-v4+vnni             16   the same, and dot products of bytes
 //   x86-64-v4+bf16+vnni        16   the same, and dot products of bf16
+//   x86-64-v4+amx              16   those of bytes, and AMX (MatrixTile.h)
 //
 // Everything is internal to the file that includes this: two levels of one
 // inline function must never meet in the linker, or a baseline CPU would run

@@ -20,6 +20,11 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(LLM_CPU_HAS_X86)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 using namespace llm;
 using namespace llm::cpu;
 
@@ -33,6 +38,15 @@ bool hasV3() {
 bool hasV4() { return hasV3() && __builtin_cpu_supports("x86-64-v4"); }
 bool hasVnni() { return hasV4() && __builtin_cpu_supports("avx512vnni"); }
 bool hasDots() { return hasVnni() && __builtin_cpu_supports("avx512bf16"); }
+
+/// AMX, and leave to use its registers: Linux gives a process room for them
+/// where it asks.
+bool hasMatrices() {
+  constexpr int kRequest = 0x1023, kTileData = 18; // ARCH_REQ_XCOMP_PERM
+  return hasDots() && __builtin_cpu_supports("amx-bf16") &&
+         __builtin_cpu_supports("amx-int8") &&
+         syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+}
 
 /// AMD's dot products of bf16 do twice the work of f32 fma per second, Intel's
 /// half of it (measured: 67 and 133 GFLOP/s on one core shared by two
@@ -54,6 +68,7 @@ const struct Level {
     {&x86V4Kernels, hasV4, hasV4},
     {&x86VnniKernels, hasVnni, hasVnni},
     {&x86DotsKernels, hasDots, hasFastDots},
+    {&x86MatrixKernels, hasMatrices, hasMatrices},
 #endif
 };
 

@@ -315,22 +315,31 @@ TEST_P(AttentionTest, EmptyBatchAndSequenceWithoutQueries) {
 }
 
 /// A query must not be reached by what it does not see, even if other rows of
-/// its tile see it: a NaN at one position, without and with a window.
+/// its tile see it: what is not finite at one position, without and with a
+/// window.
 /// peers: shark-ai#833, vllm#35138, vllm#39146, tt-metal#45193
 TEST_P(AttentionTest, UnseenTokensCannotReachAQuery) {
   constexpr int32_t kPast = 40, kPoisoned = 52;
+  struct {
+    llm_dtype type;
+    float poison;
+  } const poisons[] = {{LLM_F32, kNaN},      {LLM_F16, kNaN},
+                       {LLM_BF16, kNaN},     {LLM_F32, HUGE_VALF},
+                       {LLM_F16, HUGE_VALF}, {LLM_I8, kNaN}};
   for (int32_t kvHeads : {1, 4})
-    for (int32_t window : {0, 5}) {
+    for (auto [type, poison] : poisons) {
+      int32_t window = type == LLM_F32 ? 0 : 5;
       Case c;
       c.kvHeads = kvHeads;
       c.window = window;
-      c.pageType = window ? LLM_I8 : LLM_F32;
+      c.pageType = type;
       c.sequences = {{kPast, 20}};
+      SCOPED_TRACE(describe(c));
       Problem p(c);
       p.run();
       std::vector<float> before = p.results();
       std::fill_n(&p.keys[0][kPoisoned * kvHeads * c.headDim],
-                  kvHeads * c.headDim, kNaN);
+                  kvHeads * c.headDim, poison);
       for (int32_t h = 0; h < kvHeads; ++h) {
         p.writeRow(p.pages.k, p.keys[0], 0, kPoisoned, h);
         p.writeRow(p.pages.v, p.keys[0], 0, kPoisoned, h);
@@ -342,7 +351,7 @@ TEST_P(AttentionTest, UnseenTokensCannotReachAQuery) {
           int64_t at = t * p.tokenStride() + h * p.headStride();
           bool seen = kPast + t >= kPoisoned &&
                       (!window || kPast + t - window < kPoisoned);
-          ASSERT_EQ(std::isnan(after[at]), seen) << "query " << t;
+          ASSERT_EQ(!std::isfinite(after[at]), seen) << "query " << t;
           ASSERT_TRUE(seen || after[at] == before[at]) << "query " << t;
         }
     }

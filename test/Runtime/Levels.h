@@ -32,7 +32,8 @@ constexpr CpuLevel cpuLevels[] = {{"baseline", "Baseline"},
                                   {"x86-64-v3", "X86V3"},
                                   {"x86-64-v4", "X86V4"},
                                   {"x86-64-v4+vnni", "X86Vnni"},
-                                  {"x86-64-v4+bf16+vnni", "X86Dots"}};
+                                  {"x86-64-v4+bf16+vnni", "X86Dots"},
+                                  {"x86-64-v4+amx", "X86Matrix"}};
 
 inline void PrintTo(const CpuLevel &level, std::ostream *os) {
   *os << level.name;

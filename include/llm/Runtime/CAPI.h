@@ -111,7 +111,7 @@ typedef struct llm_error {
 LLM_API const char *llm_code_name(llm_code code);
 LLM_API uint32_t llm_abi_version(void);
 /// The kernel level in use: "baseline", "x86-64-v3", "x86-64-v4",
-/// "x86-64-v4+vnni" or "x86-64-v4+bf16+vnni". The environment variable
+/// "x86-64-v4+vnni", "x86-64-v4+bf16+vnni" or "x86-64-v4+amx". The environment variable
 /// LLM_CPU_TARGET, read when this library is loaded, forces one.
 LLM_API const char *llm_cpu_target(void);
 
