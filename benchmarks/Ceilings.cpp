@@ -20,6 +20,7 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#include <sys/syscall.h>
 #endif
 
 using namespace llm;
@@ -158,6 +159,10 @@ constexpr int64_t kRounds = 4000000;
 constexpr int kChains = 16; ///< enough to fill two pipelines
 constexpr int kLanes = 16;
 
+/// Of kRounds, those of a probe of tiles: each has 16 times the products of
+/// kChains vectors of pairs.
+constexpr double kTileRounds = 0.5;
+
 __attribute__((target_clones("arch=x86-64-v4", "default"))) void multiplyAdd() {
   using Vec = float __attribute__((vector_size(64)));
   Vec acc[kChains] = {}, a = Vec{} + 1.0001f, b = Vec{} + 0.9999f;
@@ -194,11 +199,38 @@ __attribute__((target("avx512f,avx512vnni"))) void multiplyFours() {
       x = _mm512_dpbusd_epi32(x, ones, ones);
   use(acc);
 }
+
+/// AMX, and leave to use it.
+bool hasMatrices() {
+  constexpr int kRequest = 0x1023, kTileData = 18; // ARCH_REQ_XCOMP_PERM
+  return __builtin_cpu_supports("amx-bf16") &&
+         syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+}
+
+/// Four accumulators of 16 x 16 in turn, as many operations as kChains vectors
+/// of pairs.
+__attribute__((target("amx-tile,amx-bf16"))) void multiplyTiles() {
+  struct alignas(64) {
+    uint8_t palette = 1, start = 0, reserved[14] = {};
+    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } shapes;
+  _tile_loadconfig(&shapes);
+  for (int64_t i = 0; i < kRounds * kTileRounds; i += 4) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_release();
+}
 #else
 bool hasBf16Dots() { return false; }
 bool hasInt8Dots() { return false; }
+bool hasMatrices() { return false; }
 void multiplyPairs() {}
 void multiplyFours() {}
+void multiplyTiles() {}
 #endif
 
 /// Operations per second of `fn` on every thread at once.
@@ -223,6 +255,11 @@ double llm::probe(Ceiling ceiling) {
     return hasBf16Dots() ? rateOf(multiplyPairs, 2) : 0;
   case Ceiling::Int8Dot:
     return hasInt8Dots() ? rateOf(multiplyFours, 4) : 0;
+  case Ceiling::Bf16Matrix: // 16 x 16 x 32 products at once
+    return hasMatrices()
+               ? rateOf(multiplyTiles, 16 * 16 * 32 / kChains / kLanes) *
+                     kTileRounds
+               : 0;
   }
   return 0;
 }

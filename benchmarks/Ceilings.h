@@ -23,11 +23,12 @@
 namespace llm {
 
 enum class Ceiling {
-  Read,    ///< bytes per second
-  Copy,    ///< bytes per second, read and written
-  Fma,     ///< operations per second: f32, a product is two
-  Bf16Dot, ///< the same in pairs of bf16; 0: the CPU has no such instruction
-  Int8Dot, ///< the same in fours of int8
+  Read,       ///< bytes per second
+  Copy,       ///< bytes per second, read and written
+  Fma,        ///< operations per second: f32, a product is two
+  Bf16Dot,    ///< the same in pairs of bf16; 0: the CPU has no such instruction
+  Int8Dot,    ///< the same in fours of int8
+  Bf16Matrix, ///< tiles of bf16 (AMX); 0: the CPU has no such instruction
 };
 
 /// One probe: 10 to 100 ms.

@@ -51,13 +51,17 @@ double timeCall(Batches &batches) {
 
 /// The ceilings of a case at some moment, and the time that they leave it.
 struct Bounds {
-  double bandwidth, rate, floor;
+  double bandwidth;
+  double rate;   ///< of vector instructions
+  double matrix; ///< of matrix instructions, or 0
+  double floor;
   bool coresFree; ///< no other program has a core
 
-  Bounds(double bandwidth, double rate, bool coresFree, const Batches &batches)
-      : bandwidth(bandwidth), rate(rate),
-        floor(
-            std::max(batches.bytes() / bandwidth, batches.operations() / rate)),
+  Bounds(double bandwidth, double rate, double matrix, bool coresFree,
+         const Batches &batches)
+      : bandwidth(bandwidth), rate(rate), matrix(matrix),
+        floor(std::max(batches.bytes() / bandwidth,
+                       batches.operations() / std::max(rate, matrix))),
         coresFree(coresFree) {}
 };
 
@@ -75,7 +79,9 @@ Bounds probe(const Case &what, const Batches &batches) {
   bool coresFree = areCoresFree(rate);
   if (what.format.dots != Ceiling::Fma)
     rate = std::max(rate, llm::probe(what.format.dots));
-  return {bandwidth, rate, coresFree, batches};
+  bool pairs = what.format.dots == Ceiling::Bf16Dot;
+  double matrix = pairs ? llm::probe(Ceiling::Bf16Matrix) : 0;
+  return {bandwidth, rate, matrix, coresFree, batches};
 }
 
 struct Slice {
@@ -138,6 +144,7 @@ void Row::addSlice(const Bounds &before, const Bounds &after,
                    std::vector<double> seconds) {
   Bounds mean((before.bandwidth + after.bandwidth) / 2,
               (before.rate + after.rate) / 2,
+              (before.matrix + after.matrix) / 2,
               before.coresFree && after.coresFree, batches);
   bool settled =
       mean.coresFree && std::max(before.floor, after.floor) <
@@ -184,8 +191,10 @@ Counters Row::report() const {
       {"flops", operations / slice.median()},
       {"bandwidth", bounds.bandwidth},
       {"rate", bounds.rate},
+      {"matrix", bounds.matrix},
       {"floor", bounds.floor},
-      {"ceiling", memoryBound ? bounds.bandwidth : bounds.rate},
+      {"ceiling",
+       memoryBound ? bounds.bandwidth : std::max(bounds.rate, bounds.matrix)},
       {"ratio", slice.ratio()},
       {"noisy", !quick && numSettled() < kSlices},
   };

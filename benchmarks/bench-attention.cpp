@@ -192,11 +192,10 @@ void add(const std::string &name, int threads, const auto &measure) {
 }
 
 void addCeilings(int threads, bool quick) {
-  std::pair<const char *, Ceiling> ceilings[] = {{"read", Ceiling::Read},
-                                                 {"copy", Ceiling::Copy},
-                                                 {"fma", Ceiling::Fma},
-                                                 {"bf16dot", Ceiling::Bf16Dot},
-                                                 {"int8dot", Ceiling::Int8Dot}};
+  std::pair<const char *, Ceiling> ceilings[] = {
+      {"read", Ceiling::Read},       {"copy", Ceiling::Copy},
+      {"fma", Ceiling::Fma},         {"bf16dot", Ceiling::Bf16Dot},
+      {"int8dot", Ceiling::Int8Dot}, {"bf16matrix", Ceiling::Bf16Matrix}};
   for (auto [name, ceiling] : ceilings)
     add("ceiling/" + std::string(name), threads,
         [=, ceiling = ceiling] { return timeProbe(ceiling, quick); });
