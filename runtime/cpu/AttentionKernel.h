@@ -29,8 +29,8 @@
 // Everything is f32, with two exceptions where the level has dot products: what
 // is bf16 in queries and pages is multiplied by those of bf16, and weights (not
 // their sum l) are rounded to bf16; and few rows are multiplied with pages of
-// i8 and i4 as integers (IntegerTile.h, IntegerGroups.h). Where it has AMX, many
-// rows are multiplied as sums of bf16 instead (MatrixTile.h).
+// i8 and i4 as integers (IntegerTile.h, IntegerGroups.h). Where it has AMX,
+// many rows are multiplied as sums of bf16 instead (MatrixTile.h).
 //
 // Sinks and window are two segments of keys, cut where the sinks end even if
 // the window begins before: a tile that holds both is computed once for each. A
@@ -115,7 +115,7 @@ inline void attendMatrixTile(const Frame &f, int64_t tile, KeyRange keys,
     TileScales vScales(f, v, head, tile, v.scales ? keys : KeyRange{0, 0});
     Panel kPanel = keyPanel(f.work.keys, f.dim, planeDigits(k.dtype));
     Panel vPanel = valuePanel(f.work.values, f.dim, planeDigits(v.dtype));
-    bool apart = isApart(f, head, tile, keys, vPanel);
+    bool finite = isFinite(vPanel, keys);
     for (int64_t i = 0; i < f.rowsPerHead; i += kBlockOfRows) {
       Block b = {head * f.rowsPerHead + i,
                  min(f.rowsPerHead - i, kBlockOfRows),
@@ -124,10 +124,10 @@ inline void attendMatrixTile(const Frame &f, int64_t tile, KeyRange keys,
                  vPanel,
                  k.scales ? kScales.of : nullptr,
                  v.scales ? vScales.of : nullptr,
-                 apart};
+                 finite};
       if (KeyRange seen = keysOf(f, b); seen.begin >= seen.end)
         continue;
-      scoreBlock(f, b);
+      scoreBlock(f, b, head);
       tileSoftmax(f, tile, b.row, b.row + b.rows, state);
       weighBlock(f, b, state);
     }

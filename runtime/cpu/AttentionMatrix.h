@@ -105,7 +105,7 @@ struct Block {
   int64_t row, rows, tile;
   Panel k, v;
   const float *kScales, *vScales; ///< of each key, or null
-  bool apart; ///< values that are not finite must not meet a weight of zero
+  bool finite;                    ///< all values are
 };
 
 /// What some row sees of the tile.
@@ -114,12 +114,59 @@ inline KeyRange keysOf(const Frame &f, const Block &b) {
           f.visible(b.row + b.rows - 1, b.tile).end};
 }
 
+/// The first n elements at `from`, then zeros.
+inline Vec loadPlain(llm_dtype type, const char *from, int64_t n) {
+  switch (type) {
+  case LLM_F32:
+    return load<LLM_F32>(from, n);
+  case LLM_F16:
+    return load<LLM_F16>(from, n);
+  default:
+    return load<LLM_BF16>(from, n);
+  }
+}
+
+/// The score of a key of f32, f16 or bf16.
+inline float plainScore(const Frame &f, int64_t row, const char *key) {
+  const llm_tensor &q = *f.work.loaded;
+  llm_dtype type = f.task.pages->k.dtype;
+  const char *from = rowOf<const char>(f.task, q, row, bytesOf(q.dtype));
+  Vec sum = {};
+  for (int64_t d = 0; d < f.dim; d += kLanes) {
+    int64_t n = min(f.dim - d, kLanes);
+    sum = fma(loadPlain(q.dtype, from + d * bytesOf(q.dtype), n),
+              loadPlain(type, key + d * bytesOf(type), n), sum);
+  }
+  return sumOf(sum);
+}
+
+/// Scores that are NaN, and may be so because of a digit of zero.
+inline void mendScores(const Frame &f, const Block &b, int64_t head) {
+  const KVPlane &plane = f.task.pages->k;
+  if (isQuantized(plane.dtype) || plane.dtype == LLM_I4) // is finite
+    return;
+  Keys k = f.keys(plane, f.work.kOffsets, head);
+  for (int64_t row = b.row; row < b.row + b.rows; ++row) {
+    float *s = f.scores(row)[0];
+    KeyRange keys = f.visible(row, b.tile);
+    for (int64_t i = keys.begin / kLanes * kLanes; i < keys.end; i += kLanes) {
+      __m512 x = (__m512)load(s + i);
+      if (__builtin_expect(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), 0))
+        for (int64_t key = max(i, keys.begin); key < min(i + kLanes, keys.end);
+             ++key)
+          if (s[key] != s[key])
+            s[key] = plainScore(f, row, k.at(key, 0));
+    }
+  }
+}
+
 /// Their scores. What lies behind them is overwritten.
-inline void scoreBlock(const Frame &f, const Block &b) {
+inline void scoreBlock(const Frame &f, const Block &b, int64_t head) {
   KeyRange keys = keysOf(f, b);
   multiplyTiles(b.rows, queriesAt(f, b.row), b.k,
                 {keys.begin / kLanes, (keys.end + kLanes - 1) / kLanes},
                 {0, b.k.steps}, f.scores(b.row), false);
+  mendScores(f, b, head);
   for (int64_t row = b.row; b.kScales && row < b.row + b.rows; ++row) {
     float *s = f.scores(row)[0];
     for (int64_t i = 0; i < kTileKeys; i += kLanes)
@@ -167,30 +214,47 @@ inline void addValues(const Frame &f, int64_t row, int64_t rows, KeyRange steps,
   memcpy(out.data, copy, rows * out.stride * sizeof(float));
 }
 
+/// Adds a row's weighted values, which are not finite: the sums of their digits
+/// are.
+inline void addPlain(const Frame &f, int64_t row, KeyRange keys, const Panel &v,
+                     const State &state) {
+  const char *weights = reinterpret_cast<const char *>(f.scores(row)[0]);
+  for (int64_t key = keys.begin; key < keys.end; ++key) {
+    float w = 0;
+    for (int i = 0; i < weightDigits(f); ++i)
+      w += load<LLM_BF16>(weights + 4 * i * kDigitFloats + 2 * key, 1)[0];
+    for (int64_t tile = 0; tile < v.tiles; ++tile) {
+      Vec sum = {};
+      for (int i = 0; i < v.count; ++i) {
+        UInts pair = bitsOf(load(v.at(i, key / kMatrixDepth, tile) +
+                                 key % kMatrixDepth / 2 * kLanes));
+        sum += ofBits(key % 2 ? pair & 0xffff0000 : pair << 16);
+      }
+      float *out = state.out[row] + tile * kLanes;
+      store(out, fma(splat(w), sum, load(out)));
+    }
+  }
+}
+
 inline void weighBlock(const Frame &f, const Block &b, const State &state) {
   for (int64_t row = b.row; row < b.row + b.rows; ++row)
     if (weightDigits(f) == 2)
       splitWeights<2>(b, f.visible(row, b.tile), f.scores(row)[0]);
     else
       splitWeights<3>(b, f.visible(row, b.tile), f.scores(row)[0]);
-  if (!b.apart)
+  if (b.finite)
     return addValues(f, b.row, b.rows, stepsOf(keysOf(f, b)), b.v, state);
   alignas(64) float own[kMaxValueFloats];
   for (int64_t row = b.row; row < b.row + b.rows; ++row) {
     KeyRange keys = f.visible(row, b.tile);
-    if (keys.begin < keys.end)
-      addValues(f, row, 1, stepsOf(keys), copyKeys(own, b.v, keys), state);
+    if (keys.begin >= keys.end)
+      continue;
+    Panel v = copyKeys(own, b.v, keys);
+    if (isFinite(v, keys))
+      addValues(f, row, 1, stepsOf(keys), v, state);
+    else
+      addPlain(f, row, keys, v, state);
   }
-}
-
-/// Whether some row of a head does not see all keys of a tile, and values are
-/// not finite.
-inline bool isApart(const Frame &f, int64_t head, int64_t tile, KeyRange keys,
-                    const Panel &v) {
-  int64_t first = head * f.rowsPerHead, last = first + f.rowsPerHead - 1;
-  bool seen = f.visible(last, tile).begin <= keys.begin &&
-              f.visible(first, tile).end >= keys.end;
-  return !seen && !isFinite(v, keys);
 }
 
 #endif // LLM_CPU_X86_AMX

@@ -24,7 +24,8 @@
 //
 // A row's products have one order, whatever the rows beside it are. Keys that a
 // row does not see have no weight; beside values that are not finite, such keys
-// are taken out of the panel, row by row.
+// are taken out of the panel, row by row. Where a row meets infinity, numbers
+// are multiplied as they are: a digit of zero would make NaN of it.
 //
 //===----------------------------------------------------------------------===//
 
@@ -357,21 +358,18 @@ inline KeyRange stepsOf(KeyRange keys) {
           (keys.end + kMatrixDepth - 1) / kMatrixDepth};
 }
 
-/// Whether a panel of values has neither NaN nor infinity at `keys`.
+/// Whether a panel of values has neither NaN nor infinity at `keys`: of two
+/// digits, the second has what is infinite.
 inline bool isFinite(const Panel &v, KeyRange keys) {
+  const __m512i exponent = _mm512_set1_epi16(0x7f80);
+  const int digit = v.count == 2 ? 1 : 0;
   KeyRange steps = stepsOf(keys);
-  UInts special = {};
-  for (int i = 0; i < v.count; ++i)
-    for (const float *x = v.at(i, steps.begin, 0); x < v.at(i, steps.end, 0);
-         x += kLanes) {
-      UInts bits = bitsOf(load(x));
-      special |= (UInts)((bits & 0x7f80) == 0x7f80) |
-                 (UInts)((bits & 0x7f800000) == 0x7f800000);
-    }
-  for (int i = 0; i < kLanes; ++i)
-    if (special[i])
-      return false;
-  return true;
+  __mmask32 special = 0;
+  for (const float *x = v.at(digit, steps.begin, 0);
+       x < v.at(digit, steps.end, 0); x += kLanes)
+    special |= _mm512_cmpeq_epi16_mask(
+        _mm512_and_si512((__m512i)load(x), exponent), exponent);
+  return special == 0;
 }
 
 /// A panel of values with nothing but `keys`.

@@ -254,10 +254,16 @@ TEST_P(AttentionTest, LargestScale) {
 
 /// A whole tile of them, and some of the next one.
 TEST_P(AttentionTest, KeysThatScoreMinusInfinity) {
-  for (llm_dtype type : types) {
+  for (auto [type, queries] : {std::pair{LLM_F32, 3},
+                               {LLM_F16, 3},
+                               {LLM_BF16, 3},
+                               {LLM_F32, 20},
+                               {LLM_F16, 20},
+                               {LLM_BF16, 20}}) {
     Case c;
     c.type = c.pageType = type;
-    c.sequences = {{100, 3}};
+    c.sequences = {{100, queries}};
+    SCOPED_TRACE(describe(c));
     Problem p(c);
     for (int64_t row = 0; row < c.sequences[0].queries; ++row)
       for (int32_t head = 0; head < c.queryHeads; ++head) {
@@ -276,6 +282,30 @@ TEST_P(AttentionTest, KeysThatScoreMinusInfinity) {
       if (!checkRow(p, p.results(), 0, 1, head))
         return;
   }
+}
+
+/// At dimension 0 of a key that every query sees.
+TEST_P(AttentionTest, InfiniteValuesGiveInfinity) {
+  for (llm_dtype type : types)
+    for (int32_t queries : {3, 20}) {
+      Case c;
+      c.type = c.pageType = type;
+      c.sequences = {{100, queries}};
+      SCOPED_TRACE(describe(c));
+      Problem p(c);
+      for (int32_t head = 0; head < c.kvHeads; ++head) {
+        p.values[0][(int64_t(30) * c.kvHeads + head) * c.headDim] = -INFINITY;
+        p.writeRow(p.pages.v, p.values[0], 0, 30, head);
+      }
+      p.run();
+      std::vector<float> out = p.results();
+      for (int32_t t = 0; t < queries; ++t)
+        for (int32_t head = 0; head < c.queryHeads; ++head) {
+          int64_t at = t * p.tokenStride() + head * p.headStride();
+          ASSERT_EQ(out[at], -INFINITY) << "query " << t;
+          ASSERT_TRUE(std::isfinite(out[at + 1])) << "query " << t;
+        }
+    }
 }
 
 /// Rows of a sequence of length 0, which have this lse.
@@ -317,7 +347,8 @@ TEST_P(AttentionTest, EmptyBatchAndSequenceWithoutQueries) {
 /// What is not finite at a position of K and V reaches the queries that see it,
 /// and leaves the others as they are.
 template <typename Fn>
-void expectReach(const Case &c, int32_t position, float poison, const Fn &sees) {
+void expectReach(const Case &c, int32_t position, float poison,
+                 const Fn &sees) {
   SCOPED_TRACE(describe(c));
   Problem p(c);
   p.run();
