@@ -207,8 +207,7 @@ bool hasMatrices() {
          syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
 }
 
-/// Four accumulators of 16 x 16 in turn, as many operations as kChains vectors
-/// of pairs.
+/// Four accumulators of 16 x 16 in turn.
 __attribute__((target("amx-tile,amx-bf16"))) void multiplyTiles() {
   struct alignas(64) {
     uint8_t palette = 1, start = 0, reserved[14] = {};

@@ -1,5 +1,4 @@
-//===- AttentionMatrix.h - Tiles of keys by matrix instructions --*- C++
-//-*-===//
+//===- AttentionMatrix.h - Tiles by matrix instructions ---------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

@@ -119,8 +119,8 @@ struct Panel {
   }
 };
 
-/// c[row][column] (+)= a * b for `Rows` times as many rows as a tile has and
-/// `Columns` times as many columns, from tile `tile` of b on.
+/// c[row][column] (+)= a * b for NumRows times as many rows as a tile has and
+/// NumColumns times as many columns, from tile `tile` of b on.
 template <int NumRows, int NumColumns>
 inline void multiplyTiles(const RowDigits &a, const Panel &b, int64_t tile,
                           KeyRange steps, Rows<float> c, bool add) {
@@ -212,7 +212,7 @@ inline Vec upperBF16(Vec x, Vec &rest) {
   return upper;
 }
 
-/// x as `Count` digits, one of which has all of x.
+/// x as `Count` digits; one digit is x, which has to be a bf16.
 template <int Count>
 inline void digitsOf(Vec x, Vec *to) {
   if constexpr (Count == 1) {

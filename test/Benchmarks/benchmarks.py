@@ -141,6 +141,9 @@ class Benchmarks(unittest.TestCase):
             self.assertEqual(each["threads"], int(threads))
             if kind not in ("ceiling", "pair"):
                 self.assertAlmostEqual(each["ratio"], each["floor"] / each["median"])
+                rate = max(each["rate"], each["matrix"])
+                bounds = each["bytes"] / each["bandwidth"], each["operations"] / rate
+                self.assertAlmostEqual(each["floor"], max(bounds), delta=1e-6 * max(bounds))
         rows = {each["name"]: each for each in report["benchmarks"]}
         self.assertLessEqual({DECODE, OF_I4, OVER_F16}, set(rows))
         self.assertEqual(rows[OF_I4]["bytes"], self.bytes_of_i4(heads=8, dim=128, tokens=4096))
