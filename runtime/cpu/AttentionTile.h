@@ -54,43 +54,63 @@ struct Run {
   const char *begin, *end;
 };
 
-/// Asks for the lines of the tile to come, one for each that is read. The
-/// hardware prefetches within a page of memory only, and pages follow one
-/// another in any order; but it does run ahead of us within each, if lines are
-/// asked for in the order in which they lie.
+/// Asks for the lines of the tile to come, one for each that is read, in
+/// several pages of memory in turn. The hardware prefetches within a page only,
+/// and runs some 20 lines ahead of what is asked for in it: a page alone does
+/// not bring as many lines on their way as memory's latency takes.
 class Ahead {
 public:
   /// Up to the run that begins at null.
-  explicit Ahead(const Run *runs) : next(runs) { advance(); }
-  /// The next lines. Up to three of them may lie behind the end of a run: it is
-  /// looked for after four.
+  explicit Ahead(const Run *runs) : next(runs), rest(runs->begin) {
+    for (Piece &piece : pieces)
+      piece = take();
+  }
+  /// The next lines. Up to three of them may lie behind the end of a piece: it
+  /// is looked for after four.
   template <int Lines>
   void ask() {
     if constexpr (Lines > 0) {
       constexpr int kCount = Lines < 4 ? Lines : 4;
+      Piece &piece = pieces[turn];
+      turn = (turn + 1) % kPieces;
       LLM_UNROLL
       for (int i = 0; i < kCount; ++i)
-        __builtin_prefetch(at + i * step, 0, 2);
-      at += kCount * step;
-      if (__builtin_expect(at >= end, 0))
-        advance();
+        __builtin_prefetch(piece.at + i * piece.step);
+      piece.at += kCount * piece.step;
+      if (__builtin_expect(piece.at >= piece.end, 0))
+        piece = take();
       ask<Lines - kCount>();
     }
   }
 
 private:
-  void advance() {
+  static constexpr int kPieces = 8;
+  static constexpr int64_t kPageBytes = 4096;
+
+  /// What is left to ask for in a page.
+  struct Piece {
+    const char *at, *end;
+    int64_t step;
+  };
+
+  /// The next page of the runs.
+  Piece take() {
     static const char nothing[2] = {}; // asked for when there are no runs left
-    const bool more = next->begin != nullptr;
-    at = more ? next->begin : nothing;
-    end = more ? next->end : nothing + 1;
-    step = more ? kLineBytes : 0;
-    next += more;
+    if (!rest)
+      return {nothing, nothing + 1, 0};
+    const char *begin = rest;
+    rest += kPageBytes - reinterpret_cast<uintptr_t>(begin) % kPageBytes;
+    if (rest < next->end)
+      return {begin, rest, kLineBytes};
+    const char *end = next->end;
+    rest = (++next)->begin;
+    return {begin, end, kLineBytes};
   }
 
-  const char *at, *end;
-  int64_t step;
+  Piece pieces[kPieces];
+  unsigned turn = 0;
   const Run *next;
+  const char *rest; ///< of the run at `next`; null behind the last one
 };
 
 //===----------------------------------------------------------------------===//
