@@ -102,6 +102,7 @@ public:
   std::vector<int64_t> symbols;
   std::vector<int32_t> ids, others;
   std::vector<int64_t> lengths;
+  std::vector<float> factors;
 };
 
 /// LLM_INVALID_ARGUMENT unless everything that the type fixes is so in the

@@ -7,7 +7,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "Batch.h"
+#include "Linear.h"
 #include "Tensors.h"
+#include "cpu/Kernels.h"
 
 #include <algorithm>
 #include <cmath>
@@ -214,6 +216,49 @@ llm_code llm_rt_lookup_kv(llm_call *call, int32_t site, uint64_t kv,
     LLM_TRY(checkOneLayer(version));
     LLM_TRY(checkShape("k", k, {-1, -1, -1, -1}));
     return version.lookup(firstIds(c, k->sizes[0]), 0, *k, *v, table);
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// Linear layers
+//===----------------------------------------------------------------------===//
+
+static Status checkLinear(const llm_tensor *x, const llm_tensor *w,
+                          llm_dtype activations, const llm_tensor *out) {
+  LLM_TRY(checkTensor("x", x, LLM_F32, {-1, -1}));
+  LLM_TRY(checkRows("x", *x));
+  LLM_TRY(checkTensor("out", out, LLM_F32, {x->sizes[0], -1}));
+  LLM_TRY(checkRows("out", *out));
+  const int64_t k = x->sizes[1], panels = (out->sizes[1] + 31) / 32;
+  if (k % cpu::kWeightDepth != 0)
+    return Status::error(LLM_INVALID_ARGUMENT, cpu::kWeightDepth, k,
+                         "expected x with a multiple of %lld columns, got %lld",
+                         static_cast<long long>(cpu::kWeightDepth),
+                         static_cast<long long>(k));
+  constexpr int64_t kStep = 32 * cpu::kWeightDepth;
+  const int64_t steps = k / cpu::kWeightDepth;
+  LLM_TRY(checkTensor("w", w, LLM_BF16, {panels, steps, kStep}));
+  if (w->strides[2] != 1 || w->strides[1] != kStep ||
+      w->strides[0] != steps * kStep)
+    return Status::error(LLM_INVALID_ARGUMENT, steps * kStep, w->strides[0],
+                         "expected contiguous w, got panels %lld elements "
+                         "apart instead of %lld",
+                         static_cast<long long>(w->strides[0]),
+                         static_cast<long long>(steps * kStep));
+  if (activations != LLM_F32 && activations != LLM_BF16)
+    return Status::error(LLM_UNSUPPORTED, LLM_BF16, activations,
+                         "expected activations of f32 or bf16, got %s",
+                         dtypeName(activations));
+  return Status();
+}
+
+llm_code llm_rt_linear(llm_call *call, int32_t site, const llm_tensor *x,
+                       const llm_tensor *w, llm_dtype activations,
+                       const llm_tensor *out) {
+  return run(call, site, [&](Call &c) -> Status {
+    LLM_TRY(checkLinear(x, w, activations, out));
+    linear({*x, *w, *out, activations == LLM_BF16}, c.factors);
+    return Status();
   });
 }
 

@@ -10,6 +10,7 @@
 #include "Parallel.h"
 #include "Tensors.h"
 #include "Weights.h"
+#include "cpu/Kernels.h"
 
 #include <algorithm>
 #include <cstring>
@@ -33,20 +34,37 @@ static Status checkVersion(const llm_program &program) {
   return Status();
 }
 
+static Status checkTiles(const llm_weight_desc &weight, int32_t index) {
+  if (weight.dtype != LLM_BF16)
+    return Status::error(LLM_UNSUPPORTED, LLM_BF16, weight.dtype,
+                         "expected weight %d in tiles of bf16, got %s", index,
+                         dtypeName(weight.dtype));
+  if (weight.rank != 2 || weight.sizes[1] % cpu::kWeightDepth != 0)
+    return Status::error(
+        LLM_UNSUPPORTED, cpu::kWeightDepth, weight.sizes[1],
+        "expected a matrix of a multiple of %lld columns in tiles, got rank %d "
+        "and %lld columns for weight %d",
+        static_cast<long long>(cpu::kWeightDepth), weight.rank,
+        static_cast<long long>(weight.sizes[1]), index);
+  return Status();
+}
+
 static Status checkWeight(const llm_weight_desc &weight, int32_t index) {
   const bool known = weight.dtype == LLM_F32 || weight.dtype == LLM_BF16;
   if (!known)
     return Status::error(LLM_UNSUPPORTED, LLM_F32, weight.dtype,
                          "expected weight %d of type f32 or bf16, got %s",
                          index, dtypeName(weight.dtype));
-  if (weight.layout != LLM_LAYOUT_PLAIN && weight.layout != LLM_LAYOUT_PANEL32)
-    return Status::error(LLM_UNSUPPORTED, LLM_LAYOUT_PANEL32, weight.layout,
-                         "expected weight %d in layout 0 or 1, got %d", index,
-                         weight.layout);
+  if (weight.layout < LLM_LAYOUT_PLAIN || weight.layout > LLM_LAYOUT_TILES32)
+    return Status::error(LLM_UNSUPPORTED, LLM_LAYOUT_TILES32, weight.layout,
+                         "expected weight %d in layout 0, 1 or 2, got %d",
+                         index, weight.layout);
   if (weight.rank != 1 && weight.rank != 2)
     return Status::error(LLM_UNSUPPORTED, 2, weight.rank,
                          "expected weight %d of rank 1 or 2, got %d", index,
                          weight.rank);
+  if (weight.layout == LLM_LAYOUT_TILES32)
+    return checkTiles(weight, index);
   return Status();
 }
 

@@ -13,6 +13,9 @@
 //   r1  [ w w w w ... ]    PANEL32: column by column to
 //   ..                              packed[r / 32][c ..][0 .. 31],
 //   r31 [ w w w w ... ]             one contiguous piece of the tile's panel
+//                          TILES32: pair of columns by pair to
+//                                   packed[r / 32][c / 32][r / 16 % 2]
+//                                         [c / 2 % 16][r % 16][c % 2]
 //
 // Rows beyond the last are zeros. A tile never crosses sources along a row, so
 // the block formats are always cut at whole blocks.
@@ -158,6 +161,7 @@ private:
                 Tile &tile) const;
   void writePlain(const Tile &tile, int64_t row, int64_t col, int64_t n) const;
   void writePanel(const Tile &tile, int64_t row, int64_t col, int64_t n) const;
+  void writeTiles(const Tile &tile, int64_t row, int64_t col, int64_t n) const;
   void write(int64_t index, const float *from, int64_t n) const;
   int64_t rowsFrom(int64_t row) const {
     return std::min(kTileRows, shape.rows - row);
@@ -202,6 +206,26 @@ void Packing::writePanel(const Tile &tile, int64_t row, int64_t col,
   write(row * shape.cols + col * kTileRows, turned.data(), n * kTileRows);
 }
 
+void Packing::writeTiles(const Tile &tile, int64_t row, int64_t col,
+                         int64_t n) const {
+  constexpr int64_t kColumns = cpu::kWeightTileColumns;
+  uint16_t *panel = reinterpret_cast<uint16_t *>(packed) + row * shape.cols;
+  for (int64_t r = 0; r < kTileRows; ++r) {
+    std::array<uint16_t, kTileCols> weights = {};
+    if (r < rowsFrom(row))
+      cpu::kernels().convert(weights.data(), LLM_BF16, tile[r].data(), LLM_F32,
+                             n);
+    for (int64_t i = 0; i < n; ++i) {
+      int64_t c = col + i;
+      int64_t at = (c / cpu::kWeightDepth * 2 + r / kColumns) *
+                       cpu::kWeightDepth * kColumns +
+                   c % cpu::kWeightDepth / 2 * 2 * kColumns + r % kColumns * 2 +
+                   c % 2;
+      panel[at] = weights[i];
+    }
+  }
+}
+
 /// The tiles of rows row .. row + 31 that one source (or, on top of each other,
 /// every source) fills; its column 0 is column `firstCol` of the weight.
 void Packing::packTiles(int64_t row, int64_t source, int64_t firstCol) const {
@@ -212,6 +236,8 @@ void Packing::packTiles(int64_t row, int64_t source, int64_t firstCol) const {
     readTile(row, source, col, n, tile);
     if (desc.layout == LLM_LAYOUT_PANEL32)
       writePanel(tile, row, firstCol + col, n);
+    else if (desc.layout == LLM_LAYOUT_TILES32)
+      writeTiles(tile, row, firstCol + col, n);
     else
       writePlain(tile, row, firstCol + col, n);
   }
@@ -229,7 +255,7 @@ void Packing::packRows(int64_t row) const {
 
 int64_t llm::packedBytes(const llm_weight_desc &desc) {
   Matrix shape = matrixOf(desc.sizes, desc.rank);
-  if (desc.layout == LLM_LAYOUT_PANEL32)
+  if (desc.layout != LLM_LAYOUT_PLAIN)
     shape.rows = (shape.rows + kTileRows - 1) / kTileRows * kTileRows;
   return shape.rows * shape.cols * (desc.dtype == LLM_F32 ? 4 : 2);
 }

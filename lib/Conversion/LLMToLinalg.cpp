@@ -175,6 +175,9 @@ static LogicalResult checkOp(Operation *op) {
   if (isa<KVStatsOp>(op))
     return op->emitOpError("has no specification: it reads what happened to "
                            "the pool, not the value");
+  if (isa<LinearOp>(op))
+    return op->emitOpError("is a packed product, which the specification has "
+                           "as linalg, before --llm-pack-weights");
   if (isa<RopeOp, RopeTableOp>(op))
     return op->emitOpError("must be decomposed first; run "
                            "--llm-decompose-rope");

@@ -80,6 +80,7 @@ private:
   void lowerOp(AppendKVOp op);
   void lowerOp(PagedAttentionOp op);
   void lowerOp(LookupKVOp op);
+  void lowerOp(LinearOp op);
   void lowerOp(CheckSizeOp op);
   void lowerOp(CallArgumentOp op);
   void lowerOp(NullKVOp op);
@@ -232,6 +233,7 @@ SmallVector<Value> OpLowering::getDynamicSizes(Arguments &args,
               {table.getCache(), tensor(args, table.getSeqIds())}, op, 1,
               /*wanted=*/0);
         })
+        .Case([&](LinearOp linear) { return dim(linear.getX(), index); })
         .Case([&](SeqLensOp lengths) { return dim(lengths.getSeqIds(), 0); });
   };
   SmallVector<Value> sizes;
@@ -368,6 +370,19 @@ void OpLowering::lowerOp(LookupKVOp op) {
   addResult(args, op->getResult(0), sizes);
   addResult(args, op->getResult(1), sizes);
   args.values.push_back(extras(args, op));
+  emit(args, op.getRuntimeSymbol(), op);
+}
+
+void OpLowering::lowerOp(LinearOp op) {
+  Arguments args(op);
+  OpResult result = cast<OpResult>(op.getResult());
+  SmallVector<Value> sizes = getDynamicSizes(args, result);
+  Value activations = arith::ConstantOp::create(
+      args.b, args.loc,
+      args.b.getI32IntegerAttr(getDTypeNumber(op.getActivations())));
+  args.values = {tensor(args, op.getX()), tensor(args, op.getWeight()),
+                 activations};
+  addResult(args, result, sizes);
   emit(args, op.getRuntimeSymbol(), op);
 }
 

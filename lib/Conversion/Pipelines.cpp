@@ -73,6 +73,7 @@ static void addControlFlowLowering(OpPassManager &manager) {
 }
 
 static void addLLVMLowering(OpPassManager &manager) {
+  manager.addNestedPass<func::FuncOp>(createExpandExp());
   manager.addNestedPass<func::FuncOp>(createConvertMathToLLVMPass());
   manager.addPass(createConvertMathToLibmPass());
   manager.addPass(createConvertVectorToLLVMPass());
@@ -88,7 +89,9 @@ void mlir::llm::buildLLMToCPUPipeline(OpPassManager &manager,
   manager.addNestedPass<func::FuncOp>(createFuseRope());
   manager.addPass(createDecomposeRope());
   addCheck(manager, "llm-decompose-rope", {"llm.rope", "llm.rope_table"});
-  manager.addPass(createPackWeights());
+  PackWeightsOptions packing;
+  packing.exactActivations = options.exactActivations;
+  manager.addPass(createPackWeights(packing));
 
   // Handles; the exported call.
   MaterializeCacheOptions materialize;

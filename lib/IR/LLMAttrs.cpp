@@ -67,3 +67,10 @@ LogicalResult WeightAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                        << panelRows;
   return success();
 }
+
+PackedLayout WeightAttr::getLayout(RankedTensorType type) const {
+  if (!getPanelRows())
+    return PackedLayout::Plain;
+  return type.getShape().back() == kTileElements ? PackedLayout::Tiles32
+                                                 : PackedLayout::Panel32;
+}

@@ -39,7 +39,7 @@ static LogicalResult verifyKind(Operation *op, NamedAttribute attribute,
 }
 
 /// The logical sizes of a weight argument are those of its tensor, except that
-/// a packed matrix is [ceil(N / 32)][K][32].
+/// a packed matrix is [ceil(N / 32)][K][32], or [ceil(N / 32)][K / 32][1024].
 static LogicalResult verifyWeight(Operation *op, WeightAttr weight, Type type) {
   auto tensor = dyn_cast<RankedTensorType>(type);
   if (!tensor || !tensor.hasStaticShape())
@@ -51,9 +51,13 @@ static LogicalResult verifyWeight(Operation *op, WeightAttr weight, Type type) {
     return op->emitOpError()
            << "expected a weight of rank 1 or 2, or panels of rank 3, got "
            << type;
-  int64_t panels = llvm::divideCeil(weight.getPanelRows(), int64_t(32));
-  if (rank == 3 &&
-      (tensor.getDimSize(0) != panels || tensor.getDimSize(2) != 32))
+  if (rank != 3)
+    return success();
+  int64_t panels = llvm::divideCeil(weight.getPanelRows(), kPanelRows);
+  bool isTiles =
+      tensor.getDimSize(2) == kTileElements && tensor.getElementType().isBF16();
+  if (tensor.getDimSize(0) != panels ||
+      (tensor.getDimSize(2) != kPanelRows && !isTiles))
     return op->emitOpError()
            << "expected " << panels << " panels of 32 rows for "
            << weight.getPanelRows() << " rows, got " << type;

@@ -590,6 +590,35 @@ LogicalResult KVStatsOp::verify() {
 }
 
 //===----------------------------------------------------------------------===//
+// Linear layers
+//===----------------------------------------------------------------------===//
+
+LogicalResult LinearOp::verify() {
+  auto x = cast<RankedTensorType>(getX().getType());
+  auto weight = cast<RankedTensorType>(getWeight().getType());
+  auto result = cast<RankedTensorType>(getResult().getType());
+  if (!getActivations().isF32() && !getActivations().isBF16())
+    return emitOpError() << "expected activations of f32 or bf16, got "
+                         << getActivations();
+  int64_t k = x.getDimSize(1), n = result.getDimSize(1);
+  if (ShapedType::isDynamic(k) || ShapedType::isDynamic(n) || k % kTileDepth)
+    return emitOpError() << "expected a static [N, K] matrix, K a multiple of "
+                         << kTileDepth << ", got x of type " << getX().getType()
+                         << " and a result of type " << getResult().getType();
+  int64_t expected[] = {(n + kPanelRows - 1) / kPanelRows, k / kTileDepth,
+                        kTileElements};
+  if (weight.getShape() != ArrayRef<int64_t>(expected))
+    return emitOpError() << "expected a weight of shape [" << expected[0]
+                         << ", " << expected[1] << ", " << expected[2]
+                         << "], got " << getWeight().getType();
+  if (x.getDimSize(0) != result.getDimSize(0))
+    return emitOpError() << "expected as many rows in x and the result, got "
+                         << getX().getType() << " and "
+                         << getResult().getType();
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
 // Rotary position embedding
 //===----------------------------------------------------------------------===//
 

@@ -1,4 +1,4 @@
-//===- PackWeights.cpp - Weight matrices as panels ---===//
+//===- PackWeights.cpp - Weight matrices as panels and tiles ---===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -23,13 +23,15 @@ namespace mlir::llm {
 using namespace mlir;
 using namespace mlir::llm;
 
-/// Rows of one panel; `LLM_LAYOUT_PANEL32` of CAPI.h.
-static constexpr int64_t kPanelRows = 32;
-
-static RankedTensorType getPanelType(RankedTensorType matrix) {
+/// The layout that a matrix gets: tiles where the runtime has a kernel.
+static RankedTensorType getPackedType(RankedTensorType matrix) {
   int64_t panels = llvm::divideCeil(matrix.getDimSize(0), kPanelRows);
-  return RankedTensorType::get({panels, matrix.getDimSize(1), kPanelRows},
-                               matrix.getElementType());
+  int64_t columns = matrix.getDimSize(1);
+  Type element = matrix.getElementType();
+  if (element.isBF16() && columns % kTileDepth == 0)
+    return RankedTensorType::get({panels, columns / kTileDepth, kTileElements},
+                                 element);
+  return RankedTensorType::get({panels, columns, kPanelRows}, element);
 }
 
 //===----------------------------------------------------------------------===//
@@ -185,31 +187,65 @@ static Value buildPanelProduct(OpBuilder &b, Location loc, Value x,
   return product.getResult(0);
 }
 
-/// The product over panels in place of `op`, without the padding's columns.
-static void replaceProduct(linalg::MatmulOp op) {
-  OpBuilder b(op);
-  Location loc = op.getLoc();
-  auto type = cast<RankedTensorType>(op.getResult(0).getType());
-  Value product =
-      buildPanelProduct(b, loc, op.getDpsInputs()[0], op.getDpsInputs()[1]);
-  SmallVector<ReassociationIndices> columns = {{0}, {1, 2}};
-  Value padded = tensor::CollapseShapeOp::create(b, loc, product, columns);
-  SmallVector<OpFoldResult> sizes = {tensor::getMixedSize(b, loc, padded, 0),
-                                     b.getIndexAttr(type.getDimSize(1))};
-  SmallVector<OpFoldResult> offsets(2, b.getIndexAttr(0));
-  SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
-  Value result =
-      tensor::ExtractSliceOp::create(b, loc, padded, offsets, sizes, strides);
-  if (result.getType() != type)
-    result = tensor::CastOp::create(b, loc, type, result);
+namespace {
+/// A product with the [N, K] matrix that its right side was before packing.
+struct Product {
+  linalg::MatmulOp op;
+  int64_t n, k;
+};
+} // namespace
+
+static Value castRows(OpBuilder &b, Location loc, Value rows, int64_t columns) {
+  auto type = cast<RankedTensorType>(rows.getType());
+  auto wanted = RankedTensorType::get({type.getDimSize(0), columns},
+                                      type.getElementType());
+  if (type == wanted)
+    return rows;
+  return tensor::CastOp::create(b, loc, wanted, rows);
+}
+
+static void replace(linalg::MatmulOp op, OpBuilder &b, Value result) {
+  if (result.getType() != op.getResult(0).getType())
+    result = tensor::CastOp::create(b, op.getLoc(), op.getResult(0).getType(),
+                                    result);
   op.getResult(0).replaceAllUsesWith(result);
   op.erase();
+}
+
+/// The kernel of the runtime in place of the product.
+static void replaceByKernel(Product product, Type activations) {
+  linalg::MatmulOp op = product.op;
+  OpBuilder b(op);
+  Value x = castRows(b, op.getLoc(), op.getDpsInputs()[0], product.k);
+  int64_t rows = cast<RankedTensorType>(x.getType()).getDimSize(0);
+  auto type = RankedTensorType::get({rows, product.n}, b.getF32Type());
+  replace(op, b,
+          LinearOp::create(b, op.getLoc(), type, x, op.getDpsInputs()[1],
+                           TypeAttr::get(activations)));
+}
+
+/// The product over panels in its place, without the padding's columns.
+static void replaceByPanels(Product product) {
+  linalg::MatmulOp op = product.op;
+  OpBuilder b(op);
+  Location loc = op.getLoc();
+  Value panels =
+      buildPanelProduct(b, loc, op.getDpsInputs()[0], op.getDpsInputs()[1]);
+  SmallVector<ReassociationIndices> columns = {{0}, {1, 2}};
+  Value padded = tensor::CollapseShapeOp::create(b, loc, panels, columns);
+  SmallVector<OpFoldResult> sizes = {tensor::getMixedSize(b, loc, padded, 0),
+                                     b.getIndexAttr(product.n)};
+  SmallVector<OpFoldResult> offsets(2, b.getIndexAttr(0));
+  SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
+  replace(
+      op, b,
+      tensor::ExtractSliceOp::create(b, loc, padded, offsets, sizes, strides));
 }
 
 static void packArgument(BlockArgument argument) {
   auto function = cast<func::FuncOp>(argument.getOwner()->getParentOp());
   auto matrix = cast<RankedTensorType>(argument.getType());
-  argument.setType(getPanelType(matrix));
+  argument.setType(getPackedType(matrix));
   function.setFunctionType(FunctionType::get(
       function.getContext(), function.getBody().getArgumentTypes(),
       function.getResultTypes()));
@@ -224,17 +260,29 @@ static void packArgument(BlockArgument argument) {
 
 namespace {
 struct PackWeights : llm::impl::PackWeightsBase<PackWeights> {
+  using PackWeightsBase::PackWeightsBase;
+
   void runOnOperation() override {
     PackableArguments packable(getOperation());
-    SmallVector<linalg::MatmulOp> products;
+    SmallVector<Product> products;
     for (BlockArgument argument : packable.get()) {
+      auto matrix = cast<RankedTensorType>(argument.getType());
       for (Operation *user : argument.getUsers())
-        if (auto product = dyn_cast<linalg::MatmulOp>(user))
-          products.push_back(product);
+        if (auto op = dyn_cast<linalg::MatmulOp>(user))
+          products.push_back({op, matrix.getDimSize(0), matrix.getDimSize(1)});
       packArgument(argument);
     }
-    for (linalg::MatmulOp product : products)
-      replaceProduct(product);
+    Type activations = BFloat16Type::get(&getContext());
+    if (exactActivations)
+      activations = Float32Type::get(&getContext());
+    for (Product product : products) {
+      Value weight = product.op.getDpsInputs()[1];
+      if (cast<RankedTensorType>(weight.getType()).getShape().back() ==
+          kTileElements)
+        replaceByKernel(product, activations);
+      else
+        replaceByPanels(product);
+    }
   }
 };
 } // namespace

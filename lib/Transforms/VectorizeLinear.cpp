@@ -50,7 +50,6 @@ using namespace mlir::llm;
 
 static constexpr StringLiteral kLinear = "llm.linear";
 static constexpr int64_t kRows = 8;
-static constexpr int64_t kPanelRows = 32;
 
 //===----------------------------------------------------------------------===//
 // Patterns over vectors

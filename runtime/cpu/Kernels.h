@@ -126,6 +126,22 @@ struct WriteTask {
   bool streaming; ///< past the caches, where rows are whole lines
 };
 
+/// LLM_LAYOUT_TILES32: columns of out and numbers of a row that a tile has.
+constexpr int64_t kWeightTileColumns = 16, kWeightDepth = 32;
+
+/// A call of so few rows reads weights as fast as memory gives them.
+constexpr int64_t kFewLinearRows = 8;
+
+/// out = x times a weight matrix of bf16 in LLM_LAYOUT_TILES32.
+struct LinearTask {
+  const llm_tensor *x;   ///< f32 [M, k]
+  const llm_tensor *out; ///< f32 [M, columns]
+  const void *w;
+  int64_t k; ///< a multiple of kWeightDepth
+  int64_t columns;
+  bool rounded; ///< x is rounded to bf16 first
+};
+
 struct KernelTable {
   const char *name;
   /// A whole task: every chunk, merged, written to `out` and `lse`.
@@ -164,6 +180,13 @@ struct KernelTable {
                      int64_t n);
   void (*readChannels)(float *to, const uint8_t *codes, const uint32_t *params,
                        int64_t n);
+  /// What prepareRows writes of all rows, in floats.
+  int64_t (*floatsOfFactors)(const LinearTask &task);
+  /// Rows of x as the factors that multiplyRows reads.
+  void (*prepareRows)(const LinearTask &task, float *factors, KeyRange rows);
+  /// Columns 32 * panels.begin to 32 * panels.end of some rows of out.
+  void (*multiplyRows)(const LinearTask &task, const float *factors,
+                       KeyRange rows, KeyRange panels);
   /// exp, 2^x as weights need it, and tanh, for the tests of their accuracy.
   void (*exp)(float *x, int64_t n);
   void (*decay)(float *x, int64_t n);

@@ -120,10 +120,11 @@ struct Panel {
 };
 
 /// c[row][column] (+)= a * b for NumRows times as many rows as a tile has and
-/// NumColumns times as many columns, from tile `tile` of b on.
-template <int NumRows, int NumColumns>
+/// NumColumns times as many columns, from tile `tile` of b on. Calls ask() at
+/// each step.
+template <int NumRows, int NumColumns, typename Ask>
 inline void multiplyTiles(const RowDigits &a, const Panel &b, int64_t tile,
-                          KeyRange steps, Rows<float> c, bool add) {
+                          KeyRange steps, Rows<float> c, bool add, Ask &ask) {
   constexpr int kRow = kTileFloats / kTileRows * sizeof(float);
   const int64_t row = c.stride * int64_t(sizeof(float));
   const int most = a.count == 3 || b.count == 3 ? 3 : 4; // of i + j + 1
@@ -142,7 +143,8 @@ inline void multiplyTiles(const RowDigits &a, const Panel &b, int64_t tile,
     _tile_zero(2);
     _tile_zero(3);
   }
-  for (int64_t step = steps.begin; step < steps.end; ++step)
+  for (int64_t step = steps.begin; step < steps.end; ++step) {
+    ask();
     for (int i = 0; i < a.count; ++i) {
       const char *from = a.data + i * a.digit + step * kLineBytes;
       _tile_loadd(4, from, a.row);
@@ -162,6 +164,7 @@ inline void multiplyTiles(const RowDigits &a, const Panel &b, int64_t tile,
           _tile_dpbf16ps(3, 5, 7);
       }
     }
+  }
   _tile_stored(0, c.data, row);
   if constexpr (NumColumns > 1)
     _tile_stored(1, c.data + kLanes, row);
@@ -173,19 +176,26 @@ inline void multiplyTiles(const RowDigits &a, const Panel &b, int64_t tile,
 
 /// The same for up to kBlockOfRows rows, of which as many are touched as tiles
 /// have, and for the tiles [tiles.begin, tiles.end) of b.
+template <typename Ask>
 inline void multiplyTiles(int64_t rows, const RowDigits &a, const Panel &b,
                           KeyRange tiles, KeyRange steps, Rows<float> c,
-                          bool add) {
+                          bool add, Ask &ask) {
   for (int64_t tile = tiles.begin; tile < tiles.end; tile += 2) {
     Rows<float> to = {c.data + tile * kLanes, c.stride};
     bool two = tile + 1 < tiles.end;
     if (rows > kTileRows)
-      two ? multiplyTiles<2, 2>(a, b, tile, steps, to, add)
-          : multiplyTiles<2, 1>(a, b, tile, steps, to, add);
+      two ? multiplyTiles<2, 2>(a, b, tile, steps, to, add, ask)
+          : multiplyTiles<2, 1>(a, b, tile, steps, to, add, ask);
     else
-      two ? multiplyTiles<1, 2>(a, b, tile, steps, to, add)
-          : multiplyTiles<1, 1>(a, b, tile, steps, to, add);
+      two ? multiplyTiles<1, 2>(a, b, tile, steps, to, add, ask)
+          : multiplyTiles<1, 1>(a, b, tile, steps, to, add, ask);
   }
+}
+inline void multiplyTiles(int64_t rows, const RowDigits &a, const Panel &b,
+                          KeyRange tiles, KeyRange steps, Rows<float> c,
+                          bool add) {
+  auto nothing = [] {};
+  multiplyTiles(rows, a, b, tiles, steps, c, add, nothing);
 }
 
 //===----------------------------------------------------------------------===//

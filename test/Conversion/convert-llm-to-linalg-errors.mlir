@@ -32,6 +32,14 @@ func.func @size(%given: index, %computed: index) {
 
 // -----
 
+func.func @linear(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>) -> tensor<?x40xf32> {
+  // expected-error @below {{is a packed product, which the specification has as linalg, before --llm-pack-weights}}
+  %y = llm.linear %x, %w as bf16 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
+  return %y : tensor<?x40xf32>
+}
+
+// -----
+
 func.func @rotate(%x: tensor<?x3x4xf32>, %table: tensor<?x4xf32>) -> tensor<?x3x4xf32> {
   // expected-error @below {{must be decomposed first; run --llm-decompose-rope}}
   %y = llm.rope %x, %table {pairing = #llm.rope_pairing<half>}

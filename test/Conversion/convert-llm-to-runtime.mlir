@@ -111,6 +111,19 @@ func.func private @poison() {
   return
 }
 
+// Activations are numbered as llm_dtype; the result has as many rows as x.
+
+// CHECK-LABEL: func private @linear
+// CHECK-SAME: %[[X:[a-z0-9]*]]: tensor<?x64xf32>
+func.func private @linear(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>) -> tensor<?x40xf32> {
+  // CHECK: %[[ROWS:.*]] = tensor.dim %[[X]]
+  // CHECK: %[[BF16:.*]] = arith.constant 2 : i32
+  // CHECK: memref.alloc(%[[ROWS]]) : memref<?x40xf32>
+  // CHECK: call @llm_rt_linear(%{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}, %[[BF16]], %{{.*}}) {llm.op = "llm.linear"}
+  %y = llm.linear %x, %w as bf16 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
+  return %y : tensor<?x40xf32>
+}
+
 // -----
 
 // What an attribute of append says and a bare type leaves open is checked.

@@ -785,3 +785,47 @@ func.func @handle_of_an_input() {
   %c = llm.call_argument input 0 : !llm.kv_handle
   return
 }
+
+// -----
+
+//===----------------------------------------------------------------------===//
+// Linear layers
+//===----------------------------------------------------------------------===//
+
+func.func @activations(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>) {
+  // expected-error @+1 {{expected activations of f32 or bf16, got 'f16'}}
+  %y = llm.linear %x, %w as f16 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
+  return
+}
+
+// -----
+
+func.func @depth(%x: tensor<?x65xf32>, %w: tensor<2x2x1024xbf16>) {
+  // expected-error @+1 {{expected a static [N, K] matrix, K a multiple of 32, got x of type 'tensor<?x65xf32>' and a result of type 'tensor<?x40xf32>'}}
+  %y = llm.linear %x, %w as bf16 : tensor<?x65xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
+  return
+}
+
+// -----
+
+func.func @dynamic_columns(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>) {
+  // expected-error @+1 {{expected a static [N, K] matrix}}
+  %y = llm.linear %x, %w as bf16 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x?xf32>
+  return
+}
+
+// -----
+
+func.func @tiles(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>) {
+  // expected-error @+1 {{expected a weight of shape [3, 2, 1024], got 'tensor<2x2x1024xbf16>'}}
+  %y = llm.linear %x, %w as bf16 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x65xf32>
+  return
+}
+
+// -----
+
+func.func @rows(%x: tensor<3x64xf32>, %w: tensor<2x2x1024xbf16>) {
+  // expected-error @+1 {{expected as many rows in x and the result, got 'tensor<3x64xf32>' and 'tensor<4x40xf32>'}}
+  %y = llm.linear %x, %w as bf16 : tensor<3x64xf32>, tensor<2x2x1024xbf16> -> tensor<4x40xf32>
+  return
+}

@@ -283,6 +283,13 @@ func.func @call_arguments() {
   return
 }
 
+// CHECK-LABEL: func @linear
+// CHECK: llm.linear %{{.*}}, %{{.*}} as bf16 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
+func.func @linear(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>) -> tensor<?x40xf32> {
+  %y = llm.linear %x, %w as bf16 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
+  return %y : tensor<?x40xf32>
+}
+
 // CHECK-LABEL: func @check_size
 // CHECK: llm.check_size %{{.*}}, %{{.*}}, "output 0, dimension 1"
 func.func @check_size(%given: index, %computed: index) {

@@ -101,6 +101,7 @@ static const std::map<std::string, std::string> &getDeclarations() {
       DECLARATION(llm_rt_append_kv),
       DECLARATION(llm_rt_paged_attention),
       DECLARATION(llm_rt_lookup_kv),
+      DECLARATION(llm_rt_linear),
       DECLARATION(llm_rt_fork_kv),
       DECLARATION(llm_rt_trim_kv),
       DECLARATION(llm_rt_release_kv),
@@ -168,6 +169,13 @@ func.func @creation(%c: !llm.paged_kv_cache, %n: tensor<1xi32>)
   %known = llm.cast_kv %c : !llm.paged_kv_cache -> !own
   %bare = llm.cast_kv %known : !own -> !llm.paged_kv_cache
   return %bare, %lengths : !llm.paged_kv_cache, tensor<1xi32>
+}
+
+func.func @product(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>
+    {llm.weight = #llm.weight<["w"], panel_rows = 40>}) -> tensor<?x40xf32> {
+  %y = llm.linear %x, %w as bf16
+      : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
+  return %y : tensor<?x40xf32>
 }
 )mlir";
 

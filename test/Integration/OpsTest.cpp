@@ -8,6 +8,8 @@
 
 #include "CompiledProgram.h"
 
+#include <cmath>
+
 using namespace llm::testing;
 
 //===----------------------------------------------------------------------===//
@@ -536,4 +538,86 @@ TEST(WeightsTest, PackedAndPlainWeightsReachTheEntry) {
   }
   for (int64_t i = 0; i < 40; ++i)
     EXPECT_EQ(copy.get(i), bias[i]);
+}
+
+static const char tiles[] = R"mlir(
+#rows = affine_map<(m, n, k) -> (m, k)>
+#transposed = affine_map<(m, n, k) -> (n, k)>
+#result = affine_map<(m, n, k) -> (m, n)>
+
+func.func @linear(%x: tensor<?x64xf32>,
+                  %w: tensor<40x64xbf16> {llm.weight = #llm.weight<["a", "b"]>})
+    -> tensor<?x40xf32> {
+  %i = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %t = tensor.dim %x, %i : tensor<?x64xf32>
+  %empty = tensor.empty(%t) : tensor<?x40xf32>
+  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x40xf32>)
+      -> tensor<?x40xf32>
+  %y = linalg.matmul indexing_maps = [#rows, #transposed, #result]
+      ins(%x, %w : tensor<?x64xf32>, tensor<40x64xbf16>)
+      outs(%init : tensor<?x40xf32>) -> tensor<?x40xf32>
+  return %y : tensor<?x40xf32>
+}
+)mlir";
+
+TEST(WeightsTest, TilesReachTheKernel) {
+  std::vector<float> matrix(40 * 64);
+  for (int64_t i = 0; i < 40 * 64; ++i)
+    matrix[i] = static_cast<float>(i * 7 % 23 - 11); // exact as bf16
+  CompiledProgram program(
+      tiles, {{"a", {30, 64}, {matrix.begin(), matrix.begin() + 30 * 64}},
+              {"b", {10, 64}, {matrix.begin() + 30 * 64, matrix.end()}}});
+  EXPECT_EQ(program.descriptor().weights[0].layout, LLM_LAYOUT_TILES32);
+  EXPECT_EQ(program.descriptor().weights[0].sizes[1], 64);
+  for (int64_t rows : {3, 21}) {
+    Tensor x(LLM_F32, {rows, 64}), y(LLM_F32, {rows, 40});
+    for (int64_t i = 0; i < x.count; ++i)
+      x.set(i, static_cast<float>(i * 5 % 31 - 15));
+    ASSERT_TRUE(program.runs("linear", {}, {x}, {y}));
+    for (int64_t i = 0; i < y.count; ++i) {
+      float expected = 0; // integers: exact
+      for (int64_t k = 0; k < 64; ++k)
+        expected += x.get(i / 40 * 64 + k) * matrix[i % 40 * 64 + k];
+      EXPECT_EQ(y.get(i), expected);
+    }
+  }
+}
+
+static const char exponentials[] = R"mlir(
+#same = affine_map<(i) -> (i)>
+
+func.func @exp(%x: tensor<?xf32>) -> tensor<?xf32> {
+  %i = arith.constant 0 : index
+  %n = tensor.dim %x, %i : tensor<?xf32>
+  %empty = tensor.empty(%n) : tensor<?xf32>
+  %y = linalg.generic {indexing_maps = [#same, #same],
+                       iterator_types = ["parallel"]}
+      ins(%x : tensor<?xf32>) outs(%empty : tensor<?xf32>) {
+    ^bb0(%a: f32, %b: f32):
+      %e = math.exp %a : f32
+      linalg.yield %e : f32
+  } -> tensor<?xf32>
+  return %y : tensor<?xf32>
+}
+)mlir";
+
+TEST(ExpTest, IsAsGoodAsF32) {
+  CompiledProgram program(exponentials, {});
+  constexpr int64_t kCount = 20003;
+  Tensor x(LLM_F32, {kCount}), y(LLM_F32, {kCount});
+  for (int64_t i = 0; i < kCount; ++i)
+    x.set(i, -87 + 175.0f * i / kCount);
+  const float special[] = {0, -0.0f, 89, -200, INFINITY, -INFINITY, NAN};
+  for (size_t i = 0; i < std::size(special); ++i)
+    x.set(i, special[i]);
+  ASSERT_TRUE(program.runs("exp", {}, {x}, {y}));
+  const float expected[] = {1, 1, INFINITY, 0, INFINITY, 0};
+  for (size_t i = 0; i < std::size(expected); ++i)
+    EXPECT_EQ(y.get(i), expected[i]) << special[i];
+  EXPECT_TRUE(std::isnan(y.get(6)));
+  for (int64_t i = std::size(special); i < kCount; ++i) {
+    double exact = std::exp(double(x.get(i)));
+    ASSERT_LE(std::abs(y.get(i) - exact), 2.5e-7 * exact) << x.get(i);
+  }
 }

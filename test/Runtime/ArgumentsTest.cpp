@@ -141,7 +141,7 @@ protected:
     const llm_tensor *n = orNull<llm_tensor>(&numbers),
                      *o = orNull<llm_tensor>(&others),
                      *s = orNull<llm_tensor>(&shaped);
-    switch (pick(14)) {
+    switch (pick(15)) {
     case 0:
     case 1:
       return llm_rt_begin_step(call, 1, kv, n, o, &stepHandle);
@@ -169,6 +169,8 @@ protected:
     case 12:
       return pick(2) ? llm_rt_drop_kv(call, 1, kv)
                      : llm_rt_replace_kv(call, 1, kv, handle(call));
+    case 13:
+      return llm_rt_linear(call, 1, s, s, llm_dtype(pick(4)), s);
     default:
       return pick(2) ? llm_rt_workspace_release(call, 1, length())
                      : llm_rt_workspace(call, 1, length(), &data);

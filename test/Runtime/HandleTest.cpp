@@ -473,6 +473,50 @@ TEST_F(HandleTest, SizesAndFailuresAreReported) {
   EXPECT_EQ(one.error.site, -1);
 }
 
+TEST_F(HandleTest, LinearChecksItsOperands) {
+  std::vector<float> x(2 * 64), out(2 * 40);
+  std::vector<uint16_t> tiles(2 * 2 * 1024, 0x3f80);
+  const llm_tensor rows = {x.data(), LLM_F32, 2, {2, 64}, {64, 1}};
+  const llm_tensor weight = {
+      tiles.data(), LLM_BF16, 3, {2, 2, 1024}, {2048, 1024, 1}};
+  const llm_tensor result = {out.data(), LLM_F32, 2, {2, 40}, {40, 1}};
+  std::fill(x.begin(), x.end(), 0.5f);
+  works(one, [&](llm_call *call) {
+    return llm_rt_linear(call, 1, &rows, &weight, LLM_BF16, &result);
+  });
+  EXPECT_EQ(out, std::vector<float>(2 * 40, 32));
+
+  const auto refused = [&](llm_tensor a, llm_tensor b, llm_dtype activations,
+                           llm_tensor c, llm_code code, int64_t expected,
+                           int64_t got) {
+    fails(
+        one,
+        [&](llm_call *call) {
+          return llm_rt_linear(call, 1, &a, &b, activations, &c);
+        },
+        code, expected, got);
+  };
+  llm_tensor other = rows;
+  other.sizes[1] = 63;
+  refused(other, weight, LLM_F32, result, LLM_INVALID_ARGUMENT, 32, 63);
+  EXPECT_STREQ(one.error.message,
+               "expected x with a multiple of 32 columns, got 63");
+  other = result;
+  other.sizes[0] = 1;
+  refused(rows, weight, LLM_F32, other, LLM_INVALID_ARGUMENT, 2, 1);
+  other = weight;
+  other.sizes[1] = 1;
+  refused(rows, other, LLM_F32, result, LLM_INVALID_ARGUMENT, 2, 1);
+  other = weight;
+  other.strides[0] = 1024;
+  refused(rows, other, LLM_F32, result, LLM_INVALID_ARGUMENT, 2048, 1024);
+  EXPECT_STREQ(one.error.message, "expected contiguous w, got panels 1024 "
+                                  "elements apart instead of 2048");
+  refused(rows, weight, LLM_F16, result, LLM_UNSUPPORTED, LLM_BF16, LLM_F16);
+  EXPECT_STREQ(one.error.message,
+               "expected activations of f32 or bf16, got f16");
+}
+
 TEST_F(HandleTest, WorkspaceIsAlignedAndReleased) {
   void *first = nullptr;
   for (int round = 0; round < 3; ++round)

@@ -147,9 +147,21 @@ TEST_F(ModelTest, UnknownTypesAndLayoutsAreUnsupported) {
   EXPECT_EQ(create(), LLM_UNSUPPORTED);
   expectError(LLM_UNSUPPORTED, LLM_F32, LLM_F16);
   weights[1].dtype = LLM_BF16;
-  weights[1].layout = 2;
+  weights[1].layout = 3;
   EXPECT_EQ(create(), LLM_UNSUPPORTED);
-  expectError(LLM_UNSUPPORTED, LLM_LAYOUT_PANEL32, 2);
+  expectError(LLM_UNSUPPORTED, LLM_LAYOUT_TILES32, 3);
+}
+
+TEST_F(ModelTest, TilesAreOfBF16AndWholeSteps) {
+  weights[1].layout = LLM_LAYOUT_TILES32;
+  weights[1].dtype = LLM_F32;
+  weights[1].sizes[1] = 64;
+  EXPECT_EQ(create(), LLM_UNSUPPORTED);
+  expectError(LLM_UNSUPPORTED, LLM_BF16, LLM_F32);
+  weights[1].dtype = LLM_BF16;
+  weights[1].sizes[1] = 40;
+  EXPECT_EQ(create(), LLM_UNSUPPORTED);
+  expectError(LLM_UNSUPPORTED, 32, 40);
 }
 
 TEST_F(ModelTest, WeightsAreVectorsOrMatrices) {

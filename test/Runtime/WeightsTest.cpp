@@ -135,6 +135,16 @@ struct Tensor {
   }
 };
 
+/// Where the weight at (row, col) lies.
+int64_t indexIn(llm_layout layout, int64_t cols, int64_t row, int64_t col) {
+  if (layout == LLM_LAYOUT_PLAIN)
+    return row * cols + col;
+  if (layout == LLM_LAYOUT_PANEL32)
+    return (row / 32 * cols + col) * 32 + row % 32;
+  int64_t tile = (row / 32 * (cols / 32) + col / 32) * 2 + row % 32 / 16;
+  return tile * 512 + col % 32 / 2 * 32 + row % 16 * 2 + col % 2;
+}
+
 /// Packs `tensors` and compares every number, padding included.
 void check(const std::vector<Tensor> &tensors, int32_t axis, llm_dtype dtype,
            llm_layout layout) {
@@ -158,8 +168,7 @@ void check(const std::vector<Tensor> &tensors, int32_t axis, llm_dtype dtype,
   desc.sizes[0] = rank == 1 ? cols : rows;
   desc.sizes[1] = cols;
 
-  bool panels = layout == LLM_LAYOUT_PANEL32;
-  int64_t padded = panels ? (rows + 31) / 32 * 32 : rows;
+  int64_t padded = layout == LLM_LAYOUT_PLAIN ? rows : (rows + 31) / 32 * 32;
   int64_t bytes = dtype == LLM_F32 ? 4 : 2;
   ASSERT_EQ(packedBytes(desc), padded * cols * bytes);
   std::vector<uint8_t> packed(padded * cols * bytes + 8, 0xcd);
@@ -176,8 +185,7 @@ void check(const std::vector<Tensor> &tensors, int32_t axis, llm_dtype dtype,
       }
       float expected =
           row < rows ? static_cast<float>(tensors[source].at(r, c)) : 0;
-      int64_t at =
-          panels ? (row / 32 * cols + col) * 32 + row % 32 : row * cols + col;
+      int64_t at = indexIn(layout, cols, row, col);
       if (dtype == LLM_F32)
         ASSERT_EQ(floatAt(&packed[at * 4]), expected) << row << ", " << col;
       else
@@ -237,8 +245,25 @@ TEST(Weights, PacksEveryFormatTypeAndLayout) {
           }
 }
 
+TEST(Weights, PacksTiles) {
+  for (llm_file_format format : formats)
+    for (int64_t rows : {1, 31, 32, 70})
+      for (int64_t cols : {32, 256, 576}) {
+        SCOPED_TRACE(llm_file_format_name(format));
+        check({Tensor(format, 2, rows, cols)}, 0, LLM_BF16, LLM_LAYOUT_TILES32);
+      }
+}
+
+TEST(Weights, TilesCrossTensors) {
+  check({Tensor(LLM_FILE_F32, 2, 37, 7, 1),
+         Tensor(LLM_FILE_Q4_0, 2, 37, 288, 2),
+         Tensor(LLM_FILE_F16, 2, 37, 25, 3)},
+        1, LLM_BF16, LLM_LAYOUT_TILES32);
+}
+
 TEST(Weights, ConcatenatesRowsOfSeveralFormats) {
-  for (llm_layout layout : {LLM_LAYOUT_PLAIN, LLM_LAYOUT_PANEL32})
+  for (llm_layout layout :
+       {LLM_LAYOUT_PLAIN, LLM_LAYOUT_PANEL32, LLM_LAYOUT_TILES32})
     check({Tensor(LLM_FILE_Q4_1, 2, 50, 288, 1),
            Tensor(LLM_FILE_F32, 2, 3, 288, 2),
            Tensor(LLM_FILE_Q8_0, 2, 40, 288, 3),

@@ -1,18 +1,20 @@
-// RUN: %llm-opt %s --llm-pack-weights --split-input-file | FileCheck %s
+// RUN: %llm-opt %s --llm-pack-weights --split-input-file | FileCheck %s --check-prefixes=CHECK,ROUNDED
+// RUN: %llm-opt %s --llm-pack-weights=exact-activations --split-input-file | FileCheck %s --check-prefixes=CHECK,EXACT
 
 #x = affine_map<(m, n, k) -> (m, k)>
 #w = affine_map<(m, n, k) -> (n, k)>
 #y = affine_map<(m, n, k) -> (m, n)>
 
 // The weight reaches its product through a private function. 40 rows take two
-// panels; the columns of the padding are cut off.
+// panels; the columns of the padding are cut off. There is no kernel for 70
+// columns.
 
 // CHECK-LABEL: func private @linear
-// CHECK-SAME: %[[X:.*]]: tensor<?x64xf32>, %[[PANELS:.*]]: tensor<2x64x32xbf16>
-func.func private @linear(%x: tensor<?x64xf32>, %w: tensor<40x64xbf16>) -> tensor<?x40xf32> {
+// CHECK-SAME: %[[X:.*]]: tensor<?x70xf32>, %[[PANELS:.*]]: tensor<2x70x32xbf16>
+func.func private @linear(%x: tensor<?x70xf32>, %w: tensor<40x70xbf16>) -> tensor<?x40xf32> {
   %c0 = arith.constant 0 : index
   %zero = arith.constant 0.0 : f32
-  %rows = tensor.dim %x, %c0 : tensor<?x64xf32>
+  %rows = tensor.dim %x, %c0 : tensor<?x70xf32>
   %empty = tensor.empty(%rows) : tensor<?x40xf32>
   %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x40xf32>) -> tensor<?x40xf32>
   // CHECK: %[[PRODUCT:.*]] = linalg.generic {{.*}}["parallel", "parallel", "reduction", "parallel"]
@@ -23,15 +25,60 @@ func.func private @linear(%x: tensor<?x64xf32>, %w: tensor<40x64xbf16>) -> tenso
   // CHECK: tensor.extract_slice %[[PADDED]][0, 0] [%{{.*}}, 40] [1, 1]
   // CHECK-NOT: linalg.matmul
   %y = linalg.matmul indexing_maps = [#x, #w, #y]
-      ins(%x, %w : tensor<?x64xf32>, tensor<40x64xbf16>) outs(%init : tensor<?x40xf32>) -> tensor<?x40xf32>
+      ins(%x, %w : tensor<?x70xf32>, tensor<40x70xbf16>) outs(%init : tensor<?x40xf32>) -> tensor<?x40xf32>
   return %y : tensor<?x40xf32>
 }
 
 // CHECK: func @packed
-// CHECK-SAME: tensor<2x64x32xbf16> {llm.weight = #llm.weight<["a"], panel_rows = 40>}
-func.func @packed(%x: tensor<?x64xf32>, %w: tensor<40x64xbf16> {llm.weight = #llm.weight<["a"]>}) -> tensor<?x40xf32> {
-  %y = call @linear(%x, %w) : (tensor<?x64xf32>, tensor<40x64xbf16>) -> tensor<?x40xf32>
+// CHECK-SAME: tensor<2x70x32xbf16> {llm.weight = #llm.weight<["a"], panel_rows = 40>}
+func.func @packed(%x: tensor<?x70xf32>, %w: tensor<40x70xbf16> {llm.weight = #llm.weight<["a"]>}) -> tensor<?x40xf32> {
+  %y = call @linear(%x, %w) : (tensor<?x70xf32>, tensor<40x70xbf16>) -> tensor<?x40xf32>
   return %y : tensor<?x40xf32>
+}
+
+// -----
+
+#x = affine_map<(m, n, k) -> (m, k)>
+#w = affine_map<(m, n, k) -> (n, k)>
+#y = affine_map<(m, n, k) -> (m, n)>
+
+// Where there is a kernel, a weight becomes tiles.
+
+// CHECK-LABEL: func @tiles
+// CHECK-SAME: %[[X:.*]]: tensor<?x64xf32>, %[[TILES:.*]]: tensor<2x2x1024xbf16> {llm.weight = #llm.weight<["a"], panel_rows = 40>}
+func.func @tiles(%x: tensor<?x64xf32>, %w: tensor<40x64xbf16> {llm.weight = #llm.weight<["a"]>}) -> tensor<?x40xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %rows = tensor.dim %x, %c0 : tensor<?x64xf32>
+  %empty = tensor.empty(%rows) : tensor<?x40xf32>
+  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x40xf32>) -> tensor<?x40xf32>
+  // ROUNDED: %[[Y:.*]] = llm.linear %[[X]], %[[TILES]] as bf16 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
+  // EXACT: %[[Y:.*]] = llm.linear %[[X]], %[[TILES]] as f32 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
+  // CHECK: return %[[Y]]
+  %y = linalg.matmul indexing_maps = [#x, #w, #y]
+      ins(%x, %w : tensor<?x64xf32>, tensor<40x64xbf16>) outs(%init : tensor<?x40xf32>) -> tensor<?x40xf32>
+  return %y : tensor<?x40xf32>
+}
+
+// -----
+
+#x = affine_map<(m, n, k) -> (m, k)>
+#w = affine_map<(m, n, k) -> (n, k)>
+#y = affine_map<(m, n, k) -> (m, n)>
+
+// The weight knows sizes that the product's types leave open.
+
+// CHECK-LABEL: func @open_types
+func.func @open_types(%x: tensor<?x?xf32>, %w: tensor<32x64xbf16> {llm.weight = #llm.weight<["a"]>}, %rows: index, %columns: index) -> tensor<?x?xf32> {
+  %zero = arith.constant 0.0 : f32
+  %empty = tensor.empty(%rows, %columns) : tensor<?x?xf32>
+  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x?xf32>) -> tensor<?x?xf32>
+  // CHECK: %[[X:.*]] = tensor.cast %{{.*}} : tensor<?x?xf32> to tensor<?x64xf32>
+  // CHECK: %[[Y:.*]] = llm.linear %[[X]]{{.*}} -> tensor<?x32xf32>
+  // CHECK: tensor.cast %[[Y]] : tensor<?x32xf32> to tensor<?x?xf32>
+  %y = linalg.matmul indexing_maps = [#x, #w, #y]
+      ins(%x, %w : tensor<?x?xf32>, tensor<32x64xbf16>) outs(%init : tensor<?x?xf32>) -> tensor<?x?xf32>
+  return %y : tensor<?x?xf32>
 }
 
 // -----

@@ -22,6 +22,14 @@
 #include "llm/IR/LLMDialect.h.inc"
 #include "llm/IR/LLMEnums.h.inc"
 
+namespace mlir::llm {
+/// How a weight argument lies in memory: llm_layout of CAPI.h.
+enum class PackedLayout : int32_t { Plain, Panel32, Tiles32 };
+/// Rows of a panel, and what a step of tiles has of it: columns, and elements.
+inline constexpr int64_t kPanelRows = 32, kTileDepth = 32;
+inline constexpr int64_t kTileElements = kPanelRows * kTileDepth;
+} // namespace mlir::llm
+
 #define GET_ATTRDEF_CLASSES
 #include "llm/IR/LLMAttrs.h.inc"
 

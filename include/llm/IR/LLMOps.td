@@ -752,6 +752,35 @@ def LLM_CallArgumentOp : LLM_Op<"call_argument", [MemoryEffects<[MemRead]>]> {
   let hasVerifier = 1;
 }
 
+def LLM_LinearOp : LLM_RuntimeOp<"linear", "llm_rt_linear", [Pure]> {
+  let summary = "The product with a weight matrix in tiles";
+  let description = [{
+    `x [M, K] * transpose(w)`, of `llm-pack-weights`, where the runtime has a
+    kernel: w is a [N, K] matrix of bf16 as tiles `[ceil(N / 32)][K / 32][1024]`
+    (LLM_LAYOUT_TILES32 of CAPI.h), and the result is [M, N]. x is rounded to
+    `activations`, f32 or bf16, first. Products are exact, sums are of f32.
+
+    Example:
+
+    ```mlir
+    func.func @product(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>)
+        -> tensor<?x40xf32> {
+      %y = llm.linear %x, %w as bf16
+        : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
+      return %y : tensor<?x40xf32>
+    }
+    ```
+  }];
+  let arguments = (ins 2DTensorOf<[F32]>:$x, 3DTensorOf<[BF16]>:$weight,
+                       TypeAttr:$activations);
+  let results = (outs 2DTensorOf<[F32]>:$result);
+  let assemblyFormat = [{
+    $x `,` $weight `as` $activations attr-dict `:` type($x) `,` type($weight)
+    `->` type($result)
+  }];
+  let hasVerifier = 1;
+}
+
 def LLM_CheckSizeOp : LLM_RuntimeOp<"check_size", "llm_rt_check_size"> {
   let summary = "Fail unless two sizes are equal";
   let description = [{

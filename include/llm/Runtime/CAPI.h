@@ -44,7 +44,7 @@ extern "C" {
 #endif
 
 /// Bumped with every change of a struct, a signature or a meaning below.
-#define LLM_ABI_VERSION 5u
+#define LLM_ABI_VERSION 6u
 
 #if defined(_WIN32)
 #define LLM_API
@@ -204,6 +204,11 @@ enum {
   LLM_LAYOUT_PLAIN = 0,
   /// A logical [N, K] matrix as [ceil(N / 32)][K][32], padded with zeros.
   LLM_LAYOUT_PANEL32 = 1,
+  /// A logical [N, K] matrix of bf16, K a multiple of 32, as
+  /// [ceil(N / 32)][K / 32][2][16][16][2]: panels of 32 rows, of them steps of
+  /// 32 columns, of them two tiles of 16 rows, as 16 pairs of columns of each
+  /// row. Padded with zeros. What llm_rt_linear reads.
+  LLM_LAYOUT_TILES32 = 2,
 };
 
 /// One weight argument. Several names are concatenated along `axis`.
@@ -586,6 +591,12 @@ LLM_API llm_code llm_rt_lookup_kv(llm_call *, int32_t site, uint64_t kv,
                                   uint64_t at, const llm_tensor *k,
                                   const llm_tensor *v,
                                   const llm_extras *extras);
+/// out = x * transpose(w), all of f32 but w: x [M, K], out [M, N], and the
+/// [N, K] matrix w in LLM_LAYOUT_TILES32 as bf16 [ceil(N / 32), K / 32, 1024].
+/// x is rounded to `activations`, LLM_F32 or LLM_BF16, first. Sums are of f32.
+LLM_API llm_code llm_rt_linear(llm_call *, int32_t site, const llm_tensor *x,
+                               const llm_tensor *w, llm_dtype activations,
+                               const llm_tensor *out);
 /// children[i] shares the first lengths[i] tokens of parents[i]; i32 [N] each.
 LLM_API llm_code llm_rt_fork_kv(llm_call *, int32_t site, uint64_t kv,
                                 const llm_tensor *parents,

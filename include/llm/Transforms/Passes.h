@@ -30,6 +30,10 @@ struct LLMToCPUOptions : public PassPipelineOptions<LLMToCPUOptions> {
       *this, "strict",
       ::llvm::cl::desc("Report an error where a cache would be copied."),
       ::llvm::cl::init(false)};
+  Option<bool> exactActivations{
+      *this, "exact-activations",
+      ::llvm::cl::desc("Multiply weights of bf16 with activations of f32."),
+      ::llvm::cl::init(false)};
   Option<std::string> programName{
       *this, "program-name", ::llvm::cl::desc("Name of the exported program."),
       ::llvm::cl::init("")};

@@ -60,25 +60,36 @@ def DecomposeRope : Pass<"llm-decompose-rope", "::mlir::ModuleOp"> {
 }
 
 def PackWeights : Pass<"llm-pack-weights", "::mlir::ModuleOp"> {
-  let summary = "Hold weight matrices as panels of 32 rows";
+  let summary = "Hold weight matrices as panels of 32 rows, or as tiles";
   let description = [{
     A weight argument `[N, K]` of a public function that is only used as the
     second operand of `linalg.matmul` with a transposed right side, directly or
     through calls of private functions, becomes panels `[ceil(N / 32)][K][32]`
     (zeros behind row N), and each product a `linalg.generic` over panels with
-    the attribute `llm.linear`. The loader packs (`panel_rows` in
+    the attribute `llm.linear`. Where the runtime has a kernel, for bf16 and K a
+    multiple of 32, it becomes tiles `[ceil(N / 32)][K / 32][1024]`, and each
+    product an `llm.linear`, which rounds activations to bf16 as well, unless
+    `exact-activations` is given. The loader packs (`panel_rows` in
     `#llm.weight`). Other weights stay as they are.
 
     ```mlir
-    func.func @f(%x: tensor<?x64xf32>, %w: tensor<96x64xbf16>
+    func.func @f(%x: tensor<?x64xf32>, %w: tensor<96x64xf32>
         {llm.weight = #llm.weight<["w"]>}) -> tensor<?x96xf32>
     ```
     becomes
     ```mlir
-    func.func @f(%x: tensor<?x64xf32>, %w: tensor<3x64x32xbf16>
+    func.func @f(%x: tensor<?x64xf32>, %w: tensor<3x64x32xf32>
+        {llm.weight = #llm.weight<["w"], panel_rows = 96>}) -> tensor<?x96xf32>
+    ```
+    and with bf16 for the type of `%w`
+    ```mlir
+    func.func @f(%x: tensor<?x64xf32>, %w: tensor<3x2x1024xbf16>
         {llm.weight = #llm.weight<["w"], panel_rows = 96>}) -> tensor<?x96xf32>
     ```
   }];
+  let options = [
+    Option<"exactActivations", "exact-activations", "bool", "false",
+           "Multiply weights of bf16 with activations of f32">];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
     "::mlir::tensor::TensorDialect"];
@@ -184,6 +195,18 @@ def VectorizeLinear : Pass<"llm-vectorize-linear", "::mlir::func::FuncOp"> {
   let dependentDialects = [
     "::mlir::affine::AffineDialect", "::mlir::scf::SCFDialect",
     "::mlir::tensor::TensorDialect", "::mlir::vector::VectorDialect"];
+}
+
+def ExpandExp : Pass<"llm-expand-exp", "::mlir::func::FuncOp"> {
+  let summary = "Compute exponentials in line";
+  let description = [{
+    `math.exp` of f32 becomes a polynomial, so that a loop over it is vectors; a
+    call of libm is one number at a time. Off by at most two units in the last
+    place; what is not finite, overflows or vanishes does as with libm.
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::math::MathDialect",
+    "::mlir::vector::VectorDialect"];
 }
 
 def SwitchToIf : Pass<"llm-switch-to-if", "::mlir::func::FuncOp"> {

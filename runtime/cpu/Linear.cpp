@@ -1,0 +1,87 @@
+//===- Linear.cpp - Products with weights, cut into tasks -----------------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Rows of x become factors. Of few rows each thread takes strips of columns. Of
+// many it takes blocks of rows and does all columns of them: their factors stay
+// in its second-level cache, and no one waits between. The cut changes no bit.
+//
+//===----------------------------------------------------------------------===//
+
+#include "../Linear.h"
+
+#include "../Parallel.h"
+#include "Kernels.h"
+
+#include <algorithm>
+
+using namespace llm;
+using namespace llm::cpu;
+
+/// Panels of a strip of columns.
+static constexpr int64_t kStripPanels = 2;
+
+/// The most rows of a block, of which there are as many for each thread, and
+/// the least rows of a thread that are worth blocks of their own.
+static constexpr int64_t kBlockRows = 128, kLeastRows = 32;
+
+/// Rows of less are prepared by one thread.
+static constexpr int64_t kPreparedFloats = 16384;
+
+static constexpr int64_t divideUp(int64_t n, int64_t by) {
+  return (n + by - 1) / by;
+}
+
+static void multiplyByColumns(const LinearTask &task, float *factors,
+                              int64_t panels) {
+  const KernelTable &table = kernels();
+  const int64_t rows = task.x->sizes[0];
+  parallelFor(rows, 1 + kPreparedFloats / (task.k + 1),
+              [&](int64_t begin, int64_t end) {
+                table.prepareRows(task, factors, {begin, end});
+              });
+  parallelFor(panels, kStripPanels, [&](int64_t begin, int64_t end) {
+    for (int64_t row = 0; row < rows; row += kBlockRows)
+      table.multiplyRows(task, factors, {row, std::min(row + kBlockRows, rows)},
+                         {begin, end});
+  });
+}
+
+static void multiplyByRows(const LinearTask &task, float *factors,
+                           int64_t panels) {
+  const KernelTable &table = kernels();
+  const int64_t rows = task.x->sizes[0], threads = numThreads();
+  const int64_t blocks = divideUp(rows, kBlockRows * threads) * threads;
+  const int64_t grain =
+      divideUp(divideUp(rows, blocks), kLeastRows) * kLeastRows;
+  parallelFor(rows, grain, [&](int64_t begin, int64_t end) {
+    table.prepareRows(task, factors, {begin, end});
+    for (int64_t panel = 0; panel < panels; panel += kStripPanels)
+      table.multiplyRows(task, factors, {begin, end},
+                         {panel, std::min(panel + kStripPanels, panels)});
+  });
+}
+
+void llm::linear(const LinearOperands &operands, std::vector<float> &factors) {
+  const LinearTask task = {&operands.x,           &operands.out,
+                           operands.w.data,       operands.x.sizes[1],
+                           operands.out.sizes[1], operands.rounded};
+  const KernelTable &table = kernels();
+  const int64_t rows = operands.x.sizes[0];
+  // Aligned to a line, which vectors do not need but are faster with.
+  constexpr int64_t kLine = 16;
+  const size_t needed = table.floatsOfFactors(task) + kLine;
+  if (factors.size() < needed)
+    factors.resize(needed);
+  auto address = reinterpret_cast<uintptr_t>(factors.data());
+  float *aligned = factors.data() + (kLine - address / sizeof(float) % kLine);
+
+  const int64_t panels = divideUp(task.columns, 2 * kWeightTileColumns);
+  if (rows >= numThreads() * kLeastRows)
+    return multiplyByRows(task, aligned, panels);
+  multiplyByColumns(task, aligned, panels);
+}

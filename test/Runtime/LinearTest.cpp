@@ -1,0 +1,199 @@
+//===- LinearTest.cpp - Products with weights at every CPU level ----------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Every row against a sum of doubles over the numbers that are multiplied: the
+// weights as bf16, and x as bf16 or as it is.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Linear.h"
+
+#include "Levels.h"
+#include "Parallel.h"
+#include "Weights.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+using namespace llm;
+
+namespace {
+
+float toBrain(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+
+/// out has two numbers behind each row, which no one may write.
+struct Product {
+  int64_t rows, k, columns;
+  std::vector<float> w, x, out;
+  std::vector<uint16_t> packed;
+
+  Product(int64_t rows, int64_t k, int64_t columns)
+      : rows(rows), k(k), columns(columns), w(columns * k), x(rows * (k + 3)),
+        out(rows * (columns + 2), -7) {
+    std::mt19937 random(static_cast<unsigned>(rows * 31 + k * 7 + columns));
+    std::normal_distribution<float> normal;
+    for (float &weight : w)
+      weight = toBrain(normal(random));
+    for (float &number : x)
+      number = normal(random);
+  }
+
+  void pack() {
+    llm_weight_desc desc = {};
+    desc.num_names = 1;
+    desc.dtype = LLM_BF16;
+    desc.layout = LLM_LAYOUT_TILES32;
+    desc.rank = 2;
+    desc.sizes[0] = columns;
+    desc.sizes[1] = k;
+    packed.resize(packedBytes(desc) / 2);
+    llm_weight_source source = {w.data(), LLM_FILE_F32, 2, {columns, k}};
+    packWeight(desc, &source, packed.data());
+  }
+
+  void compute(bool rounded) {
+    pack();
+    llm_tensor from = {x.data(), LLM_F32, 2, {rows, k}, {k + 3, 1}};
+    llm_tensor to = {out.data(), LLM_F32, 2, {rows, columns}, {columns + 2, 1}};
+    llm_tensor weight = {packed.data(),
+                         LLM_BF16,
+                         3,
+                         {(columns + 31) / 32, k / 32, 1024},
+                         {k * 32, 1024, 1}};
+    std::vector<float> factors;
+    linear({from, weight, to, rounded}, factors);
+  }
+
+  /// The sum, and that of squares, which does not cancel.
+  double expected(int64_t row, int64_t column, bool rounded,
+                  double &squares) const {
+    double sum = 0;
+    for (int64_t i = 0; i < k; ++i) {
+      float factor = x[row * (k + 3) + i];
+      double term =
+          double(rounded ? toBrain(factor) : factor) * w[column * k + i];
+      sum += term;
+      squares += term * term;
+    }
+    return sum;
+  }
+
+  void check(bool rounded) const {
+    for (int64_t row = 0; row < rows; ++row) {
+      double error = 0, squares = 0;
+      for (int64_t column = 0; column < columns; ++column) {
+        double difference = out[row * (columns + 2) + column] -
+                            expected(row, column, rounded, squares);
+        error += difference * difference;
+      }
+      ASSERT_LE(std::sqrt(error / squares), 1e-6)
+          << "row " << row << " of " << rows << ", k " << k << ", columns "
+          << columns << (rounded ? ", rounded" : "");
+      for (int64_t i = 0; i < 2; ++i)
+        ASSERT_EQ(out[row * (columns + 2) + columns + i], -7)
+            << "wrote behind row " << row;
+    }
+  }
+};
+
+class Linear : public LevelTest {};
+LLM_AT_EVERY_LEVEL(Linear);
+
+TEST_P(Linear, EveryRowAgainstDoubles) {
+  for (bool rounded : {false, true})
+    for (int64_t rows : {1, 2, 3, 5, 8, 9, 16, 17, 33, 130})
+      for (auto [k, columns] : {std::pair<int64_t, int64_t>{32, 1},
+                                {64, 16},
+                                {96, 40},
+                                {576, 192},
+                                {160, 63}}) {
+        Product product(rows, k, columns);
+        product.compute(rounded);
+        product.check(rounded);
+      }
+}
+
+TEST_P(Linear, NoDepthIsZero) {
+  for (int64_t rows : {2, 20}) {
+    Product product(rows, 0, 40);
+    product.compute(true);
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t column = 0; column < 42; ++column)
+        EXPECT_EQ(product.out[row * 42 + column], column < 40 ? 0 : -7);
+  }
+}
+
+TEST_P(Linear, NoRowsWriteNothing) {
+  Product product(0, 64, 40);
+  product.compute(true);
+  EXPECT_TRUE(product.out.empty());
+}
+
+/// Large and small numbers side by side: digits that are left out show here.
+TEST_P(Linear, KeepsAllOfF32) {
+  for (int64_t rows : {4, 40}) {
+    Product product(rows, 256, 64);
+    for (size_t i = 0; i < product.x.size(); ++i)
+      product.x[i] *= i % 5 ? 1e-4f : 1.2345678e3f;
+    product.compute(false);
+    product.check(false);
+  }
+}
+
+/// A row's bits are its own: those of any rows beside it, and of any number of
+/// threads, among calls of few rows and among calls of many.
+TEST_P(Linear, RowsDoNotMeet) {
+  for (int64_t rows : {5, 150}) {
+    Product all(rows, 96, 200);
+    setNumThreads(3);
+    all.compute(true);
+    setNumThreads(1);
+    Product some = all;
+    int64_t kept = rows == 5 ? 1 : 20, first = rows - kept;
+    some.rows = kept;
+    some.x.erase(some.x.begin(), some.x.begin() + first * 99);
+    some.out.assign(kept * 202, -7);
+    some.compute(true);
+    setNumThreads(0);
+    EXPECT_EQ(std::memcmp(some.out.data(), &all.out[first * 202],
+                          some.out.size() * sizeof(float)),
+              0);
+  }
+}
+
+TEST_P(Linear, WhatIsNotFiniteStaysInItsRow) {
+  for (int64_t rows : {3, 40}) {
+    Product product(rows, 64, 48);
+    Product finite = product;
+    finite.compute(true);
+    product.x[1 * 67 + 5] = std::numeric_limits<float>::infinity();
+    product.x[2 * 67 + 6] = std::numeric_limits<float>::quiet_NaN();
+    product.compute(true);
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t column = 0; column < 48; ++column) {
+        float number = product.out[row * 50 + column];
+        if (row == 1)
+          EXPECT_TRUE(std::isinf(number));
+        else if (row == 2)
+          EXPECT_TRUE(std::isnan(number));
+        else
+          EXPECT_EQ(number, finite.out[row * 50 + column]);
+      }
+  }
+}
+
+} // namespace
