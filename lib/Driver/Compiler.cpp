@@ -7,6 +7,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "llm/Driver/Compiler.h"
+
+#include "llm/Driver/BuildIds.h"
+#include "llm/Driver/ObjectCache.h"
 #include "llm/Transforms/Passes.h"
 
 #include "mlir/ExecutionEngine/OptUtils.h"
@@ -14,29 +17,40 @@
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Target/LLVMIR/Dialect/All.h"
 #include "mlir/Target/LLVMIR/Export.h"
+#include "llvm/ExecutionEngine/Orc/CompileUtils.h"
 #include "llvm/ExecutionEngine/Orc/LLJIT.h"
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/TargetParser/Host.h"
 
 using namespace mlir;
 using namespace mlir::llm;
+using ::llvm::Error;
+using ::llvm::Expected;
+using ::llvm::MemoryBuffer;
+using ::llvm::orc::JITTargetMachineBuilder;
 
-static ::llvm::Error makeError(const ::llvm::Twine &message) {
+static Error makeError(const ::llvm::Twine &message) {
   return ::llvm::createStringError(::llvm::inconvertibleErrorCode(), message);
 }
 
-/// This machine's CPU with all its vector registers, multiply-adds contracted.
-static ::llvm::Expected<::llvm::orc::JITTargetMachineBuilder>
-createTargetBuilder(CompileOptions options) {
+/// The CPU with all its vector registers, multiply-adds contracted.
+static Expected<JITTargetMachineBuilder>
+createTargetBuilder(const CompileOptions &options) {
   static bool initialized = [] {
     ::llvm::InitializeNativeTarget();
     ::llvm::InitializeNativeTargetAsmPrinter();
     return true;
   }();
   (void)initialized;
-  auto builder = ::llvm::orc::JITTargetMachineBuilder::detectHost();
+  auto builder = JITTargetMachineBuilder::detectHost();
   if (!builder)
     return builder.takeError();
+  if (!options.cpu.empty()) {
+    builder->setCPU(options.cpu);
+    builder->getFeatures() = ::llvm::SubtargetFeatures();
+  }
+  builder->setRelocationModel(::llvm::Reloc::PIC_); // what ORC links
+  builder->setCodeModel(::llvm::CodeModel::Small);
   builder->setCodeGenOptLevel(
       *::llvm::CodeGenOpt::getLevel(std::min(options.optLevel, 3u)));
   builder->getOptions().AllowFPOpFusion = ::llvm::FPOpFusion::Fast;
@@ -44,22 +58,26 @@ createTargetBuilder(CompileOptions options) {
   return builder;
 }
 
-static ::llvm::Error lower(ModuleOp module) {
-  PassManager manager(module.getContext());
-  buildLLMToCPUPipeline(manager, LLMToCPUOptions());
-  manager.enableVerifier(false); // after each pass; once at the end is enough
-  if (failed(manager.run(module)) || failed(verify(module)))
+//===----------------------------------------------------------------------===//
+// To an object
+//===----------------------------------------------------------------------===//
+
+static Error lower(ModuleOp module, PassManager &pipeline) {
+  pipeline.enableVerifier(false); // after each pass; once at the end is enough
+  if (failed(pipeline.run(module)) || failed(verify(module)))
     return makeError("the model could not be lowered");
-  return ::llvm::Error::success();
+  return Error::success();
 }
 
 /// LLVM IR of the lowered module, optimized for `machine`.
-static ::llvm::Expected<::llvm::orc::ThreadSafeModule>
-translate(ModuleOp module, ::llvm::TargetMachine &machine,
-          CompileOptions options) {
-  auto context = std::make_unique<::llvm::LLVMContext>();
+static Expected<std::unique_ptr<::llvm::Module>>
+translate(ModuleOp module, ::llvm::LLVMContext &context,
+          ::llvm::TargetMachine &machine, const CompileOptions &options) {
+  DialectRegistry registry;
+  registerAllToLLVMIRTranslations(registry);
+  module.getContext()->appendDialectRegistry(registry);
   std::unique_ptr<::llvm::Module> translated =
-      translateModuleToLLVMIR(module, *context);
+      translateModuleToLLVMIR(module, context);
   if (!translated)
     return makeError("the model could not be translated to LLVM IR");
   translated->setTargetTriple(machine.getTargetTriple());
@@ -74,13 +92,32 @@ translate(ModuleOp module, ::llvm::TargetMachine &machine,
       makeOptimizingTransformer(options.optLevel, /*sizeLevel=*/0, &machine);
   if (auto error = optimize(translated.get()))
     return std::move(error);
-  return ::llvm::orc::ThreadSafeModule(std::move(translated),
-                                       std::move(context));
+  return translated;
 }
 
+static Expected<std::unique_ptr<MemoryBuffer>>
+compileToObject(ModuleOp module, PassManager &pipeline,
+                JITTargetMachineBuilder &target,
+                const CompileOptions &options) {
+  if (auto error = lower(module, pipeline))
+    return std::move(error);
+  auto machine = target.createTargetMachine();
+  if (!machine)
+    return machine.takeError();
+  ::llvm::LLVMContext context;
+  auto translated = translate(module, context, **machine, options);
+  if (!translated)
+    return translated.takeError();
+  return ::llvm::orc::SimpleCompiler(**machine)(**translated);
+}
+
+//===----------------------------------------------------------------------===//
+// Into this process
+//===----------------------------------------------------------------------===//
+
 /// A JIT that finds the runtime, libomp and libm in this process.
-static ::llvm::Expected<std::unique_ptr<::llvm::orc::LLJIT>>
-createJIT(::llvm::orc::JITTargetMachineBuilder target) {
+static Expected<std::unique_ptr<::llvm::orc::LLJIT>>
+createJIT(JITTargetMachineBuilder target) {
   auto jit = ::llvm::orc::LLJITBuilder()
                  .setJITTargetMachineBuilder(std::move(target))
                  .create();
@@ -95,34 +132,103 @@ createJIT(::llvm::orc::JITTargetMachineBuilder target) {
   return jit;
 }
 
-::llvm::Expected<std::unique_ptr<CompiledModel>>
-CompiledModel::compile(ModuleOp module, CompileOptions options) {
-  std::string name = module.getSymName().value_or("model").str();
-  if (auto error = lower(module))
-    return std::move(error);
-  DialectRegistry registry;
-  registerAllToLLVMIRTranslations(registry);
-  module.getContext()->appendDialectRegistry(registry);
-  auto target = createTargetBuilder(options);
-  if (!target)
-    return target.takeError();
-  auto machine = target->createTargetMachine();
-  if (!machine)
-    return machine.takeError();
-  auto translated = translate(module, **machine, options);
-  if (!translated)
-    return translated.takeError();
-  auto jit = createJIT(std::move(*target));
+Expected<std::unique_ptr<CompiledModel>>
+CompiledModel::load(Expected<std::unique_ptr<MemoryBuffer>> object,
+                    const JITTargetMachineBuilder &target,
+                    ::llvm::StringRef symbol) {
+  if (!object)
+    return object.takeError();
+  auto jit = createJIT(target);
   if (!jit)
     return jit.takeError();
-  if (auto error = (*jit)->addIRModule(std::move(*translated)))
+  if (auto error = (*jit)->addObjectFile(std::move(*object)))
     return std::move(error);
-  auto getter = (*jit)->lookup(name + "_program");
+  auto getter = (*jit)->lookup(symbol);
   if (!getter)
     return getter.takeError();
   const llm_program *program = getter->toPtr<const llm_program *()>()();
   return std::unique_ptr<CompiledModel>(
       new CompiledModel(std::move(*jit), program));
+}
+
+//===----------------------------------------------------------------------===//
+// The cache
+//===----------------------------------------------------------------------===//
+
+/// A key of all that decides about the code: the module, with the locations
+/// that its errors name, the passes and their options, the CPU, and the build
+/// of this compiler, MLIR and LLVM. The ABI's version is part of that build.
+static std::string keyOf(ModuleOp module, PassManager &pipeline,
+                         JITTargetMachineBuilder &target,
+                         const CompileOptions &options) {
+  std::string inputs;
+  ::llvm::raw_string_ostream os(inputs);
+  module->print(os, OpPrintingFlags().printGenericOpForm().enableDebugInfo());
+  pipeline.printAsTextualPipeline(os);
+  for (const std::string &part :
+       {target.getTargetTriple().str(), target.getCPU(),
+        target.getFeatures().getString(), std::to_string(options.optLevel),
+        options.build})
+    os << '\0' << part;
+  return ObjectCache::keyOf(inputs);
+}
+
+std::unique_ptr<CompiledModel>
+CompiledModel::loadKept(const ObjectCache &cache, ::llvm::StringRef key,
+                        const JITTargetMachineBuilder &target,
+                        ::llvm::StringRef symbol) {
+  std::unique_ptr<MemoryBuffer> object = cache.read(key);
+  if (!object)
+    return nullptr;
+  auto loaded = load(std::move(object), target, symbol);
+  if (!loaded) { // as good as damaged
+    consumeError(loaded.takeError());
+    return nullptr;
+  }
+  (*loaded)->cached = true;
+  (*loaded)->remark = "read from " + cache.pathOf(key);
+  return std::move(*loaded);
+}
+
+/// Keeps an object. Says where, or why it did not.
+static std::string keep(const ObjectCache &cache, ::llvm::StringRef key,
+                        ::llvm::StringRef object) {
+  if (auto error = cache.write(key, object))
+    return "not kept: " + toString(std::move(error));
+  return "kept in " + cache.pathOf(key);
+}
+
+//===----------------------------------------------------------------------===//
+// The whole
+//===----------------------------------------------------------------------===//
+
+Expected<std::unique_ptr<CompiledModel>>
+CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
+  const std::string symbol =
+      module.getSymName().value_or("model").str() + "_program";
+  auto target = createTargetBuilder(options);
+  if (!target)
+    return target.takeError();
+  PassManager pipeline(module.getContext());
+  LLMToCPUOptions lowering;
+  lowering.exactActivations = options.exactActivations;
+  buildLLMToCPUPipeline(pipeline, lowering);
+  if (options.cacheFolder.empty() || options.build.empty())
+    return load(compileToObject(module, pipeline, *target, options), *target,
+                symbol);
+
+  const ObjectCache cache(options.cacheFolder);
+  const std::string key = keyOf(module, pipeline, *target, options);
+  if (auto kept = loadKept(cache, key, *target, symbol))
+    return kept;
+  auto object = compileToObject(module, pipeline, *target, options);
+  if (!object)
+    return object.takeError();
+  std::string remark = keep(cache, key, (*object)->getBuffer());
+  auto compiled = load(std::move(*object), *target, symbol);
+  if (compiled)
+    (*compiled)->remark = std::move(remark);
+  return compiled;
 }
 
 CompiledModel::CompiledModel(std::unique_ptr<::llvm::orc::LLJIT> jit,

@@ -10,6 +10,7 @@
 
 #include "llm/Driver/Evaluation.h"
 #include "llm/Driver/Generation.h"
+#include "llm/Driver/ObjectCache.h"
 #include "llm/Driver/RunInputs.h"
 #include "llm/Driver/RunOptions.h"
 #include "llm/Driver/RunReport.h"
@@ -61,6 +62,8 @@ private:
   Error openTokenizer();
   Error chooseContext();
   Error readInputs();
+  CompileOptions compileOptions() const;
+  Expected<std::unique_ptr<CompiledModel>> compile();
   Error startSession();
 
   Error tokenize();
@@ -71,6 +74,7 @@ private:
   Error dumpLogits();
   Error finish();
 
+  void remark(const llvm::Twine &message) const;
   void warnOfDroppedBytes() const;
   void printResults() const;
   void printSequenceErrors() const;
@@ -156,29 +160,57 @@ Error Run::readInputs() {
   return Error::success();
 }
 
-Error Run::startSession() {
-  Clock::time_point start = Clock::now();
+void Run::remark(const llvm::Twine &message) const {
+  if (options.verbose)
+    llvm::errs() << prefix << message << '\n';
+}
+
+CompileOptions Run::compileOptions() const {
+  CompileOptions compilation;
+  compilation.exactActivations = options.exactActivations;
+  if (!options.compileCache)
+    return compilation;
+  Expected<std::string> folder = ObjectCache::userFolder();
+  if (folder)
+    compilation.cacheFolder = std::move(*folder);
+  else
+    remark("compiled code not kept: " + llvm::toString(folder.takeError()));
+  return compilation;
+}
+
+Expected<std::unique_ptr<CompiledModel>> Run::compile() {
+  const Clock::time_point start = Clock::now();
   const std::clock_t startCPU = std::clock();
   Expected<std::unique_ptr<CompiledModel>> compiled = importAndCompile(
       *file, {options.weights, options.cache, options.window, options.sinks},
-      prefix);
+      compileOptions(), prefix);
   if (!compiled)
     return compiled.takeError();
   report.compileSeconds = secondsSince(start);
   report.compileCPUSeconds = double(std::clock() - startCPU) / CLOCKS_PER_SEC;
+  report.compileCached = (*compiled)->isCached();
+  if (llvm::StringRef become = (*compiled)->cacheRemark(); !become.empty())
+    remark("compiled code " + become);
+  return compiled;
+}
 
+Error Run::startSession() {
+  Expected<std::unique_ptr<CompiledModel>> compiled = compile();
+  if (!compiled)
+    return compiled.takeError();
   SessionOptions wanted = {options.threads, options.blockSize,
                            /*maxSequences=*/1, context, options.poolBlocks};
   if (options.mode == RunMode::Generate)
     wanted.maxSequences = inputs.size() + (options.forkAt ? 1 : 0);
   llvm::raw_ostream *terminal =
       llvm::errs().is_displayed() ? &llvm::errs() : nullptr;
-  start = Clock::now();
+  const Clock::time_point start = Clock::now();
   auto created = Session::create(std::move(*compiled), *file, wanted, terminal);
   if (!created)
     return created.takeError();
   session = std::move(*created);
-  report.loadSeconds += secondsSince(start);
+  report.packSeconds = secondsSince(start);
+  report.loadSeconds += report.packSeconds;
   return Error::success();
 }
 
@@ -226,7 +258,8 @@ GenerationOptions Run::generationOptions(TextStream &stream) const {
   generation.sampler = options.sampler;
   generation.maxNewTokens = options.maxNewTokens;
   generation.prefillChunk = options.prefillChunk;
-  generation.stopTokens = file->config().eosIds;
+  if (!options.ignoreEos)
+    generation.stopTokens = file->config().eosIds;
   generation.forkAt = options.forkAt;
   if (streams())
     generation.onToken = [&](int32_t, int32_t token) {
@@ -308,6 +341,8 @@ Error Run::finish() {
   report.cache = *stats;
   report.config = session->config();
   report.peakRSSBytes = peakRSSBytes();
+  report.matrices = matrixSizesOf(*file);
+  report.packedBytes = session->weightBytes();
   printSequenceErrors();
   printSummary(report, llvm::errs());
   if (options.jsonFile.empty())

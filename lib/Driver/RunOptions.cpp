@@ -83,6 +83,8 @@ struct CommandLine {
             "probability (default 1)"};
   Text seed{"seed", "n", generation,
             "Seed of the sampler: the same seed, the same text (default 0)"};
+  Flag ignoreEos{"ignore-eos", generation,
+                 "Go on past the end of generation: as many tokens as -n says"};
 
   Text windowTokens{"window-tokens", "n", scoring,
                     "Score disjoint windows of n tokens, without the first of "
@@ -114,11 +116,21 @@ struct CommandLine {
              "Beside the window a token sees the first n ones (default 0)"};
   Text weights{"weights-as", "f32|bf16", machine,
                "What weights are unpacked to (default f32)"};
+  Text activations{"activations", "f32|bf16", machine,
+                   "What linear layers round their input to (default: what "
+                   "weights are unpacked to)"};
   Text threads{"t", "threads", machine,
                "Threads to compute with (default: one for each core)"};
 
+  Flag noCache{"no-cache", machine,
+               "Compile, without reading or keeping compiled code in "
+               "$XDG_CACHE_HOME/llm (default: ~/.cache/llm)"};
+
   Text json{"json", "file", output,
-            "Write times, cache statistics and results as one JSON object"};
+            "Write times, sizes, cache statistics and results as one JSON "
+            "object"};
+  Flag verbose{"verbose", output,
+               "Say where compiled code was read from or kept, or why not"};
 
   Text dumpLogits{"dump-logits", "file", testing,
                   "Write the logits after every token of -p or --ids as raw "
@@ -205,7 +217,7 @@ static Error checkCombinations(const CommandLine &line) {
   const cl::Option *prompts[] = {&line.prompt, &line.ids, &line.prompts};
   for (const cl::Option *option : std::initializer_list<const cl::Option *>{
            &line.maxNewTokens, &line.temperature, &line.topP, &line.seed,
-           &line.forkAt}) {
+           &line.ignoreEos, &line.forkAt}) {
     needs(*option, prompts);
     exclude({option, &line.dumpLogits});
   }
@@ -341,6 +353,7 @@ static void readInputs(const CommandLine &line, Values &values,
   options.tokenizeFile = line.tokenize;
   options.chat = line.chat;
   options.jsonFile = line.json;
+  options.verbose = line.verbose;
   options.logitsFile = line.dumpLogits;
 }
 
@@ -354,6 +367,7 @@ static void readGeneration(const CommandLine &line, Values &values,
       line.topP, 1, [](double p) { return p > 0 && p <= 1; },
       "above 0 and up to 1");
   options.sampler.seed = values.integer(line.seed, 0, INT64_MAX).value_or(0);
+  options.ignoreEos = line.ignoreEos;
   options.forkAt = values.integer(line.forkAt, 0);
   if (options.forkAt && options.maxNewTokens &&
       *options.forkAt >= *options.maxNewTokens)
@@ -363,9 +377,20 @@ static void readGeneration(const CommandLine &line, Values &values,
   options.maxDocuments = values.integer(line.maxDocuments, 1);
 }
 
+/// Whether linear layers take their input as it is.
+static bool readsExactly(const CommandLine &line, Values &values,
+                         ElementKind weights) {
+  if (!given(line.activations))
+    return weights == ElementKind::F32;
+  if (line.activations.getValue() == "bf16" && weights == ElementKind::F32)
+    values.expected(line.activations, "to be f32 beside --weights-as f32");
+  return values.kind(line.activations) == ElementKind::F32;
+}
+
 static void readMachine(const CommandLine &line, Values &values,
                         RunOptions &options) {
   options.weights = values.kind(line.weights);
+  options.exactActivations = readsExactly(line, values, options.weights);
   options.cache = values.formats(line.cache);
   options.window = values.integer(line.window, 1).value_or(0);
   options.sinks = values.integer(line.sinks, 1).value_or(0);
@@ -374,6 +399,7 @@ static void readMachine(const CommandLine &line, Values &values,
   options.blockSize = values.integer(line.blockSize, 1).value_or(0);
   options.threads = values.integer(line.threads, 1).value_or(0);
   options.prefillChunk = values.integer(line.prefillChunk, 1).value_or(512);
+  options.compileCache = !line.noCache;
 }
 
 //===----------------------------------------------------------------------===//

@@ -87,6 +87,17 @@ static json::Object toJSON(const llm_kv_stats &stats) {
                       {"appended_tokens", stats.appended_tokens}};
 }
 
+static json::Object toJSON(const MatrixSize &size) {
+  return json::Object{{"parameters", size.parameters},
+                      {"file_bytes", size.fileBytes}};
+}
+
+static json::Object toJSON(const MatrixSizes &matrices, int64_t packedBytes) {
+  return json::Object{{"packed_bytes", packedBytes},
+                      {"layers", toJSON(matrices.layers)},
+                      {"head", toJSON(matrices.head)}};
+}
+
 static json::Object toJSON(const SequenceReport &sequence) {
   json::Object object{{"prompt_ids", json::Array(sequence.result.promptIds)},
                       {"ids", json::Array(sequence.result.ids)},
@@ -99,11 +110,14 @@ static json::Object toJSON(const SequenceReport &sequence) {
 json::Object mlir::llm::toJSON(const RunReport &report) {
   json::Object object{
       {"load_s", report.loadSeconds},
+      {"pack_s", report.packSeconds},
       {"compile_s", report.compileSeconds},
       {"compile_cpu_s", report.compileCPUSeconds},
+      {"compile_cached", report.compileCached},
       {"prefill", ::toJSON(report.prefill)},
       {"decode", ::toJSON(report.decode)},
       {"peak_rss_bytes", report.peakRSSBytes},
+      {"weights", ::toJSON(report.matrices, report.packedBytes)},
       {"cache", ::toJSON(report.cache)},
       {"cache_dtype", describeFormats(report.config)},
       {"kv_bytes_per_token", bytesPerToken(report)},
@@ -154,8 +168,9 @@ static std::string megabytes(int64_t bytes) {
 
 void mlir::llm::printSummary(const RunReport &report, llvm::raw_ostream &os) {
   const llm_kv_stats &cache = report.cache;
-  os << llvm::formatv("load {0:f2} s, compile {1:f2} s, peak memory {2}\n",
+  os << llvm::formatv("load {0:f2} s, compile {1:f2} s{2}, peak memory {3}\n",
                       report.loadSeconds, report.compileSeconds,
+                      report.compileCached ? " (cached)" : "",
                       megabytes(report.peakRSSBytes));
   os << "prefill " << describe(report.prefill) << ", decode "
      << describe(report.decode) << '\n';

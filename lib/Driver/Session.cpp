@@ -47,9 +47,9 @@ static void print(const Diagnostic &diagnostic, ::llvm::StringRef prefix) {
                  << diagnostic.getLocation() << ": " << diagnostic << '\n';
 }
 
-Expected<std::unique_ptr<CompiledModel>>
-mlir::llm::importAndCompile(const ModelFile &file, const ImportOptions &options,
-                            ::llvm::StringRef prefix) {
+Expected<std::unique_ptr<CompiledModel>> mlir::llm::importAndCompile(
+    const ModelFile &file, const ImportOptions &importOptions,
+    const CompileOptions &compileOptions, ::llvm::StringRef prefix) {
   DialectRegistry registry;
   registerPipelineDialects(registry);
   MLIRContext context(registry);
@@ -58,10 +58,11 @@ mlir::llm::importAndCompile(const ModelFile &file, const ImportOptions &options,
     for (const Diagnostic &note : diagnostic.getNotes())
       print(note, prefix);
   });
-  Expected<OwningOpRef<ModuleOp>> module = buildModel(context, file, options);
+  Expected<OwningOpRef<ModuleOp>> module =
+      buildModel(context, file, importOptions);
   if (!module)
     return module.takeError();
-  return CompiledModel::compile(**module);
+  return CompiledModel::compile(**module, compileOptions);
 }
 
 //===----------------------------------------------------------------------===//

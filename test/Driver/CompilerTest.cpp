@@ -1,4 +1,4 @@
-//===- CompilerTest.cpp - Modules that are no models ----------------------===//
+//===- CompilerTest.cpp - Modules that are no models, and kept code -------===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -7,15 +7,24 @@
 //===----------------------------------------------------------------------===//
 
 #include "ErrorMessage.h"
+#include "ScratchFolder.h"
 
 #include "llm/Driver/Compiler.h"
+#include "llm/Driver/ObjectCache.h"
 #include "llm/Transforms/Passes.h"
 
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Parser/Parser.h"
 #include <gtest/gtest.h>
 
+#include <thread>
+
 using namespace mlir;
 using namespace mlir::llm;
+
+//===----------------------------------------------------------------------===//
+// Modules that are no models
+//===----------------------------------------------------------------------===//
 
 /// What is wrong with the text as a model.
 static std::string failureOf(const char *ir) {
@@ -37,4 +46,161 @@ TEST(CompilerTest, SaysThatTranslationFailed) {
   EXPECT_EQ(
       failureOf(R"(func.func @entry() { "other.op"() : () -> () return })"),
       "the model could not be translated to LLVM IR");
+}
+
+//===----------------------------------------------------------------------===//
+// Kept code
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+struct Compilation {
+  std::unique_ptr<CompiledModel> model;
+  bool lowered = false;
+
+  bool isCached() const {
+    EXPECT_EQ(model->isCached(), !lowered);
+    return model->isCached();
+  }
+};
+
+} // namespace
+
+static const char *const twice = R"(
+func.func @twice(%x: tensor<2xf32>) -> tensor<2xf32> {
+  %new = tensor.empty() : tensor<2xf32>
+  %y = linalg.add ins(%x, %x : tensor<2xf32>, tensor<2xf32>)
+                  outs(%new : tensor<2xf32>) -> tensor<2xf32>
+  return %y : tensor<2xf32>
+})";
+
+static Compilation compile(const std::string &ir,
+                           const CompileOptions &options) {
+  DialectRegistry registry;
+  registerPipelineDialects(registry);
+  MLIRContext context(registry, MLIRContext::Threading::DISABLED);
+  auto module = parseSourceString<ModuleOp>(ir, ParserConfig(&context), "ir");
+  auto model = CompiledModel::compile(*module, options);
+  if (!model) {
+    ADD_FAILURE() << messageOf(model.takeError());
+    return {};
+  }
+  return {std::move(*model), module->getOps<func::FuncOp>().empty()};
+}
+
+/// What the program makes of 1 and 2.
+static std::vector<float> run(const Compilation &compilation) {
+  float values[] = {1, 2}, results[] = {0, 0};
+  const llm_tensor input = {values, LLM_F32, 1, {2}, {1}};
+  const llm_tensor output = {results, LLM_F32, 1, {2}, {1}};
+  llm_context *context = nullptr;
+  llm_model *model = nullptr;
+  llm_error error = LLM_ERROR_INIT;
+  EXPECT_EQ(llm_context_create(1, &context, &error), LLM_OK);
+  EXPECT_EQ(
+      llm_model_create(context, &compilation.model->program(), &model, &error),
+      LLM_OK);
+  EXPECT_EQ(llm_model_finish(model, &error), LLM_OK);
+  EXPECT_EQ(llm_model_invoke(model, "twice", nullptr, 0, &input, 1, &output, 1,
+                             &error),
+            LLM_OK)
+      << error.message;
+  llm_model_destroy(model);
+  llm_context_destroy(context);
+  return {results, results + 2};
+}
+
+static const std::vector<float> doubled = {2, 4};
+
+TEST(CompilerTest, ReadsWhatItKept) {
+  ScratchFolder scratch;
+  const CompileOptions options = {.cacheFolder = scratch.path()};
+  const Compilation first = compile(twice, options);
+  EXPECT_FALSE(first.isCached());
+  EXPECT_EQ(run(first), doubled);
+  ASSERT_EQ(scratch.names().size(), 1u);
+  const std::string path = scratch.path(scratch.names()[0]);
+  EXPECT_EQ(first.model->cacheRemark(), "kept in " + path);
+  const Compilation second = compile(twice, options);
+  EXPECT_TRUE(second.isCached());
+  EXPECT_EQ(run(second), doubled);
+  EXPECT_EQ(second.model->cacheRemark(), "read from " + path);
+}
+
+TEST(CompilerTest, KeepsNothingUnasked) {
+  ScratchFolder scratch;
+  for (const CompileOptions &options :
+       {CompileOptions(),
+        CompileOptions{.cacheFolder = scratch.path(), .build = ""}})
+    for (int i = 0; i < 2; ++i) {
+      const Compilation compilation = compile(twice, options);
+      EXPECT_FALSE(compilation.isCached());
+      EXPECT_EQ(compilation.model->cacheRemark(), "");
+    }
+  EXPECT_TRUE(scratch.names().empty());
+}
+
+TEST(CompilerTest, KeepsEachKindOfCodeByItself) {
+  ScratchFolder scratch;
+  const std::string folder = scratch.path();
+  const std::string moved = "\n" + std::string(twice); // errors name the line
+  const std::pair<std::string, CompileOptions> kinds[] = {
+      {twice, {.cacheFolder = folder}},
+      {twice, {.optLevel = 0, .cacheFolder = folder}},
+      {twice, {.cpu = "x86-64", .cacheFolder = folder}},
+      {twice, {.cpu = "nehalem", .cacheFolder = folder}},
+      {twice, {.cacheFolder = folder, .build = "another"}},
+      {moved, {.cacheFolder = folder}}};
+  for (const auto &[ir, options] : kinds) {
+    const Compilation compilation = compile(ir, options);
+    EXPECT_FALSE(compilation.isCached());
+    EXPECT_EQ(run(compilation), doubled);
+  }
+  EXPECT_EQ(scratch.names().size(), std::size(kinds));
+  for (const auto &[ir, options] : kinds)
+    EXPECT_TRUE(compile(ir, options).isCached());
+}
+
+TEST(CompilerTest, ReplacesWhatItCannotUse) {
+  ScratchFolder scratch;
+  const CompileOptions options = {.cacheFolder = scratch.path()};
+  compile(twice, options);
+  ASSERT_EQ(scratch.names().size(), 1u);
+  const std::string name = scratch.names()[0];
+  const ObjectCache cache(scratch.path());
+  const std::string key = name.substr(0, name.size() - 2);
+  const std::string object = cache.read(key)->getBuffer().str();
+  // Sound entries that hold no object, and half of one.
+  for (const std::string &wrong :
+       {std::string("no object"), object.substr(0, object.size() / 2)}) {
+    EXPECT_EQ(messageOf(cache.write(key, wrong)), "");
+    const Compilation compilation = compile(twice, options);
+    EXPECT_FALSE(compilation.isCached());
+    EXPECT_EQ(run(compilation), doubled);
+    EXPECT_EQ(cache.read(key)->getBuffer(), object);
+  }
+}
+
+TEST(CompilerTest, WorksWithoutAFolder) {
+  const CompileOptions options = {.cacheFolder = "/dev/null/llm"};
+  for (int i = 0; i < 2; ++i) {
+    const Compilation compilation = compile(twice, options);
+    EXPECT_FALSE(compilation.isCached());
+    EXPECT_EQ(run(compilation), doubled);
+    EXPECT_EQ(compilation.model->cacheRemark(),
+              "not kept: /dev/null/llm: not a directory");
+  }
+}
+
+TEST(CompilerTest, TwoAtOnceShareAFolder) {
+  ScratchFolder scratch;
+  const CompileOptions options = {.cacheFolder = scratch.path()};
+  auto compileAndRun = [&] {
+    EXPECT_EQ(run(compile(twice, options)), doubled);
+  };
+  std::thread first(compileAndRun), second(compileAndRun);
+  first.join();
+  second.join();
+  EXPECT_EQ(scratch.names().size(), 1u);
+  EXPECT_TRUE(compile(twice, options).isCached());
 }

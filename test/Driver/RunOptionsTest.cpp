@@ -43,7 +43,7 @@ TEST(RunOptionsTest, defaults) {
   EXPECT_EQ(options.model, "model.gguf");
   EXPECT_EQ(options.prompt, "hello");
   EXPECT_FALSE(options.ids || options.promptsFile || options.chat);
-  EXPECT_FALSE(options.maxNewTokens || options.forkAt);
+  EXPECT_FALSE(options.maxNewTokens || options.forkAt || options.ignoreEos);
   EXPECT_EQ(options.sampler.temperature, 0);
   EXPECT_EQ(options.sampler.topP, 1);
   EXPECT_EQ(options.prefillChunk, 512);
@@ -51,6 +51,7 @@ TEST(RunOptionsTest, defaults) {
   EXPECT_EQ(options.weights, ElementKind::F32);
   EXPECT_EQ(options.context + options.poolBlocks, 0);
   EXPECT_EQ(options.blockSize + options.threads, 0);
+  EXPECT_TRUE(options.compileCache && !options.verbose);
 }
 
 TEST(RunOptionsTest, everyValue) {
@@ -67,6 +68,7 @@ TEST(RunOptionsTest, everyValue) {
                                      "0.9",
                                      "--seed",
                                      "12345678901",
+                                     "--ignore-eos",
                                      "--ctx",
                                      "99",
                                      "--prefill-chunk",
@@ -87,6 +89,8 @@ TEST(RunOptionsTest, everyValue) {
                                      "2",
                                      "--json",
                                      "out.json",
+                                     "--no-cache",
+                                     "--verbose",
                                      "--fork-at",
                                      "3"});
   EXPECT_EQ(options.prompt, "-x");
@@ -95,6 +99,7 @@ TEST(RunOptionsTest, everyValue) {
   EXPECT_EQ(options.sampler.temperature, 0.5);
   EXPECT_EQ(options.sampler.topP, 0.9);
   EXPECT_EQ(options.sampler.seed, 12345678901u);
+  EXPECT_TRUE(options.ignoreEos);
   EXPECT_EQ(options.context, 99);
   EXPECT_EQ(options.prefillChunk, 33);
   EXPECT_EQ(options.blockSize, 64);
@@ -106,6 +111,7 @@ TEST(RunOptionsTest, everyValue) {
   EXPECT_EQ(options.weights, ElementKind::BF16);
   EXPECT_EQ(options.threads, 2);
   EXPECT_EQ(options.jsonFile, "out.json");
+  EXPECT_TRUE(options.verbose && !options.compileCache);
   EXPECT_EQ(options.forkAt, 3);
 }
 
@@ -227,6 +233,20 @@ TEST(RunOptionsTest, badTypes) {
             "f8, i8 or i4, got 'f16:bf16'");
   expectBad({"-m", "m", "-p", "x", "--weights-as", "f16"},
             "expected --weights-as to be one of f32|bf16, got 'f16'");
+  expectBad({"-m", "m", "-p", "x", "--activations", "i8"},
+            "expected --activations to be one of f32|bf16, got 'i8'");
+  expectBad({"-m", "m", "-p", "x", "--activations", "bf16"},
+            "expected --activations to be f32 beside --weights-as f32, got "
+            "'bf16'");
+}
+
+TEST(RunOptionsTest, activationsFollowWeights) {
+  EXPECT_TRUE(expectParsed({"-m", "m", "-p", "x"}).exactActivations);
+  EXPECT_FALSE(expectParsed({"-m", "m", "-p", "x", "--weights-as", "bf16"})
+                   .exactActivations);
+  EXPECT_TRUE(expectParsed({"-m", "m", "-p", "x", "--weights-as", "bf16",
+                            "--activations", "f32"})
+                  .exactActivations);
 }
 
 TEST(RunOptionsTest, badIds) {
@@ -256,6 +276,8 @@ TEST(RunOptionsTest, optionsWithoutTheirPartner) {
             "--dump-logits needs -p or --ids");
   expectBad({"-m", "m", "--tokenize", "x", "-n", "2"},
             "-n needs -p, --ids or --prompts");
+  expectBad({"-m", "m", "--tokenize", "x", "--ignore-eos"},
+            "--ignore-eos needs -p, --ids or --prompts");
 }
 
 TEST(RunOptionsTest, contradictions) {

@@ -26,8 +26,12 @@ using Keys = std::vector<std::string>;
 static RunReport generationReport() {
   RunReport report;
   report.loadSeconds = 0.5;
+  report.packSeconds = 0.25;
+  report.matrices = {{1000, 625}, {200, 125}};
+  report.packedBytes = 4800;
   report.compileSeconds = 2;
   report.compileCPUSeconds = 1.5;
+  report.compileCached = true;
   report.prefill = {
       100,
       0.25,
@@ -47,12 +51,15 @@ static RunReport generationReport() {
 TEST(RunReportTest, generation) {
   const json::Object object = toJSON(generationReport());
   EXPECT_EQ(keysOf(object),
-            Keys({"cache", "cache_dtype", "compile_cpu_s", "compile_s",
-                  "decode", "kv_bytes_per_token", "kv_exact_bytes_per_sequence",
-                  "load_s", "peak_rss_bytes", "prefill", "sequences"}));
+            Keys({"cache", "cache_dtype", "compile_cached", "compile_cpu_s",
+                  "compile_s", "decode", "kv_bytes_per_token",
+                  "kv_exact_bytes_per_sequence", "load_s", "pack_s",
+                  "peak_rss_bytes", "prefill", "sequences", "weights"}));
   EXPECT_EQ(object.getNumber("load_s"), 0.5);
+  EXPECT_EQ(object.getNumber("pack_s"), 0.25);
   EXPECT_EQ(object.getNumber("compile_s"), 2);
   EXPECT_EQ(object.getNumber("compile_cpu_s"), 1.5);
+  EXPECT_EQ(object.getBoolean("compile_cached"), true);
   EXPECT_EQ(object.getInteger("peak_rss_bytes"), 12345);
   EXPECT_EQ(object.getString("cache_dtype"), "f32");
   EXPECT_EQ(object.getNumber("kv_bytes_per_token"), 1088);
@@ -76,6 +83,16 @@ TEST(RunReportTest, phases) {
   EXPECT_EQ(Phase().tokensPerSecond(), 0);
 }
 
+TEST(RunReportTest, weights) {
+  const json::Object object = toJSON(generationReport());
+  EXPECT_EQ(*object.getObject("weights"),
+            json::Object({{"packed_bytes", 4800},
+                          {"layers", json::Object({{"parameters", 1000},
+                                                   {"file_bytes", 625}})},
+                          {"head", json::Object({{"parameters", 200},
+                                                 {"file_bytes", 125}})}}));
+}
+
 TEST(RunReportTest, sequences) {
   const json::Object object = toJSON(generationReport());
   const json::Array &sequences = *object.getArray("sequences");
@@ -96,11 +113,11 @@ TEST(RunReportTest, score) {
   report.config.block_size = 1;
   report.score = Score{4, 2.0};
   const json::Object object = toJSON(report);
-  EXPECT_EQ(
-      keysOf(object),
-      Keys({"cache", "cache_dtype", "compile_cpu_s", "compile_s", "decode",
-            "kv_bytes_per_token", "kv_exact_bytes_per_sequence", "load_s",
-            "nll", "peak_rss_bytes", "ppl", "prefill", "tokens"}));
+  EXPECT_EQ(keysOf(object),
+            Keys({"cache", "cache_dtype", "compile_cached", "compile_cpu_s",
+                  "compile_s", "decode", "kv_bytes_per_token",
+                  "kv_exact_bytes_per_sequence", "load_s", "nll", "pack_s",
+                  "peak_rss_bytes", "ppl", "prefill", "tokens", "weights"}));
   EXPECT_EQ(object.getInteger("tokens"), 4);
   EXPECT_EQ(object.getNumber("nll"), 0.5);
   EXPECT_NEAR(*object.getNumber("ppl"), 1.6487212707, 1e-9);
@@ -117,7 +134,7 @@ TEST(RunReportTest, summary) {
   llvm::raw_string_ostream os(text);
   printSummary(report, os);
   EXPECT_EQ(text,
-            "load 0.50 s, compile 2.00 s, peak memory 0.0 MiB\n"
+            "load 0.50 s, compile 2.00 s (cached), peak memory 0.0 MiB\n"
             "prefill 100 tokens in 0.25 s (400.0 tokens/s), decode 10 tokens "
             "in 0.50 s (20.0 tokens/s)\n"
             "prefill attention 0.100 s (40.0%, 50.000 ms a step, 2.0 GB/s, 4.0 "
@@ -163,6 +180,7 @@ TEST(RunReportTest, phasesThatWereNotAreNotSummed) {
   llvm::raw_string_ostream os(text);
   printSummary(RunReport(), os);
   EXPECT_EQ(text.find("attention"), std::string::npos) << text;
+  EXPECT_EQ(text.find("cached"), std::string::npos) << text;
 }
 
 TEST(RunReportTest, peakMemoryIsPlausible) {

@@ -43,6 +43,10 @@ def scratch() -> Path:
     return path
 
 
+# Each check compiles for itself, and no user's cache is touched.
+os.environ["XDG_CACHE_HOME"] = str(scratch())
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a tool left: exit status, both streams and the --json object."""

@@ -45,6 +45,7 @@ struct RunOptions {
   std::optional<int64_t> maxNewTokens;
   SamplerOptions sampler;
   std::optional<int64_t> forkAt;
+  bool ignoreEos = false;
 
   // How to score: in windows, or by document where there is no length.
   std::optional<int64_t> windowTokens;
@@ -52,6 +53,7 @@ struct RunOptions {
 
   // Compilation, cache and threads. Zero: a default that the model decides.
   ElementKind weights = ElementKind::F32;
+  bool exactActivations = true; ///< linear layers do not round their input
   CacheFormats cache;
   int32_t window = 0;
   int32_t sinks = 0;
@@ -60,9 +62,11 @@ struct RunOptions {
   int32_t blockSize = 0;
   int32_t threads = 0;
   int64_t prefillChunk = 512;
+  bool compileCache = true; ///< whether compiled code is kept and used again
 
   // What to write, where to.
   std::string jsonFile;
+  bool verbose = false;
   std::string logitsFile;
 };
 

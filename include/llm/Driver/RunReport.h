@@ -11,6 +11,7 @@
 
 #include "llm/Driver/Evaluation.h"
 #include "llm/Driver/Generation.h"
+#include "llm/Driver/MatrixSizes.h"
 #include "llm/Runtime/CAPI.h"
 
 #include "llvm/Support/JSON.h"
@@ -31,9 +32,13 @@ struct SequenceReport {
 /// Times, memory, cache and results of a run.
 struct RunReport {
   double loadSeconds = 0;
+  double packSeconds = 0; ///< of these, for weights and an empty cache
   double compileSeconds = 0;
   double compileCPUSeconds = 0; ///< of all threads, whoever else is at work
+  bool compileCached = false;   ///< the code is of an earlier run
   Phase prefill, decode;
+  MatrixSizes matrices;
+  int64_t packedBytes = 0; ///< of all weights, as they lie in memory
   int64_t peakRSSBytes = 0;
   llm_kv_stats cache = {};
   llm_kv_config config = {};

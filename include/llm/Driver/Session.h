@@ -24,7 +24,8 @@ namespace mlir::llm {
 
 /// Imports and compiles a model. Diagnostics go to stderr after `prefix`.
 ::llvm::Expected<std::unique_ptr<CompiledModel>>
-importAndCompile(const ModelFile &file, const ImportOptions &options,
+importAndCompile(const ModelFile &file, const ImportOptions &importOptions,
+                 const CompileOptions &compileOptions,
                  ::llvm::StringRef prefix);
 
 /// Zero: what the model or the library suggests.
@@ -54,6 +55,8 @@ public:
   ::llvm::Expected<llm_kv_work> work() const override;
 
   const llm_kv_config &config() const { return cacheConfig; }
+  /// Of all weights, packed.
+  int64_t weightBytes() const { return llm_model_weight_bytes(model.get()); }
   ::llvm::Expected<llm_kv_stats> stats() const;
 
 private:
