@@ -4,15 +4,12 @@ CTest hands over BENCH_ATTENTION, the program.
 """
 
 import json
-import os
-import subprocess
-import tempfile
 import unittest
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-BENCH_ATTENTION = os.environ.get("BENCH_ATTENTION", "")
+from tools import BENCH_ATTENTION, REPOSITORY, ToolTest
+
 DECODE = "decode/f32/heads:32x8/dim:128/ctx:4096/threads:1"
 PREFILL = "prefill/bf16/heads:32x8/dim:128/ctx:2048/threads:2"
 CHUNK = "chunk/bf16/heads:32x8/dim:128/ctx:4224/new:128/threads:2"
@@ -35,37 +32,15 @@ def computing(rate: float, name: str) -> dict:
     return row(name, flops=rate * 500e9, rate=500e9, ratio=rate)
 
 
-class Benchmarks(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-
+class Benchmarks(ToolTest):
     def write(self, name: str, *rows: dict, commit: str = "abc") -> Path:
         context = {"commit": commit, "machine": "m", "target": "t", "date": "d"}
         return self.write_text(
             name, json.dumps({"context": context, "benchmarks": rows})
         )
 
-    def write_text(self, name: str, text: str) -> Path:
-        path = self.folder / name
-        path.write_text(text)
-        return path
-
-    def run_tool(self, *command, status: int = 0) -> str:
-        """What it prints: to stdout, or where it fails to stderr."""
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        self.assertEqual(done.returncode, status, done.stdout + done.stderr)
-        return done.stderr if status else done.stdout
-
     def compare(self, before: Path, after: Path, status: int = 0) -> str:
         return self.run_tool(BENCH_ATTENTION, "--compare", before, after, status=status)
-
-    def line(self, output: str, start: str) -> list[str]:
-        """The cells of the only line that starts so."""
-        lines = [text for text in output.splitlines() if text.startswith(start)]
-        self.assertEqual(len(lines), 1, output)
-        return lines[0].split()
 
     def bars(self, *rows: dict) -> str:
         report = self.write("report.json", *rows)
@@ -197,7 +172,7 @@ class Benchmarks(unittest.TestCase):
         report = self.write_text("report.json", '{"benchmarks": []}')
         command = [REPOSITORY / "scripts/bench-attention", "--report", report]
         said = self.run_tool(*command, status=1)
-        self.assertIn(f"error: {report} is no report of bench-attention", said)
+        self.assertIn(f"error: {report} is no report of a benchmark", said)
 
     # scripts/plot-benchmarks
 
