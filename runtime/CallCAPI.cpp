@@ -229,13 +229,15 @@ static Status checkLinear(const llm_tensor *x, const llm_tensor *w,
   LLM_TRY(checkRows("x", *x));
   LLM_TRY(checkTensor("out", out, LLM_F32, {x->sizes[0], -1}));
   LLM_TRY(checkRows("out", *out));
-  const int64_t k = x->sizes[1], panels = (out->sizes[1] + 31) / 32;
+  const int64_t k = x->sizes[1];
+  constexpr int64_t kColumns = cpu::kWeightPanelColumns;
+  const int64_t panels = (out->sizes[1] + kColumns - 1) / kColumns;
   if (k % cpu::kWeightDepth != 0)
     return Status::error(LLM_INVALID_ARGUMENT, cpu::kWeightDepth, k,
                          "expected x with a multiple of %lld columns, got %lld",
                          static_cast<long long>(cpu::kWeightDepth),
                          static_cast<long long>(k));
-  constexpr int64_t kStep = 32 * cpu::kWeightDepth;
+  constexpr int64_t kStep = kColumns * cpu::kWeightDepth;
   const int64_t steps = k / cpu::kWeightDepth;
   LLM_TRY(checkTensor("w", w, LLM_BF16, {panels, steps, kStep}));
   if (w->strides[2] != 1 || w->strides[1] != kStep ||

@@ -1,5 +1,4 @@
-//===- Linear.h - Products with weights ------------------------ -*- C++
-//-*-===//
+//===- Linear.h - Products with weights -------------------------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

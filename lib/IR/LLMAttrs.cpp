@@ -71,6 +71,5 @@ LogicalResult WeightAttr::verify(function_ref<InFlightDiagnostic()> emitError,
 PackedLayout WeightAttr::getLayout(RankedTensorType type) const {
   if (!getPanelRows())
     return PackedLayout::Plain;
-  return type.getShape().back() == kTileElements ? PackedLayout::Tiles32
-                                                 : PackedLayout::Panel32;
+  return isTiled(type) ? PackedLayout::Tiles32 : PackedLayout::Panel32;
 }

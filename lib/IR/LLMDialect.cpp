@@ -54,10 +54,8 @@ static LogicalResult verifyWeight(Operation *op, WeightAttr weight, Type type) {
   if (rank != 3)
     return success();
   int64_t panels = llvm::divideCeil(weight.getPanelRows(), kPanelRows);
-  bool isTiles =
-      tensor.getDimSize(2) == kTileElements && tensor.getElementType().isBF16();
   if (tensor.getDimSize(0) != panels ||
-      (tensor.getDimSize(2) != kPanelRows && !isTiles))
+      (tensor.getDimSize(2) != kPanelRows && !isTiled(tensor)))
     return op->emitOpError()
            << "expected " << panels << " panels of 32 rows for "
            << weight.getPanelRows() << " rows, got " << type;

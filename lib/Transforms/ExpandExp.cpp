@@ -1,4 +1,4 @@
-//===- ExpandExp.cpp - Exponentials in line ---===//
+//===- ExpandExp.cpp - Exponentials in line -------------------------------===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

@@ -276,9 +276,8 @@ struct PackWeights : llm::impl::PackWeightsBase<PackWeights> {
     if (exactActivations)
       activations = Float32Type::get(&getContext());
     for (Product product : products) {
-      Value weight = product.op.getDpsInputs()[1];
-      if (cast<RankedTensorType>(weight.getType()).getShape().back() ==
-          kTileElements)
+      Type weight = product.op.getDpsInputs()[1].getType();
+      if (isTiled(cast<RankedTensorType>(weight)))
         replaceByKernel(product, activations);
       else
         replaceByPanels(product);

@@ -128,6 +128,7 @@ struct WriteTask {
 
 /// LLM_LAYOUT_TILES32: columns of out and numbers of a row that a tile has.
 constexpr int64_t kWeightTileColumns = 16, kWeightDepth = 32;
+constexpr int64_t kWeightPanelColumns = 2 * kWeightTileColumns;
 
 /// A call of so few rows reads weights as fast as memory gives them.
 constexpr int64_t kFewLinearRows = 8;

@@ -66,7 +66,15 @@ static void multiplyByRows(const LinearTask &task, float *factors,
   });
 }
 
+static void clear(const llm_tensor &out) {
+  float *row = static_cast<float *>(out.data);
+  for (int64_t i = 0; i < out.sizes[0]; ++i)
+    std::fill_n(row + i * out.strides[0], out.sizes[1], 0.0f);
+}
+
 void llm::linear(const LinearOperands &operands, std::vector<float> &factors) {
+  if (operands.x.sizes[1] == 0) // then w has no address to read from
+    return clear(operands.out);
   const LinearTask task = {&operands.x,           &operands.out,
                            operands.w.data,       operands.x.sizes[1],
                            operands.out.sizes[1], operands.rounded};
@@ -80,7 +88,7 @@ void llm::linear(const LinearOperands &operands, std::vector<float> &factors) {
   auto address = reinterpret_cast<uintptr_t>(factors.data());
   float *aligned = factors.data() + (kLine - address / sizeof(float) % kLine);
 
-  const int64_t panels = divideUp(task.columns, 2 * kWeightTileColumns);
+  const int64_t panels = divideUp(task.columns, kWeightPanelColumns);
   if (rows >= numThreads() * kLeastRows)
     return multiplyByRows(task, aligned, panels);
   multiplyByColumns(task, aligned, panels);

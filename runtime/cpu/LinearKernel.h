@@ -225,7 +225,7 @@ private:
 template <typename Ask>
 inline void multiplyBlock(const LinearTask &task, const float *factors,
                           int64_t row, int64_t rows, int64_t panel, Ask &ask) {
-  constexpr int64_t kColumns = 2 * kWeightTileColumns;
+  constexpr int64_t kColumns = kWeightPanelColumns;
   alignas(64) float sums[kBlockOfRows * kColumns];
   Panel w = {tileOf(task, 2 * panel), task.k / kMatrixDepth, 2, 1};
   int64_t column = panel * kColumns;
@@ -249,7 +249,7 @@ inline void multiplyMatrices(const LinearTask &task, const float *factors,
       (rows.end - rows.begin + kBlockOfRows - 1) / kBlockOfRows;
   for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
     const float *next = tileOf(task, 2 * panel + 2);
-    bool last = (panel + 1) * 2 * kWeightTileColumns >= task.columns;
+    bool last = (panel + 1) * kWeightPanelColumns >= task.columns;
     PanelAhead ahead(next, last ? next : next + panelFloats,
                      max(blocks * (task.k / kMatrixDepth), 1));
     for (int64_t row = rows.begin; row < rows.end; row += kBlockOfRows)

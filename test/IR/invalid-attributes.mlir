@@ -61,6 +61,12 @@ func.func private @missing_panel(tensor<2x8x32xf32> {llm.weight = #llm.weight<["
 
 // -----
 
+// Tiles are of bf16.
+// expected-error @+1 {{expected 2 panels of 32 rows for 40 rows, got 'tensor<2x2x1024xf32>'}}
+func.func private @tiles_of_f32(tensor<2x2x1024xf32> {llm.weight = #llm.weight<["w"], panel_rows = 40>})
+
+// -----
+
 // expected-error @+1 {{expected 'llm.weight' to be a #llm.weight, got "w"}}
 func.func private @weight_kind(tensor<4xf32> {llm.weight = "w"})
 

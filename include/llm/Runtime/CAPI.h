@@ -594,6 +594,9 @@ LLM_API llm_code llm_rt_lookup_kv(llm_call *, int32_t site, uint64_t kv,
 /// out = x * transpose(w), all of f32 but w: x [M, K], out [M, N], and the
 /// [N, K] matrix w in LLM_LAYOUT_TILES32 as bf16 [ceil(N / 32), K / 32, 1024].
 /// x is rounded to `activations`, LLM_F32 or LLM_BF16, first. Sums are of f32.
+/// Subnormal numbers may count as zero; of an infinite weight beside f32
+/// activations NaN may come. LLM_INVALID_ARGUMENT: x or out not rows of f32, K
+/// not a multiple of 32, or w not whole; LLM_UNSUPPORTED: other activations.
 LLM_API llm_code llm_rt_linear(llm_call *, int32_t site, const llm_tensor *x,
                                const llm_tensor *w, llm_dtype activations,
                                const llm_tensor *out);

@@ -203,6 +203,18 @@ def ExpandExp : Pass<"llm-expand-exp", "::mlir::func::FuncOp"> {
     `math.exp` of f32 becomes a polynomial, so that a loop over it is vectors; a
     call of libm is one number at a time. Off by at most two units in the last
     place; what is not finite, overflows or vanishes does as with libm.
+
+    ```mlir
+    %e = math.exp %x : f32
+    ```
+
+    becomes, with p a polynomial and r what is left of x over ln 2 beside the
+    integer n,
+
+    ```mlir
+    %scale = arith.bitcast %n_in_the_exponent : i32 to f32
+    %e = arith.mulf %p_of_r, %scale : f32
+    ```
   }];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::math::MathDialect",
