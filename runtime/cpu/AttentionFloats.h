@@ -27,11 +27,11 @@ namespace {
 
 /// Scores of every row; a block of rows computes what any of its rows sees.
 template <typename Product, llm_dtype T>
-void scoreTile(const Frame &f, int64_t tile, KeyRange keys, const State &,
-               Ahead &ahead) {
+void scoreTile(const Frame &f, int64_t tile, KeyRange keys, const State &) {
   for (int64_t head = 0; head < f.heads; ++head) {
     Keys k = f.keys(f.task.pages->k, f.work.kOffsets, head);
     int64_t first = head * f.rowsPerHead;
+    Ahead ahead = afterKeys(f, tile, head);
     if (f.few) {
       forRowBlocks<4>(f.rowsPerHead, [&](auto n, int64_t row) {
         scoresOfFew<Product, T, n.value>(f.q(first + row, 0), k, keys,
@@ -90,31 +90,45 @@ void addWeighted(const Frame &f, int64_t head, int64_t tile, const State &state,
   });
 }
 
-/// Whether few rows read V in parts: outputs have their order (partOf) until
-/// the end of a chunk.
+/// Whether few rows read V in parts: outputs have their order (outputPartOf)
+/// until the end of a chunk.
 template <typename Product, llm_dtype T>
 inline bool hasParts(const Frame &f) {
-  return Product::kDepth == 1 && f.few && f.dim % kLoaded<T> == 0;
+  return f.few && f.dim % kLoaded<T> == 0;
+}
+
+/// Values of a step, from dimension `dim` on, in parts.
+template <typename Product, llm_dtype T>
+inline void loadValues(const Keys &v, int64_t step, int64_t dim, Vec *x) {
+  const char *from = v.at(step * Product::kDepth, dim * bytesOf(T));
+  if constexpr (Product::kDepth == 1) {
+    loadParts<Product, T>(from, kLoaded<T>, x);
+  } else {
+#if defined(LLM_CPU_X86_BF16)
+    const char *next = v.at(step * 2 + 1, dim * bytesOf(T));
+    pairRows(load<LLM_F32>(from), load<LLM_F32>(next), x[0], x[1]);
+#endif
+  }
 }
 
 /// Values that are whole vectors, and that few rows use, need no panel.
 template <typename Product, llm_dtype T>
-void weighTile(const Frame &f, int64_t tile, KeyRange keys, const State &state,
-               Ahead &ahead) {
+void weighTile(const Frame &f, int64_t tile, KeyRange keys,
+               const State &state) {
   constexpr int kVecBytes = kLanes * bytesOf(T);
   for (int64_t row = 0; row < f.rows; ++row)
     Product::round(f.scores(row)[0]);
   for (int64_t head = 0; head < f.heads; ++head) {
     Keys v = f.keys(f.task.pages->v, f.work.vOffsets, head);
+    Ahead ahead = afterValues(f, tile, head);
     if (hasParts<Product, T>(f)) {
-      addWeighted<FmaProduct, kVecBytes>(
+      addWeighted<Product, kVecBytes * Product::kDepth>(
           f, head, tile, state, 0, f.dim,
-          [&](auto width, int64_t key, int64_t d, Vec *x) {
+          [&](auto width, int64_t step, int64_t d, Vec *x) {
             if constexpr (width.value >= kParts<T>)
               LLM_UNROLL
             for (int i = 0; i < width.value; i += kParts<T>)
-              loadParts<FmaProduct, T>(v.at(key, (d + i * kLanes) * bytesOf(T)),
-                                       kLoaded<T>, x + i);
+              loadValues<Product, T>(v, step, d + i * kLanes, x + i);
           },
           ahead);
       continue;
@@ -132,7 +146,7 @@ void weighTile(const Frame &f, int64_t tile, KeyRange keys, const State &state,
     }
     for (int64_t dim = 0; dim < f.dim; dim += kValueLanes) {
       float *panel = f.work.values;
-      int64_t dims = packValues<Product, T>(v, keys, dim, panel);
+      int64_t dims = packValues<Product, T>(v, keys, dim, panel, ahead);
       addWeighted<Product, 0>(
           f, head, tile, state, dim, dims,
           [&](auto width, int64_t step, int64_t d, Vec *x) {
@@ -144,16 +158,16 @@ void weighTile(const Frame &f, int64_t tile, KeyRange keys, const State &state,
 }
 
 /// Outputs in the order of their dimensions.
-template <llm_dtype T>
+template <typename Product, llm_dtype T>
 void orderOutputs(const Frame &f, const State &state) {
-  if (!hasParts<FmaProduct, T>(f))
+  if (!hasParts<Product, T>(f))
     return;
   float numbers[kLoaded<T>];
   for (int64_t row = 0; row < f.rows; ++row)
     for (int64_t d = 0; d < f.dim; d += kLoaded<T>) {
       float *out = state.out[row] + d;
       for (int64_t i = 0; i < kLoaded<T>; ++i)
-        numbers[i] = out[partOf<T>(i)];
+        numbers[i] = out[outputPartOf<Product, T>(i)];
       memcpy(out, numbers, sizeof(numbers));
     }
 }
@@ -195,8 +209,8 @@ inline void scaleTile(const Frame &f, const KVPlane &plane, int64_t head,
 /// Quantized numbers are multiplied as they are: a key's scale is the score's.
 template <llm_dtype T>
 void scoreQuantized(const Frame &f, int64_t tile, KeyRange keys,
-                    const State &state, Ahead &ahead) {
-  scoreTile<FmaProduct, T>(f, tile, keys, state, ahead);
+                    const State &state) {
+  scoreTile<FmaProduct, T>(f, tile, keys, state);
   for (int64_t head = 0; head < f.heads; ++head)
     scaleTile(f, f.task.pages->k, head, tile, keys, f.few ? kPartUnit<T> : 1);
 }
@@ -204,11 +218,11 @@ void scoreQuantized(const Frame &f, int64_t tile, KeyRange keys,
 /// A value's scale is the weight's, of which the sum has been taken.
 template <llm_dtype T>
 void weighQuantized(const Frame &f, int64_t tile, KeyRange keys,
-                    const State &state, Ahead &ahead) {
+                    const State &state) {
   for (int64_t head = 0; head < f.heads; ++head)
     scaleTile(f, f.task.pages->v, head, tile, keys,
               hasParts<FmaProduct, T>(f) ? kPartUnit<T> : 1);
-  weighTile<FmaProduct, T>(f, tile, keys, state, ahead);
+  weighTile<FmaProduct, T>(f, tile, keys, state);
 }
 
 } // namespace

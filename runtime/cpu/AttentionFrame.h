@@ -28,8 +28,6 @@ namespace {
 // Workspace
 //===----------------------------------------------------------------------===//
 
-constexpr int64_t kMaxRuns = 256;
-
 /// A task sees sinks, then the other keys.
 enum class Segment { None, Sinks, Window };
 
@@ -46,16 +44,18 @@ struct Workspace {
 #endif
   KeyRange visible[kMaxTaskRows]; ///< of each row, in positions
   int64_t kOffsets[kTileKeys], vOffsets[kTileKeys]; ///< of the tile's keys
-  /// The memory of the two tiles to come, and which tiles these are.
-  Run runs[2][kMaxRuns + 1];
+  /// Where the first head's keys of two tiles lie, which tiles these are, and
+  /// where its values of this one lie.
+  Runs kRuns[2];
   int64_t found[2] = {-1, -1};
+  Runs vRuns;
   const llm_tensor *loaded = nullptr; ///< what q is of
   Segment segment = Segment::None;    ///< what `visible` is of
 };
 
 struct Frame;
 using TileFn = void (*)(const Frame &, int64_t tile, KeyRange keys,
-                        const State &state, Ahead &ahead);
+                        const State &state);
 using OrderFn = void (*)(const Frame &, const State &state);
 
 /// How a tile of one plane is computed, as K and as V.
@@ -133,6 +133,9 @@ inline Byte *rowOf(const AttentionTask &task, const llm_tensor &tensor,
              bytes;
 }
 
+/// Rows of q lie far apart: so many before one is read it is asked for.
+constexpr int64_t kRowsAhead = 8;
+
 /// q as factors, padded with zeros.
 template <typename Product, llm_dtype T>
 void loadRows(const Frame &f, const llm_tensor &q) {
@@ -140,6 +143,10 @@ void loadRows(const Frame &f, const llm_tensor &q) {
   memset(f.work.q, 0, f.rows * f.stride * sizeof(float));
   for (int64_t row = 0; row < f.rows; ++row) {
     const char *from = rowOf<const char>(f.task, q, row, bytesOf(T));
+    const char *later = rowOf<const char>(
+        f.task, q, min(row + kRowsAhead, f.rows - 1), bytesOf(T));
+    for (int64_t i = 0; i < f.dim * bytesOf(T); i += kLineBytes)
+      __builtin_prefetch(later + i);
     float *to = f.work.q + row * f.stride;
     for (int64_t d = 0; d < f.dim; d += kStep, to += kLanes)
       store(to, Product::template lanes<T>(from + d * bytesOf(T),
@@ -337,85 +344,99 @@ inline void forGroups(int64_t slot, int64_t count, Fn fn) {
   }
 }
 
-/// Calls add(begin, bytes) for the memory of `tokens` tokens of LLM_I4.
+/// Calls add(begin, bytes, step) for the memory of `tokens` tokens of LLM_I4.
 template <typename Fn>
 inline void forGroupRuns(const Frame &f, const KVPlane &plane, int64_t block,
                          int64_t slot, int64_t tokens, Fn add) {
-  for (int64_t head = f.task.headBegin; head < f.task.headEnd; ++head) {
-    if (plane.params) {
-      add(plane.at(block, head, slot), tokens * plane.tokenStride);
-      add(reinterpret_cast<char *>(plane.paramsAt(block, head, slot, f.dim)),
-          tokens * groupsOf(f.dim) * sizeof(uint32_t));
-      continue;
-    }
-    forGroups(
-        slot, tokens, [&](int64_t group, int64_t row, int64_t, int64_t rows) {
-          if (plane.isExact(block, group))
-            return add(reinterpret_cast<char *>(
-                           plane.exactRow(block, head, group, row, f.dim)),
-                       rows * f.dim * sizeof(float));
-          add(plane.groupAt(block, head, group) + row * plane.tokenStride,
-              rows * plane.tokenStride);
-          add(reinterpret_cast<char *>(plane.groupParamsAt(block, head, group)),
-              f.dim * sizeof(uint32_t));
-        });
-  }
+  int64_t head = f.task.headBegin;
+  if (plane.params)
+    return add(plane.at(block, head, slot), tokens * plane.tokenStride,
+               plane.headStride);
+  forGroups(
+      slot, tokens, [&](int64_t group, int64_t row, int64_t, int64_t rows) {
+        if (plane.isExact(block, group))
+          return add(reinterpret_cast<char *>(
+                         plane.exactRow(block, head, group, row, f.dim)),
+                     rows * f.dim * sizeof(float),
+                     kGroupSize * f.dim * sizeof(float));
+        add(plane.groupAt(block, head, group) + row * plane.tokenStride,
+            rows * plane.tokenStride, plane.headStride);
+        add(reinterpret_cast<char *>(plane.groupParamsAt(block, head, group)),
+            f.dim * sizeof(uint32_t), plane.headStride);
+      });
 }
 
-/// Finds the memory of the tile at `tile`, block by block.
-inline Run *findRuns(const Frame &f, int64_t tile) {
-  int64_t parity = tile / kTileKeys % 2;
-  Run *runs = f.work.runs[parity];
-  if (f.work.found[parity] == tile)
-    return runs;
-  f.work.found[parity] = tile;
-  int64_t count = 0;
-  auto add = [&](const char *begin, int64_t bytes) {
-    if (count && runs[count - 1].end == begin)
+/// Finds where the keys of a tile lie, block by block.
+inline void findRuns(const Frame &f, const KVPlane &plane, int64_t tile,
+                     Runs &to) {
+  constexpr int64_t kMostBytes = 4096; // the hardware stops at pages
+  Run *runs = to.of;
+  int64_t count = 0, total = 0;
+  auto add = [&](const char *begin, int64_t bytes, int64_t step) {
+    total += bytes;
+    if (count && runs[count - 1].end == begin && runs[count - 1].step == step)
       runs[count - 1].end += bytes;
-    else if (count < kMaxRuns)
-      runs[count++] = {begin, begin + bytes};
+    else if (count < Runs::kMost)
+      runs[count++] = {begin, begin + bytes, step};
   };
-  auto addPlane = [&](const KVPlane &plane, int64_t block, int64_t slot,
-                      int64_t tokens) {
-    if (plane.dtype == LLM_I4)
-      return forGroupRuns(f, plane, block, slot, tokens, add);
-    int64_t bytes = f.dim * bytesOf(plane.dtype);
-    for (int64_t head = f.task.headBegin; head < f.task.headEnd; ++head) {
-      const char *from = plane.at(block, head, slot);
-      if (plane.tokenStride == bytes)
-        add(from, tokens * bytes);
-      else
-        for (int64_t i = 0; i < tokens; ++i)
-          add(from + i * plane.tokenStride, bytes);
-      if (plane.scales)
-        add(reinterpret_cast<char *>(plane.scaleAt(block, head, slot)),
-            tokens * sizeof(float));
-    }
-  };
-  forBlocks(f, tile, keysOf(f, tile),
+  const int64_t bytes = f.dim * bytesOf(plane.dtype);
+  const KeyRange keys = keysOf(f, tile);
+  forBlocks(f, tile, keys,
             [&](int64_t block, int64_t slot, int64_t, int64_t tokens) {
-              addPlane(f.task.pages->k, block, slot, tokens);
-              addPlane(f.task.pages->v, block, slot, tokens);
+              if (plane.dtype == LLM_I4)
+                return forGroupRuns(f, plane, block, slot, tokens, add);
+              const char *from = plane.at(block, f.task.headBegin, slot);
+              if (plane.tokenStride == bytes)
+                return add(from, tokens * bytes, plane.headStride);
+              for (int64_t i = 0; i < tokens; ++i)
+                add(from + i * plane.tokenStride, bytes, plane.headStride);
             });
-  runs[count] = {nullptr, nullptr};
+  if (plane.params)
+    forBlocks(f, tile, keys,
+              [&](int64_t block, int64_t slot, int64_t, int64_t tokens) {
+                add(reinterpret_cast<char *>(
+                        plane.paramsAt(block, f.task.headBegin, slot, f.dim)),
+                    tokens * groupsOf(f.dim) * sizeof(uint32_t),
+                    plane.headStride);
+              });
+  if (plane.scales)
+    forBlocks(f, tile, keys,
+              [&](int64_t block, int64_t slot, int64_t, int64_t tokens) {
+                add(reinterpret_cast<char *>(
+                        plane.scaleAt(block, f.task.headBegin, slot)),
+                    tokens * sizeof(float), plane.scaleHeadStride);
+              });
+  runs[count] = {nullptr, nullptr, 0};
+  to.piece = min(roundUp(total, Ahead::kStreams * kLineBytes) / Ahead::kStreams,
+                 kMostBytes);
+}
+
+/// Where the first head's keys of the tile at `tile` lie.
+inline const Runs &keyRuns(const Frame &f, int64_t tile) {
+  int64_t parity = tile / kTileKeys % 2;
+  Runs &runs = f.work.kRuns[parity];
+  if (f.work.found[parity] != tile)
+    findRuns(f, f.task.pages->k, tile, runs);
+  f.work.found[parity] = tile;
   return runs;
 }
 
-/// The memory of the next tile, to be asked for line by line; the first line of
-/// each piece of the one after it is asked for at once, because its address
-/// takes the longest to translate.
-inline Ahead aheadOf(const Frame &f, int64_t tile) {
-  const Run *next = findRuns(f, tile + kTileKeys);
-  for (const Run *run = findRuns(f, tile + 2 * kTileKeys); run->begin; ++run)
-    __builtin_prefetch(run->begin, 0, 2);
-  return Ahead(next);
+/// What is read after a head's keys of a tile: the next head's, or values.
+inline Ahead afterKeys(const Frame &f, int64_t tile, int64_t head) {
+  return head + 1 < f.heads ? Ahead(keyRuns(f, tile), head + 1)
+                            : Ahead(f.work.vRuns, 0);
+}
+
+/// What is read after its values: the next head's, or keys of the next tile.
+inline Ahead afterValues(const Frame &f, int64_t tile, int64_t head) {
+  return head + 1 < f.heads ? Ahead(f.work.vRuns, head + 1)
+                            : Ahead(keyRuns(f, tile + kTileKeys), 0);
 }
 
 /// What there is nothing to ask for with.
 inline Ahead nothingAhead() {
-  static const Run none = {nullptr, nullptr};
-  return Ahead(&none);
+  static const Runs none = {};
+  return Ahead(none, 0);
 }
 
 } // namespace

@@ -94,12 +94,13 @@ inline void locateUnpacked(KeyRange keys, int64_t stride, int64_t *offsets) {
 /// A tile's keys as f32, then scores as of any other f32. Of few rows, which
 /// need no panel of keys, in its place.
 inline void scoreGroups(const Frame &f, int64_t tile, KeyRange keys,
-                        const State &, Ahead &ahead) {
+                        const State &) {
   bool few = f.few && f.dim <= kPanelLanes;
   float *rows = few ? f.work.keys : f.work.values;
   int64_t lanes = few ? kPanelLanes : kValueLanes;
   locateUnpacked(keys, lanes, f.work.kOffsets);
   forUnpacked(f, rows, lanes, [&](const Unpacked &part) {
+    Ahead ahead = afterKeys(f, tile, part.head);
     unpackKeys(f, tile, keys, part, ahead);
     Ahead nothing = nothingAhead();
     Keys k = {reinterpret_cast<const char *>(rows), f.work.kOffsets, part.dims};
@@ -123,8 +124,9 @@ inline void scoreGroups(const Frame &f, int64_t tile, KeyRange keys,
 }
 
 inline void weighGroups(const Frame &f, int64_t tile, KeyRange keys,
-                        const State &state, Ahead &ahead) {
+                        const State &state) {
   forUnpacked(f, f.work.values, kValueLanes, [&](const Unpacked &part) {
+    Ahead ahead = afterValues(f, tile, part.head);
     unpackValues(f, tile, keys, part, ahead);
     Ahead nothing = nothingAhead();
     addWeighted<FmaProduct, 0>(

@@ -28,11 +28,12 @@ namespace {
 
 /// Scores of few rows with K as i8.
 inline void scoreIntegers(const Frame &f, int64_t tile, KeyRange keys,
-                          const State &, Ahead &ahead) {
+                          const State &) {
   const KVPlane &plane = f.task.pages->k;
   for (int64_t head = 0; head < f.heads; ++head) {
     Keys k = f.keys(plane, f.work.kOffsets, head);
     TileScales scales(f, plane, head, tile, keys);
+    Ahead ahead = afterKeys(f, tile, head);
     forRowBlocks<kDigitRows>(f.rowsPerHead, [&](auto n, int64_t row) {
       row += head * f.rowsPerHead;
       for (int64_t key = keys.begin / kLanes * kLanes; key < keys.end;
@@ -46,7 +47,7 @@ inline void scoreIntegers(const Frame &f, int64_t tile, KeyRange keys,
 /// The same with V: a value's scale is the weight's, of which the sum has been
 /// taken.
 inline void weighIntegers(const Frame &f, int64_t tile, KeyRange keys,
-                          const State &state, Ahead &ahead) {
+                          const State &state) {
   const KVPlane &plane = f.task.pages->v;
   IntegerWeights weights[kFewRows];
   alignas(64) UInts panel[kTileKeys];
@@ -55,6 +56,7 @@ inline void weighIntegers(const Frame &f, int64_t tile, KeyRange keys,
     Keys v = f.keys(plane, f.work.vOffsets, head);
     TileScales scales(f, plane, head, tile, keys);
     int64_t first = head * f.rowsPerHead;
+    Ahead ahead = afterValues(f, tile, head);
     for (int64_t row = 0; row < f.rowsPerHead; ++row)
       setWeights(weights[row], f.scores(first + row)[0], scales.of,
                  f.visible(first + row, tile));
@@ -105,9 +107,10 @@ inline void locateGroup(const KeyGroup &group, int64_t stride,
 
 /// Scores of few rows with K as i4.
 inline void scoreIntegerGroups(const Frame &f, int64_t tile, KeyRange keys,
-                               const State &, Ahead &ahead) {
+                               const State &) {
   const KVPlane &plane = f.task.pages->k;
-  for (int64_t part = 0; part < f.heads; ++part)
+  for (int64_t part = 0; part < f.heads; ++part) {
+    Ahead ahead = afterKeys(f, tile, part);
     forKeyGroups(f, tile, keys, [&](const KeyGroup &group) {
       int64_t head = f.task.headBegin + part;
       bool exact = plane.isExact(group.block, group.number);
@@ -132,6 +135,7 @@ inline void scoreIntegerGroups(const Frame &f, int64_t tile, KeyRange keys,
           scoresOfCodes<n.value>(q, k, key, f.scores(row), ahead);
       });
     });
+  }
 }
 
 /// Those of a head's channels from `dim` on.
@@ -153,7 +157,7 @@ inline void readStripParams(const Frame &f, int64_t head, int64_t tile,
 
 /// The same with V, kVecCodes channels after the other.
 inline void weighIntegerGroups(const Frame &f, int64_t tile, KeyRange keys,
-                               const State &state, Ahead &ahead) {
+                               const State &state) {
   GroupWeights weights[kFewRows];
   StripParams params;
   alignas(64) UInts panel[2 * kTileKeys];
@@ -161,6 +165,7 @@ inline void weighIntegerGroups(const Frame &f, int64_t tile, KeyRange keys,
   for (int64_t head = 0; head < f.heads; ++head) {
     Keys v = f.keys(f.task.pages->v, f.work.vOffsets, head);
     int64_t first = head * f.rowsPerHead;
+    Ahead ahead = afterValues(f, tile, head);
     for (int64_t dim = 0; dim < f.dim; dim += kVecCodes) {
       readStripParams(f, head, tile, keys, dim, params);
       for (int64_t row = 0; row < f.rowsPerHead; ++row)

@@ -22,7 +22,7 @@
 //      output o,
 //   4. adds the weighted values to o, head by head,
 //
-// and asks for the memory of the tile to come, line by line. AttentionFrame.h
+// and asks for the memory of the head to come, line by line. AttentionFrame.h
 // has step 1 and the memory, and AttentionFloats.h, AttentionGroups.h and
 // AttentionIntegers.h have 2 and 4, by what is multiplied.
 //
@@ -106,11 +106,11 @@ inline void tileSoftmax(const Frame &f, int64_t tile, int64_t begin,
 
 #if defined(LLM_CPU_X86_AMX)
 inline void attendMatrixTile(const Frame &f, int64_t tile, KeyRange keys,
-                             const State &state, Ahead &ahead) {
+                             const State &state) {
   const KVPlane &k = f.task.pages->k, &v = f.task.pages->v;
   for (int64_t head = 0; head < f.heads; ++head) {
-    packKeyPanel(f, head, tile, keys, ahead);
-    packValuePanel(f, head, tile, keys, ahead);
+    packKeyPanel(f, head, tile, keys);
+    packValuePanel(f, head, tile, keys);
     TileScales kScales(f, k, head, tile, k.scales ? keys : KeyRange{0, 0});
     TileScales vScales(f, v, head, tile, v.scales ? keys : KeyRange{0, 0});
     Panel kPanel = keyPanel(f.work.keys, f.dim, planeDigits(k.dtype));
@@ -142,14 +142,14 @@ inline void attendTile(const Frame &f, int64_t tile, const State &state) {
   if (f.task.pages->k.dtype != LLM_I4)
     locate(f, f.task.pages->k, tile, keys, f.work.kOffsets);
   locate(f, f.task.pages->v, tile, keys, f.work.vOffsets);
-  Ahead ahead = aheadOf(f, tile);
+  findRuns(f, f.task.pages->v, tile, f.work.vRuns);
 #if defined(LLM_CPU_X86_AMX)
   if (usesMatrices(f.task))
-    return attendMatrixTile(f, tile, keys, state, ahead);
+    return attendMatrixTile(f, tile, keys, state);
 #endif
-  f.scoreTile(f, tile, keys, state, ahead);
+  f.scoreTile(f, tile, keys, state);
   tileSoftmax(f, tile, 0, f.rows, state);
-  f.weighTile(f, tile, keys, state, ahead);
+  f.weighTile(f, tile, keys, state);
 }
 
 //===----------------------------------------------------------------------===//
@@ -167,7 +167,8 @@ inline TileFns tileFnsOf(const AttentionTask &task, const KVPlane &plane) {
             weighIntegerGroups};
 #endif
   if (usesDots(task, plane))
-    return {scoreTile<BestProduct, LLM_BF16>, weighTile<BestProduct, LLM_BF16>};
+    return {scoreTile<BestProduct, LLM_BF16>, weighTile<BestProduct, LLM_BF16>,
+            orderOutputs<BestProduct, LLM_BF16>};
   switch (plane.dtype) {
   case LLM_F32:
     return {scoreTile<FmaProduct, LLM_F32>, weighTile<FmaProduct, LLM_F32>};
@@ -175,10 +176,11 @@ inline TileFns tileFnsOf(const AttentionTask &task, const KVPlane &plane) {
     return {scoreTile<FmaProduct, LLM_F16>, weighTile<FmaProduct, LLM_F16>};
   case LLM_BF16:
     return {scoreTile<FmaProduct, LLM_BF16>, weighTile<FmaProduct, LLM_BF16>,
-            orderOutputs<LLM_BF16>};
+            orderOutputs<FmaProduct, LLM_BF16>};
   case LLM_F8E4M3FN:
     return {scoreQuantized<LLM_F8E4M3FN>, weighQuantized<LLM_F8E4M3FN>,
-            kHasEvenParts<LLM_F8E4M3FN> ? orderOutputs<LLM_F8E4M3FN> : nullptr};
+            kHasEvenParts<LLM_F8E4M3FN> ? orderOutputs<FmaProduct, LLM_F8E4M3FN>
+                                        : nullptr};
   case LLM_I4:
     return {scoreGroups, weighGroups};
   default:

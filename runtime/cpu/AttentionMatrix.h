@@ -39,7 +39,8 @@ inline void packKeyPanel(const Frame &f, int64_t head, KeyRange keys,
 }
 
 inline void packKeyPanel(const Frame &f, int64_t head, int64_t tile,
-                         KeyRange keys, Ahead &ahead) {
+                         KeyRange keys) {
+  Ahead ahead = afterKeys(f, tile, head);
   switch (f.task.pages->k.dtype) {
   case LLM_F32:
     return packKeyPanel<LLM_F32>(f, head, keys, ahead);
@@ -64,24 +65,27 @@ inline void packKeyPanel(const Frame &f, int64_t head, int64_t tile,
 }
 
 template <llm_dtype T>
-inline void packValuePanel(const Frame &f, int64_t head, KeyRange keys) {
+inline void packValuePanel(const Frame &f, int64_t head, KeyRange keys,
+                           Ahead &ahead) {
   packValueDigits<T, planeDigits(T)>(
-      f.keys(f.task.pages->v, f.work.vOffsets, head), keys, f.work.values);
+      f.keys(f.task.pages->v, f.work.vOffsets, head), keys, f.work.values,
+      ahead);
 }
 
 inline void packValuePanel(const Frame &f, int64_t head, int64_t tile,
-                           KeyRange keys, Ahead &ahead) {
+                           KeyRange keys) {
+  Ahead ahead = afterValues(f, tile, head);
   switch (f.task.pages->v.dtype) {
   case LLM_F32:
-    return packValuePanel<LLM_F32>(f, head, keys);
+    return packValuePanel<LLM_F32>(f, head, keys, ahead);
   case LLM_F16:
-    return packValuePanel<LLM_F16>(f, head, keys);
+    return packValuePanel<LLM_F16>(f, head, keys, ahead);
   case LLM_BF16:
-    return packValuePanel<LLM_BF16>(f, head, keys);
+    return packValuePanel<LLM_BF16>(f, head, keys, ahead);
   case LLM_F8E4M3FN:
-    return packValuePanel<LLM_F8E4M3FN>(f, head, keys);
+    return packValuePanel<LLM_F8E4M3FN>(f, head, keys, ahead);
   case LLM_I8:
-    return packValuePanel<LLM_I8>(f, head, keys);
+    return packValuePanel<LLM_I8>(f, head, keys, ahead);
   default:
     break;
   }
@@ -89,9 +93,10 @@ inline void packValuePanel(const Frame &f, int64_t head, int64_t tile,
   int64_t offsets[kTileKeys];
   unpackValues(f, tile, keys, {head, 0, f.dim, rows, kMaxMatrixDim}, ahead);
   locateUnpacked(keys, kMaxMatrixDim, offsets);
+  Ahead nothing = nothingAhead();
   packValueDigits<LLM_F32, planeDigits(LLM_I4)>(
       {reinterpret_cast<const char *>(rows), offsets, f.dim}, keys,
-      f.work.values);
+      f.work.values, nothing);
 }
 
 //===----------------------------------------------------------------------===//

@@ -49,68 +49,95 @@ struct Keys {
   }
 };
 
-/// Memory that lies in one piece.
+/// Memory that lies in one piece, and again `step` bytes further for each head.
 struct Run {
   const char *begin, *end;
+  int64_t step;
 };
 
-/// Asks for the lines of the tile to come, one for each that is read, in
-/// several pages of memory in turn. The hardware prefetches within a page only,
-/// and runs some 20 lines ahead of what is asked for in it: a page alone does
-/// not bring as many lines on their way as memory's latency takes.
+/// What a head has of a tile: up to the run that begins at null, to be asked
+/// for in pieces of so many bytes.
+struct Runs {
+  static constexpr int64_t kMost = 256;
+  Run of[kMost + 1];
+  int64_t piece;
+};
+
+/// Asks for what a head reads next while it is being read, one line for each,
+/// in several streams in turn: memory answers four rows of lines faster than
+/// one, and as near as this the lines still are in the first-level cache when
+/// they are read. A CPU drops what it has no room to remember: each line is
+/// asked for once more, half a piece later.
 class Ahead {
 public:
-  /// Up to the run that begins at null.
-  explicit Ahead(const Run *runs) : next(runs), rest(runs->begin) {
-    for (Piece &piece : pieces)
-      piece = take();
+  static constexpr int kStreams = 4;
+
+  /// The share of the task's head `head`.
+  Ahead(const Runs &runs, int64_t head)
+      : next(runs.of), head(head), piece(runs.piece) {
+    begin = next->begin + head * next->step;
+    take();
   }
-  /// The next lines. Up to three of them may lie behind the end of a piece: it
-  /// is looked for after four.
+  /// The next lines.
   template <int Lines>
   void ask() {
-    if constexpr (Lines > 0) {
-      constexpr int kCount = Lines < 4 ? Lines : 4;
-      Piece &piece = pieces[turn];
-      turn = (turn + 1) % kPieces;
-      LLM_UNROLL
-      for (int i = 0; i < kCount; ++i)
-        __builtin_prefetch(piece.at + i * piece.step);
-      piece.at += kCount * piece.step;
-      if (__builtin_expect(piece.at >= piece.end, 0))
-        piece = take();
-      ask<Lines - kCount>();
-    }
+    LLM_UNROLL
+    for (int i = 0; i < Lines / kStreams; ++i)
+      askEach();
+    LLM_UNROLL
+    for (int i = 0; i < Lines % kStreams; ++i)
+      askOne();
   }
 
 private:
-  static constexpr int kPieces = 8;
-  static constexpr int64_t kPageBytes = 4096;
-
-  /// What is left to ask for in a page.
-  struct Piece {
-    const char *at, *end;
-    int64_t step;
-  };
-
-  /// The next page of the runs.
-  Piece take() {
-    static const char nothing[2] = {}; // asked for when there are no runs left
-    if (!rest)
-      return {nothing, nothing + 1, 0};
-    const char *begin = rest;
-    rest += kPageBytes - reinterpret_cast<uintptr_t>(begin) % kPageBytes;
-    if (rest < next->end)
-      return {begin, rest, kLineBytes};
-    const char *end = next->end;
-    rest = (++next)->begin;
-    return {begin, end, kLineBytes};
+  void advance() {
+    at += step;
+    if (__builtin_expect(at >= end, 0))
+      take();
+  }
+  void askEach() {
+    LLM_UNROLL
+    for (int i = 0; i < kStreams; ++i) {
+      __builtin_prefetch(streams[i] + at);
+      __builtin_prefetch(streams[i] + at - piece / 2);
+    }
+    advance();
+  }
+  void askOne() {
+    __builtin_prefetch(streams[turn] + at);
+    turn = (turn + 1) % kStreams;
+    if (turn == 0)
+      advance();
   }
 
-  Piece pieces[kPieces];
+  /// The next pieces of the runs; as many as there are, then the first again.
+  void take() {
+    at = end = step = 0;
+    for (const char *&stream : streams) {
+      stream = streams[0];
+      if (!next->begin)
+        continue;
+      const char *last = next->end + head * next->step;
+      stream = begin;
+      begin += piece;
+      step = kLineBytes;
+      if (begin < last) {
+        end = piece;
+        continue;
+      }
+      end = max(end, last - stream);
+      ++next;
+      begin = next->begin + head * next->step;
+    }
+    end = step ? end : 1;
+  }
+
+  const char *streams[kStreams] = {};
+  int64_t at, end, step; ///< of each stream
   unsigned turn = 0;
   const Run *next;
-  const char *rest; ///< of the run at `next`; null behind the last one
+  int64_t head, piece;
+  const char *begin; ///< of what is left of the run at `next`
 };
 
 //===----------------------------------------------------------------------===//
@@ -126,7 +153,7 @@ struct FmaProduct {
   static Vec lanes(const char *from, int64_t n) {
     return load<T>(from, n);
   }
-  /// Weights as factors, in place.
+  /// Weights as factors, in place: no weight is subnormal.
   static void round(float *) {}
 };
 
@@ -140,8 +167,10 @@ struct DotProduct {
     return loadPacked<T>(from, n);
   }
   static void round(float *p) {
-    for (int64_t i = 0; i < kTileKeys; i += kLanes)
-      store<LLM_BF16>(reinterpret_cast<char *>(p) + 2 * i, load(p + i));
+    for (int64_t i = 0; i < kTileKeys; i += kLanes) {
+      __m256bh rounded = _mm512_cvtneps_pbh((__m512)load(p + i));
+      memcpy(reinterpret_cast<char *>(p) + 2 * i, &rounded, sizeof(rounded));
+    }
   }
 };
 constexpr bool kHasDots = true;
@@ -248,7 +277,7 @@ inline void storeKeys(float *to, Vec packed) {
 template <llm_dtype T>
 inline void turnKeys(const Keys &k, int64_t key, int64_t d, int64_t n, Vec *x,
                      Ahead &ahead) {
-  ahead.ask<2 * kLanes>(); // of K and of V
+  ahead.ask<kLanes>();
   LLM_UNROLL
   for (int i = 0; i < kLanes; ++i) {
     const char *from = k.at(key + i, d * bytesOf(T));
@@ -321,6 +350,14 @@ constexpr bool kHasEvenParts = T == LLM_BF16 || kIsHalved<T>;
 template <llm_dtype T>
 constexpr int64_t partOf(int64_t i) {
   return kHasEvenParts<T> ? i % 2 * (kLoaded<T> / 2) + i / 2 : i;
+}
+
+/// The same of outputs: pairs of rows leave dot products in another order.
+template <typename Product, llm_dtype T>
+constexpr int64_t outputPartOf(int64_t i) {
+  if (Product::kDepth == 2)
+    return i % 8 / 4 * kLanes + i / 8 * 4 + i % 4;
+  return partOf<T>(i);
 }
 
 /// What parts are to be multiplied with.
@@ -430,12 +467,16 @@ constexpr int64_t kValueLanes = 64;
 /// The panel [lane of keys][dim] of `keys`, from dimension `dim` on. Returns
 /// its whole vectors' dimensions.
 template <typename Product, llm_dtype T>
-int64_t packValues(const Keys &v, KeyRange keys, int64_t dim, float *panel) {
+int64_t packValues(const Keys &v, KeyRange keys, int64_t dim, float *panel,
+                   Ahead &asked) {
+  Ahead ahead = asked;
   constexpr int kDepth = Product::kDepth;
   int64_t end = min(v.dim, dim + kValueLanes);
   for (int64_t step = keys.begin / kDepth; step * kDepth < keys.end; ++step) {
     float *to = panel + step * kValueLanes;
     for (int64_t d = dim; d < end; d += kLanes, to += kLanes) {
+      if (d * bytesOf(T) % kLineBytes == 0)
+        ahead.ask<kDepth>();
       Vec value = {};
       LLM_UNROLL
       for (int i = 0; i < kDepth; ++i) {
@@ -447,6 +488,7 @@ int64_t packValues(const Keys &v, KeyRange keys, int64_t dim, float *panel) {
       store(to, value);
     }
   }
+  asked = ahead;
   return roundUp(end - dim, kLanes);
 }
 

@@ -334,7 +334,7 @@ inline void storePairs(float *to, Vec first, Vec second, bool both) {
 
 /// The steps that hold `keys`; zeros for other keys.
 template <llm_dtype T, int Count>
-void packValueDigits(const Keys &v, KeyRange keys, float *to) {
+void packValueDigits(const Keys &v, KeyRange keys, float *to, Ahead &ahead) {
   constexpr int64_t kStep = T == LLM_BF16 ? 2 * kLanes : kLanes;
   const Panel panel = valuePanel(to, v.dim, Count);
   const int64_t digit = panel.floats() / Count;
@@ -352,6 +352,8 @@ void packValueDigits(const Keys &v, KeyRange keys, float *to) {
     to = const_cast<float *>(panel.at(0, key / kMatrixDepth, 0)) +
          key % kMatrixDepth / 2 * kLanes;
     for (int64_t d = 0; d < v.dim; d += kStep) {
+      if (d * bytesOf(T) % kLineBytes == 0)
+        ahead.ask<2>();
       Vec first = value(key, d), second = value(key + 1, d);
       if constexpr (T == LLM_BF16)
         storePairs(to, first, second, d + kLanes < v.dim);

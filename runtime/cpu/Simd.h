@@ -115,6 +115,14 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 inline Vec dot(Vec a, Vec b, Vec c) {
   return (Vec)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
 }
+
+/// Two rows of 32 bf16 as pairs, one of each row, the first in the lower half:
+/// numbers 8 i to 8 i + 3 in lanes 4 i to 4 i + 3 of `low`, the four behind
+/// them in those of `high`.
+inline void pairRows(Vec first, Vec second, Vec &low, Vec &high) {
+  low = (Vec)_mm512_unpacklo_epi16((__m512i)first, (__m512i)second);
+  high = (Vec)_mm512_unpackhi_epi16((__m512i)first, (__m512i)second);
+}
 #endif
 
 #if !defined(LLM_CPU_X86_V4)
