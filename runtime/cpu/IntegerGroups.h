@@ -92,14 +92,14 @@ inline void scoresOfCodes(const GroupQuery *q, const Keys &k, int64_t key,
   // Lane i of vector j has the bytes 4 j to 4 j + 3 of key i.
   auto add = [&](auto words, int64_t d) {
     Vec x[kLanes];
+    // At once, see scoresOfBytes. Of four codes of a line, one of parameters.
+    ahead.ask<words.value / 4 * 5>();
     LLM_UNROLL
     for (int i = 0; i < kLanes; ++i)
       x[i] = ofBits(loadBytes(k.at(key + i, d / 2), codeBytes(k.dim - d)));
     transpose(x);
     LLM_UNROLL
     for (int j = 0; j < words.value; ++j) {
-      if (j % 4 == 0)
-        ahead.ask<5>(); // of four codes of a line, one of their parameters
       int64_t channel = d + j / 4 * kGroupSize + j % 4 * kDepthOfBytes;
       UInts lower = lowerCodes(bitsOf(x[j])), upper = upperCodes(bitsOf(x[j]));
       LLM_UNROLL

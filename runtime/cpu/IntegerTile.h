@@ -153,6 +153,9 @@ inline void scoresOfBytes(const IntegerQueries &q, int64_t row, const Keys &k,
   LLM_NO_UNROLL
   for (int64_t d = 0; d < k.dim; d += kVecBytes) {
     Vec x[kLanes];
+    // At once: a branch between the products would have their factors, spread
+    // over vectors, wait in memory.
+    ahead.ask<kLanes>();
     LLM_UNROLL
     for (int i = 0; i < kLanes; ++i)
       x[i] = ofBits(loadBytes(k.at(key + i, d), k.dim - d));
@@ -160,8 +163,6 @@ inline void scoresOfBytes(const IntegerQueries &q, int64_t row, const Keys &k,
     LLM_UNROLL
     for (int j = 0; j < kLanes; ++j) {
       UInts bytes = bitsOf(x[j]) ^ 0x80808080;
-      if (j % 4 == 0)
-        ahead.ask<4>();
       LLM_UNROLL
       for (int r = 0; r < NumRows; ++r) {
         const char *from = digits + 2 * kDepthOfBytes * (j * NumRows + r);
