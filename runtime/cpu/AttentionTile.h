@@ -153,7 +153,7 @@ struct FmaProduct {
   static Vec lanes(const char *from, int64_t n) {
     return load<T>(from, n);
   }
-  /// Weights as factors, in place: no weight is subnormal.
+  /// Weights as factors, in place.
   static void round(float *) {}
 };
 
@@ -166,6 +166,7 @@ struct DotProduct {
   static Vec lanes(const char *from, int64_t n) {
     return loadPacked<T>(from, n);
   }
+  /// No weight is subnormal (decay), which this instruction flushes.
   static void round(float *p) {
     for (int64_t i = 0; i < kTileKeys; i += kLanes) {
       __m256bh rounded = _mm512_cvtneps_pbh((__m512)load(p + i));
