@@ -21,6 +21,16 @@
 namespace llm::cpu {
 namespace {
 
+/// Up to so many rows of a head are through with a tile before memory is: they
+/// ask for a line at each step of their products, more rows at each block.
+inline bool asksAtSteps(const Frame &f) { return f.rowsPerHead <= 64; }
+
+/// Of a head's keys of a tile, `bytes` of each: lines to ask for at a block.
+/// Asked for all at once, many would be dropped.
+inline int64_t linesOfBlock(const Frame &f, int64_t bytes) {
+  return bytes * kTileKeys / kLineBytes * kBlockRows / f.rowsPerHead + 1;
+}
+
 //===----------------------------------------------------------------------===//
 // Scores
 //===----------------------------------------------------------------------===//
@@ -43,14 +53,24 @@ void scoreTile(const Frame &f, int64_t tile, KeyRange keys, const State &) {
          lane += kPanelLanes) {
       float *panel = f.work.keys;
       int64_t steps =
-          packKeys<Product, T>(k, keys, lane * Product::kDepth, panel, ahead);
+          packKeys<Product, T>(k, keys, lane * Product::kDepth, panel);
       forRowBlocks(f.rowsPerHead, [&](auto n, int64_t row) {
         row += first;
         KeyRange seen = {f.visible(row, tile).begin,
                          f.visible(row + n.value - 1, tile).end};
-        if (seen.begin < seen.end)
+        if (!asksAtSteps(f))
+          ahead.ask(linesOfBlock(f, f.dim * bytesOf(T)));
+        if (seen.begin >= seen.end)
+          return;
+        auto score = [&](auto ask) {
           scores<Product, n.value>(f.q(row, lane), panel, steps, seen,
-                                   f.scores(row), lane > 0);
+                                   f.scores(row), lane > 0, ask);
+        };
+        if (!asksAtSteps(f))
+          return score([] {});
+        Ahead local = ahead;
+        score([&] { local.ask<1>(); });
+        ahead = local;
       });
     }
   }
@@ -63,10 +83,11 @@ void scoreTile(const Frame &f, int64_t tile, KeyRange keys, const State &) {
 /// Adds weighted values v(lane of keys, dim), `dims` of them from `dim` on, to
 /// every row of a head. The keys that a block's rows have in common are read
 /// once; those before and after are added row by row, so every row gets its
-/// keys in order, and none that it does not see.
+/// keys in order, and none that it does not see. Asks for `lines` at each block.
 template <typename Product, int LineBytes, typename LoadV>
 void addWeighted(const Frame &f, int64_t head, int64_t tile, const State &state,
-                 int64_t dim, int64_t dims, LoadV v, Ahead &ahead) {
+                 int64_t dim, int64_t dims, LoadV v, Ahead &ahead,
+                 int64_t lines = 0) {
   auto add = [&](auto n, int64_t row, int64_t begin, int64_t end) {
     if (begin < end)
       weighted<Product, n.value, LineBytes>(
@@ -75,6 +96,7 @@ void addWeighted(const Frame &f, int64_t head, int64_t tile, const State &state,
   };
   forRowBlocks(f.rowsPerHead, [&](auto n, int64_t row) {
     row += head * f.rowsPerHead;
+    ahead.ask(lines);
     KeyRange first = f.visible(row, tile);
     KeyRange last = f.visible(row + n.value - 1, tile);
     int64_t begin = last.begin, end = max(first.end, begin);
@@ -116,8 +138,6 @@ template <typename Product, llm_dtype T>
 void weighTile(const Frame &f, int64_t tile, KeyRange keys,
                const State &state) {
   constexpr int kVecBytes = kLanes * bytesOf(T);
-  for (int64_t row = 0; row < f.rows; ++row)
-    Product::round(f.scores(row)[0]);
   for (int64_t head = 0; head < f.heads; ++head) {
     Keys v = f.keys(f.task.pages->v, f.work.vOffsets, head);
     Ahead ahead = afterValues(f, tile, head);
@@ -146,13 +166,19 @@ void weighTile(const Frame &f, int64_t tile, KeyRange keys,
     }
     for (int64_t dim = 0; dim < f.dim; dim += kValueLanes) {
       float *panel = f.work.values;
-      int64_t dims = packValues<Product, T>(v, keys, dim, panel, ahead);
-      addWeighted<Product, 0>(
-          f, head, tile, state, dim, dims,
-          [&](auto width, int64_t step, int64_t d, Vec *x) {
-            loadEach<width.value>(panel + step * kValueLanes + d, x);
-          },
-          ahead);
+      int64_t dims = packValues<Product, T>(v, keys, dim, panel);
+      auto add = [&](auto lineBytes, int64_t lines) {
+        addWeighted<Product, lineBytes.value>(
+            f, head, tile, state, dim, dims,
+            [&](auto width, int64_t step, int64_t d, Vec *x) {
+              loadEach<width.value>(panel + step * kValueLanes + d, x);
+            },
+            ahead, lines);
+      };
+      if (asksAtSteps(f)) // a line at each
+        add(Int<kLineBytes / kBlockVecs>{}, 0);
+      else
+        add(Int<0>{}, linesOfBlock(f, dims * bytesOf(T)));
     }
   }
 }

@@ -43,6 +43,7 @@ struct Workspace {
   int32_t digitOffsets[kMaxTaskRows];
 #endif
   KeyRange visible[kMaxTaskRows]; ///< of each row, in positions
+  KeyRange seenByAll;             ///< of them
   int64_t kOffsets[kTileKeys], vOffsets[kTileKeys]; ///< of the tile's keys
   /// Where the first head's keys of two tiles lie, which tiles these are, and
   /// where its values of this one lie.
@@ -284,11 +285,15 @@ inline void enter(const Frame &f, Segment segment) {
   bool sinks = segment == Segment::Sinks;
   const llm_tensor *nearer = f.task.params->sinkQuery;
   loadQueries(f, sinks && nearer ? *nearer : *f.task.q);
+  KeyRange all = {0, INT64_MAX};
   for (int64_t row = 0; row < f.rows; ++row) {
     int64_t number = numberOf(f.task, row);
-    f.work.visible[row] =
+    KeyRange keys =
         sinks ? visibleSinks(f.task, number) : visibleKeys(f.task, number);
+    f.work.visible[row] = keys;
+    all = {max(all.begin, keys.begin), min(all.end, keys.end)};
   }
+  f.work.seenByAll = all;
 }
 
 //===----------------------------------------------------------------------===//

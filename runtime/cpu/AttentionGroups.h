@@ -111,14 +111,14 @@ inline void scoreGroups(const Frame &f, int64_t tile, KeyRange keys,
             f.q(first + row, 0), k, keys, f.scores(first + row), nothing);
       });
     float *panel = f.work.keys;
-    int64_t steps = packKeys<FmaProduct, LLM_F32>(k, keys, 0, panel, nothing);
+    int64_t steps = packKeys<FmaProduct, LLM_F32>(k, keys, 0, panel);
     forRowBlocks(f.rowsPerHead, [&](auto n, int64_t row) {
       row += first;
       KeyRange seen = {f.visible(row, tile).begin,
                        f.visible(row + n.value - 1, tile).end};
       if (seen.begin < seen.end)
         scores<FmaProduct, n.value>(f.q(row, part.dim), panel, steps, seen,
-                                    f.scores(row), part.dim > 0);
+                                    f.scores(row), part.dim > 0, [] {});
     });
   });
 }

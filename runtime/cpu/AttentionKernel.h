@@ -82,26 +82,21 @@ inline Bias biasOf(const Frame &f, int64_t row, int64_t tile) {
 }
 
 /// Folds the tile's scores of some rows into the state and turns them into
-/// weights.
-inline void tileSoftmax(const Frame &f, int64_t tile, int64_t begin,
+/// weights, factors of the product.
+template <typename Product>
+void tileSoftmax(const Frame &f, int64_t tile, int64_t begin,
                         int64_t end, const State &state) {
-  alignas(64) float before[kMaxTaskRows], after[kMaxTaskRows];
-  for (int64_t row = begin; row < end; ++row) {
-    KeyRange keys = f.visible(row, tile);
-    float m = state.max[row];
-    before[row - begin] = after[row - begin] = m;
-    if (keys.begin < keys.end)
-      after[row - begin] = transformScores(*f.task.params, biasOf(f, row, tile),
-                                           keys, f.scores(row)[0], m);
-  }
-  for (int64_t i = 0; i < end - begin; i += kLanes)
-    store(before + i, decay(load(before + i) - finite(load(after + i))));
-  for (int64_t row = begin; row < end; ++row) {
-    KeyRange keys = f.visible(row, tile);
-    if (keys.begin < keys.end)
-      foldScores(*f.task.params, f.scores(row)[0], after[row - begin],
-                 before[row - begin], state, row);
-  }
+  const AttentionParams &params = *f.task.params;
+  bool whole = f.work.seenByAll.begin <= tile &&
+               tile + kTileKeys <= f.work.seenByAll.end;
+  for (int64_t row = begin; row < end && !isPlain(params); ++row)
+    scaleScores(params, biasOf(f, row, tile), f.scores(row)[0]);
+  for (int64_t row = begin; row < end && !whole; ++row)
+    maskScores(f.visible(row, tile), f.scores(row)[0]);
+  for (int64_t row = begin; row < end; row += kLanes)
+    foldScores<Product>(
+        factorOf(params), [&](int64_t i) { return f.scores(row)[i]; }, state,
+        row, min(end - row, kLanes));
 }
 
 #if defined(LLM_CPU_X86_AMX)
@@ -128,7 +123,7 @@ inline void attendMatrixTile(const Frame &f, int64_t tile, KeyRange keys,
       if (KeyRange seen = keysOf(f, b); seen.begin >= seen.end)
         continue;
       scoreBlock(f, b, head);
-      tileSoftmax(f, tile, b.row, b.row + b.rows, state);
+      tileSoftmax<FmaProduct>(f, tile, b.row, b.row + b.rows, state);
       weighBlock(f, b, state);
     }
   }
@@ -148,7 +143,10 @@ inline void attendTile(const Frame &f, int64_t tile, const State &state) {
     return attendMatrixTile(f, tile, keys, state);
 #endif
   f.scoreTile(f, tile, keys, state);
-  tileSoftmax(f, tile, 0, f.rows, state);
+  if (usesDots(f.task, f.task.pages->v))
+    tileSoftmax<BestProduct>(f, tile, 0, f.rows, state);
+  else
+    tileSoftmax<FmaProduct>(f, tile, 0, f.rows, state);
   f.weighTile(f, tile, keys, state);
 }
 

@@ -89,6 +89,12 @@ public:
       askOne();
   }
 
+  /// The same, in whole turns.
+  void ask(int64_t lines) {
+    for (; lines > 0; lines -= kStreams)
+      askEach();
+  }
+
 private:
   void advance() {
     at += step;
@@ -153,8 +159,10 @@ struct FmaProduct {
   static Vec lanes(const char *from, int64_t n) {
     return load<T>(from, n);
   }
-  /// Weights as factors, in place.
-  static void round(float *) {}
+  /// Weights of the keys from `key` on as factors of a row.
+  static void storeWeights(float *row, int64_t key, Vec p) {
+    store(row + key, p);
+  }
 };
 
 #if defined(LLM_CPU_X86_BF16)
@@ -167,11 +175,9 @@ struct DotProduct {
     return loadPacked<T>(from, n);
   }
   /// No weight is subnormal (decay), which this instruction flushes.
-  static void round(float *p) {
-    for (int64_t i = 0; i < kTileKeys; i += kLanes) {
-      __m256bh rounded = _mm512_cvtneps_pbh((__m512)load(p + i));
-      memcpy(reinterpret_cast<char *>(p) + 2 * i, &rounded, sizeof(rounded));
-    }
+  static void storeWeights(float *row, int64_t key, Vec p) {
+    __m256bh rounded = _mm512_cvtneps_pbh((__m512)p);
+    memcpy(reinterpret_cast<char *>(row) + 2 * key, &rounded, sizeof(rounded));
   }
 };
 constexpr bool kHasDots = true;
@@ -207,13 +213,25 @@ inline void forStrips(int64_t begin, int64_t end, Fn fn) {
     forStrips<Width / 2>(begin, end, fn);
 }
 
-/// Calls fn(Int<n>, first row) for blocks of kBlockRows rows and what remains.
+/// Calls fn(Int<count>, row), count from 1 to N.
+template <int N, typename Fn>
+inline void callWithCount(int64_t count, Fn fn, int64_t row) {
+  if (count == N)
+    return fn(Int<N>{}, row);
+  if constexpr (N > 1)
+    callWithCount<N - 1>(count, fn, row);
+}
+
+/// Calls fn(Int<n>, first row) for blocks of N rows. What is left of more than
+/// one are two halves: few rows have too few sums to keep a CPU busy.
 template <int N = kBlockRows, typename Fn>
 inline void forRowBlocks(int64_t rows, Fn fn, int64_t row = 0) {
-  for (; row + N <= rows; row += N)
-    fn(Int<N>{}, row);
-  if constexpr (N > 1)
-    forRowBlocks<N - 1>(rows, fn, row);
+  while (row < rows) {
+    int64_t left = rows - row;
+    int64_t count = left >= 2 * N ? N : left > N ? (left + 1) / 2 : left;
+    callWithCount<N>(count, fn, row);
+    row += count;
+  }
 }
 
 /// c[row] (+)= the sum over steps of a[row][step] * b, of which b(step, to)
@@ -276,9 +294,7 @@ inline void storeKeys(float *to, Vec packed) {
 /// Dimensions d to d + n - 1 of kLanes keys, turned: lane i of x[j] is the j-th
 /// number or pair of key i, zeros beyond n.
 template <llm_dtype T>
-inline void turnKeys(const Keys &k, int64_t key, int64_t d, int64_t n, Vec *x,
-                     Ahead &ahead) {
-  ahead.ask<kLanes>();
+inline void turnKeys(const Keys &k, int64_t key, int64_t d, int64_t n, Vec *x) {
   LLM_UNROLL
   for (int i = 0; i < kLanes; ++i) {
     const char *from = k.at(key + i, d * bytesOf(T));
@@ -293,8 +309,7 @@ inline void turnKeys(const Keys &k, int64_t key, int64_t d, int64_t n, Vec *x,
 /// The panel [lane of dim][key] of the vectors of keys that hold `keys`, from
 /// dimension `dim` on. Returns its lanes of dim.
 template <typename Product, llm_dtype T>
-int64_t packKeys(const Keys &k, KeyRange keys, int64_t dim, float *panel,
-                 Ahead &ahead) {
+int64_t packKeys(const Keys &k, KeyRange keys, int64_t dim, float *panel) {
   constexpr int64_t kStep = kTurned<T>;
   constexpr int64_t kRow = kTileKeys * kStep / kLanes / Product::kDepth;
   int64_t end = min(k.dim, dim + kPanelLanes * Product::kDepth);
@@ -303,7 +318,7 @@ int64_t packKeys(const Keys &k, KeyRange keys, int64_t dim, float *panel,
     float *to = panel + key;
     for (int64_t d = dim; d < end; d += kStep, to += kLanes * kRow) {
       Vec x[kLanes];
-      turnKeys<T>(k, key, d, min(end - d, kStep), x, ahead);
+      turnKeys<T>(k, key, d, min(end - d, kStep), x);
       LLM_UNROLL
       for (int i = 0; i < kLanes; ++i)
         storeKeys<Product, T>(to + i * kRow, x[i]);
@@ -313,9 +328,9 @@ int64_t packKeys(const Keys &k, KeyRange keys, int64_t dim, float *panel,
 }
 
 /// s[row][key] (+)= q[row] * the panel, for the vectors that hold `keys`.
-template <typename Product, int NumRows>
+template <typename Product, int NumRows, typename Ask>
 void scores(Rows<const float> q, const float *panel, int64_t steps,
-            KeyRange keys, Rows<float> s, bool add) {
+            KeyRange keys, Rows<float> s, bool add, Ask ask) {
   forStrips<kBlockVecs>(keys.begin / kLanes * kLanes, roundUp(keys.end, kLanes),
                         [&](auto width, int64_t key) {
                           multiply<Product, NumRows, width.value>(
@@ -324,7 +339,7 @@ void scores(Rows<const float> q, const float *panel, int64_t steps,
                                 loadEach<width.value>(
                                     panel + step * kTileKeys + key, factors);
                               },
-                              {s.data + key, s.stride}, add, [] {});
+                              {s.data + key, s.stride}, add, ask);
                         });
 }
 
@@ -435,8 +450,8 @@ inline void scoresOfKeys(Rows<const float> q, const Keys &k, int64_t key,
   Vec x[kLanes];
   LLM_UNROLL
   for (int lane = 0; lane < kLanes; ++lane)
-    x[lane % 4 * kQuads + lane / 4] = acc[lane / kKeys][lane % kKeys];
-  Vec sums = sumsOf(x);
+    x[slotOf(lane)] = acc[lane / kKeys][lane % kKeys];
+  Vec sums = mergedLanes<Sum>(x);
   LLM_UNROLL
   for (int r = 0; r < NumRows; ++r)
     memcpy(s[r] + key, reinterpret_cast<const float *>(&sums) + r * kKeys,
@@ -468,16 +483,12 @@ constexpr int64_t kValueLanes = 64;
 /// The panel [lane of keys][dim] of `keys`, from dimension `dim` on. Returns
 /// its whole vectors' dimensions.
 template <typename Product, llm_dtype T>
-int64_t packValues(const Keys &v, KeyRange keys, int64_t dim, float *panel,
-                   Ahead &asked) {
-  Ahead ahead = asked;
+int64_t packValues(const Keys &v, KeyRange keys, int64_t dim, float *panel) {
   constexpr int kDepth = Product::kDepth;
   int64_t end = min(v.dim, dim + kValueLanes);
   for (int64_t step = keys.begin / kDepth; step * kDepth < keys.end; ++step) {
     float *to = panel + step * kValueLanes;
     for (int64_t d = dim; d < end; d += kLanes, to += kLanes) {
-      if (d * bytesOf(T) % kLineBytes == 0)
-        ahead.ask<kDepth>();
       Vec value = {};
       LLM_UNROLL
       for (int i = 0; i < kDepth; ++i) {
@@ -489,7 +500,6 @@ int64_t packValues(const Keys &v, KeyRange keys, int64_t dim, float *panel,
       store(to, value);
     }
   }
-  asked = ahead;
   return roundUp(end - dim, kLanes);
 }
 

@@ -298,8 +298,10 @@ void packKeyDigits(const Keys &k, KeyRange keys, float *to, Ahead &ahead) {
       to = const_cast<float *>(panel.at(0, d / kMatrixDepth, tile)) +
            d % kMatrixDepth / 2 * kLanes;
       Vec x[kLanes] = {};
-      if (d < k.dim)
-        turnKeys<T>(k, tile * kLanes, d, min(k.dim - d, kTurned<T>), x, ahead);
+      if (d < k.dim) {
+        ahead.ask<kLanes>();
+        turnKeys<T>(k, tile * kLanes, d, min(k.dim - d, kTurned<T>), x);
+      }
       if constexpr (T == LLM_BF16) {
         LLM_UNROLL
         for (int i = 0; i < kLanes; ++i, to += kLanes)

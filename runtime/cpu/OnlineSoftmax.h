@@ -94,7 +94,7 @@ constexpr float kLog2E = 1.44269504f;
 constexpr double kLn2 = 0.693147180559945309;
 
 /// What turns products into scores of base 2 as they are folded: scores that
-/// are not a positive multiple of them are computed before (transformScores).
+/// are not a positive multiple of them are computed before (scaleScores).
 inline bool isPlain(const AttentionParams &params) {
   return params.softcap == 0 && !params.alibi && params.scale > 0 &&
          params.scale < 1e38f;
@@ -128,22 +128,12 @@ inline void scaleScores(const AttentionParams &params, Bias bias, float *s) {
     addBias(bias, s);
 }
 
-/// Products become scores, but for the factor; lanes outside of `keys`, of
-/// which there is one at least, become -inf. Returns the maximum of them, with
-/// the factor, and of `m`.
-inline float transformScores(const AttentionParams &params, Bias bias,
-                             KeyRange keys, float *s, float m) {
-  if (!isPlain(params))
-    scaleScores(params, bias, s);
-  for (int64_t i = 0; i < keys.begin; ++i)
+/// Scores of keys that the row does not see.
+inline void maskScores(KeyRange seen, float *s) {
+  for (int64_t i = 0; i < seen.begin; ++i)
     s[i] = -kInfinity;
-  for (int64_t i = keys.end; i < kTileKeys; ++i)
+  for (int64_t i = seen.end; i < kTileKeys; ++i)
     s[i] = -kInfinity;
-  Vec top = load(s);
-  for (int64_t i = kLanes; i < kTileKeys; i += kLanes)
-    top = max(top, load(s + i));
-  float tile = maxOf(top) * factorOf(params);
-  return m > tile ? m : tile;
 }
 
 /// What is subtracted for a maximum m: 0 if every score so far is -inf.
@@ -159,20 +149,46 @@ inline void foldLogit(float logit, const State &state, int64_t row) {
   scaleRow(state.out[row], state.out.stride, factor);
 }
 
-/// Folds a tile's scores of one row, with the maximum m over all so far, into
-/// its state, and turns them into weights. `factor` scales what is there.
-inline void foldScores(const AttentionParams &params, float *s, float m,
-                       float factor, const State &state, int64_t row) {
-  Vec sum = {}, base = finite(splat(m)), unit = splat(factorOf(params));
-  for (int64_t i = 0; i < kTileKeys; i += kLanes) {
-    // No fma: it would not cancel, and what remains of huge scores is huge.
-    Vec p = decay(load(s + i) * unit - base);
-    store(s + i, p);
-    sum += p;
+/// A tile's scores have to be so much above what a row subtracts, as powers of
+/// two, that they take its place: outputs are rarely scaled then, and weights
+/// stay small numbers.
+constexpr float kMaxSlack = 8;
+
+/// Folds a tile's scores of up to kLanes rows from `row` on into their state,
+/// and turns them into weights, factors of the product. Calls scores(i) for
+/// those of row i.
+template <typename Product, typename Scores>
+inline void foldScores(float unit, Scores scores, const State &state,
+                       int64_t row, int64_t rows) {
+  Vec x[kLanes];
+  for (int64_t i = 0; i < kLanes; ++i) {
+    const float *s = scores(i < rows ? i : 0);
+    Vec top = load(s);
+    for (int64_t key = kLanes; key < kTileKeys; key += kLanes)
+      top = max(top, load(s + key));
+    x[slotOf(i)] = top;
   }
-  state.max[row] = m;
-  state.sum[row] = state.sum[row] * factor + sumOf(sum);
-  scaleRow(state.out[row], state.out.stride, factor);
+  Vec tile = mergedLanes<Maximum>(x) * unit;
+  Vec m = load<LLM_F32>(state.max + row, rows);
+  Vec next = tile > m + kMaxSlack ? tile : m;
+  Vec base = finite(next), factor = decay(m - base);
+  for (int64_t i = 0; i < rows; ++i) {
+    float *s = scores(i);
+    Vec sum = {};
+    for (int64_t key = 0; key < kTileKeys; key += kLanes) {
+      // No fma: it would not cancel, and what remains of huge scores is huge.
+      Vec p = decay(load(s + key) * unit - base[i]);
+      Product::storeWeights(s, key, p);
+      sum += p;
+    }
+    x[slotOf(i)] = sum;
+  }
+  Vec sums = load<LLM_F32>(state.sum + row, rows);
+  sums = sums * factor + mergedLanes<Sum>(x);
+  store<LLM_F32>(state.max + row, next, rows);
+  store<LLM_F32>(state.sum + row, sums, rows);
+  for (int64_t i = 0; i < rows; ++i)
+    scaleRow(state.out[row + i], state.out.stride, factor[i]);
 }
 
 } // namespace

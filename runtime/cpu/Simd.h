@@ -230,12 +230,25 @@ inline void transpose(Vec *x) {
 /// Quads of lanes in a vector.
 constexpr int kQuads = kLanes / 4;
 
-#define LLM_MERGE(SHUFFLE, a, b, i, j, k, l)                                   \
-  (SHUFFLE(a, b, i, j) + SHUFFLE(a, b, k, l))
+/// What two vectors become.
+struct Sum {
+  static Vec of(Vec a, Vec b) { return a + b; }
+};
+struct Maximum {
+  static Vec of(Vec a, Vec b) { return max(a, b); }
+};
 
-/// The sums of the lanes of kLanes vectors: of x[e * kQuads + q] in lane
-/// 4 * q + e. Adds lanes 8 apart, then 4, 2, 1; overwrites x.
-inline Vec sumsOf(Vec *x) {
+#define LLM_MERGE(SHUFFLE, a, b, i, j, k, l)                                   \
+  Merge::of(SHUFFLE(a, b, i, j), SHUFFLE(a, b, k, l))
+
+/// Where the lanes of a vector are that shall come to lane `lane`; see
+/// mergedLanes.
+constexpr int slotOf(int lane) { return lane % 4 * kQuads + lane / 4; }
+
+/// The lanes of kLanes vectors merged into one: those of x[slotOf(lane)] into
+/// lane `lane`. Merges lanes 8 apart, then 4, 2, 1; overwrites x.
+template <typename Merge>
+inline Vec mergedLanes(Vec *x) {
 #if defined(LLM_CPU_X86_V4)
   LLM_UNROLL
   for (int i = 0; i < 8; ++i)
@@ -246,8 +259,8 @@ inline Vec sumsOf(Vec *x) {
 #elif defined(LLM_CPU_X86_V3)
   LLM_UNROLL
   for (int i = 0; i < 4; ++i)
-    x[i] = LLM_JOIN_QUADS(x[2 * i], x[2 * i + 1], 0, 0) +
-           LLM_JOIN_QUADS(x[2 * i], x[2 * i + 1], 1, 1);
+    x[i] = Merge::of(LLM_JOIN_QUADS(x[2 * i], x[2 * i + 1], 0, 0),
+                     LLM_JOIN_QUADS(x[2 * i], x[2 * i + 1], 1, 1));
 #endif
   Vec a = LLM_MERGE(LLM_SHUFFLE, x[0], x[1], 0, 1, 2, 3);
   Vec b = LLM_MERGE(LLM_SHUFFLE, x[2], x[3], 0, 1, 2, 3);
