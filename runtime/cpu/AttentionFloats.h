@@ -25,6 +25,10 @@ namespace {
 /// ask for a line at each step of their products, more rows at each block.
 inline bool asksAtSteps(const Frame &f) { return f.rowsPerHead <= 64; }
 
+/// Few rows are not multiplied with pairs of i8.
+template <typename Product, llm_dtype T>
+constexpr bool kReadsFew = Product::kDepth == 1 || T != LLM_I8;
+
 /// Of a head's keys of a tile, `bytes` of each: lines to ask for at a block.
 /// Asked for all at once, many would be dropped.
 inline int64_t linesOfBlock(const Frame &f, int64_t bytes) {
@@ -42,7 +46,7 @@ void scoreTile(const Frame &f, int64_t tile, KeyRange keys, const State &) {
     Keys k = f.keys(f.task.pages->k, f.work.kOffsets, head);
     int64_t first = head * f.rowsPerHead;
     Ahead ahead = afterKeys(f, tile, head);
-    if (f.few) {
+    if (kReadsFew<Product, T> && f.few) {
       forRowBlocks<4>(f.rowsPerHead, [&](auto n, int64_t row) {
         scoresOfFew<Product, T, n.value>(f.q(first + row, 0), k, keys,
                                          f.scores(first + row), ahead);
@@ -83,7 +87,8 @@ void scoreTile(const Frame &f, int64_t tile, KeyRange keys, const State &) {
 /// Adds weighted values v(lane of keys, dim), `dims` of them from `dim` on, to
 /// every row of a head. The keys that a block's rows have in common are read
 /// once; those before and after are added row by row, so every row gets its
-/// keys in order, and none that it does not see. Asks for `lines` at each block.
+/// keys in order, and none that it does not see. Asks for `lines` at each
+/// block.
 template <typename Product, int LineBytes, typename LoadV>
 void addWeighted(const Frame &f, int64_t head, int64_t tile, const State &state,
                  int64_t dim, int64_t dims, LoadV v, Ahead &ahead,
@@ -99,7 +104,14 @@ void addWeighted(const Frame &f, int64_t head, int64_t tile, const State &state,
     ahead.ask(lines);
     KeyRange first = f.visible(row, tile);
     KeyRange last = f.visible(row + n.value - 1, tile);
-    int64_t begin = last.begin, end = max(first.end, begin);
+    // A row's pairs are the same ones whatever its neighbours see.
+    int64_t begin = first.begin == last.begin
+                        ? last.begin
+                        : roundUp(last.begin, Product::kDepth);
+    int64_t end = first.end == last.end
+                      ? last.end
+                      : first.end / Product::kDepth * Product::kDepth;
+    end = max(end, begin);
     if (first.begin < begin)
       for (int i = 0; i < n.value; ++i) {
         KeyRange keys = f.visible(row + i, tile);
@@ -116,7 +128,7 @@ void addWeighted(const Frame &f, int64_t head, int64_t tile, const State &state,
 /// until the end of a chunk.
 template <typename Product, llm_dtype T>
 inline bool hasParts(const Frame &f) {
-  return f.few && f.dim % kLoaded<T> == 0;
+  return kReadsFew<Product, T> && f.few && f.dim % kLoaded<T> == 0;
 }
 
 /// Values of a step, from dimension `dim` on, in parts.
@@ -128,7 +140,10 @@ inline void loadValues(const Keys &v, int64_t step, int64_t dim, Vec *x) {
   } else {
 #if defined(LLM_CPU_X86_BF16)
     const char *next = v.at(step * 2 + 1, dim * bytesOf(T));
-    pairRows(load<LLM_F32>(from), load<LLM_F32>(next), x[0], x[1]);
+    if constexpr (T == LLM_F8E4M3FN)
+      pairRowsOfF8(load<LLM_F32>(from), load<LLM_F32>(next), x);
+    else
+      pairRows(load<LLM_F32>(from), load<LLM_F32>(next), x[0], x[1]);
 #endif
   }
 }
@@ -217,10 +232,21 @@ struct TileScales {
   }
 };
 
+/// Of the weights of a row as bf16, those of keys that it does not see but that
+/// are one half of a pair: a scale may have made them NaN.
+inline void clearNeighbours(KeyRange seen, float *row) {
+  char *weights = reinterpret_cast<char *>(row);
+  if (seen.begin % 2)
+    memset(weights + 2 * (seen.begin - 1), 0, 2);
+  if (seen.end % 2)
+    memset(weights + 2 * seen.end, 0, 2);
+}
+
 /// Multiplies what a head's rows have of the tile with the scales of its keys,
-/// and with `unit`.
-inline void scaleTile(const Frame &f, const KVPlane &plane, int64_t head,
-                      int64_t tile, KeyRange keys, float unit) {
+/// and with `unit`: scores, or weights that become factors of the product.
+template <typename Product>
+void scaleTile(const Frame &f, const KVPlane &plane, int64_t head, int64_t tile,
+               KeyRange keys, float unit) {
   TileScales scales(f, plane, head, tile, keys);
   for (int64_t i = 0; i < kTileKeys; i += kLanes)
     store(scales.of + i, load(scales.of + i) * unit);
@@ -228,27 +254,30 @@ inline void scaleTile(const Frame &f, const KVPlane &plane, int64_t head,
   for (int64_t row = first; row < first + f.rowsPerHead; ++row) {
     float *s = f.scores(row)[0];
     for (int64_t i = keys.begin / kLanes * kLanes; i < keys.end; i += kLanes)
-      store(s + i, load(s + i) * load(scales.of + i));
+      Product::storeWeights(s, i, load(s + i) * load(scales.of + i));
+    if (Product::kDepth == 2)
+      clearNeighbours(f.visible(row, tile), s);
   }
 }
 
 /// Quantized numbers are multiplied as they are: a key's scale is the score's.
-template <llm_dtype T>
+template <typename Product, llm_dtype T>
 void scoreQuantized(const Frame &f, int64_t tile, KeyRange keys,
                     const State &state) {
-  scoreTile<FmaProduct, T>(f, tile, keys, state);
+  scoreTile<Product, T>(f, tile, keys, state);
   for (int64_t head = 0; head < f.heads; ++head)
-    scaleTile(f, f.task.pages->k, head, tile, keys, f.few ? kPartUnit<T> : 1);
+    scaleTile<FmaProduct>(f, f.task.pages->k, head, tile, keys,
+                          f.few ? kPartUnit<Product, T> : 1);
 }
 
 /// A value's scale is the weight's, of which the sum has been taken.
-template <llm_dtype T>
+template <typename Product, llm_dtype T>
 void weighQuantized(const Frame &f, int64_t tile, KeyRange keys,
                     const State &state) {
   for (int64_t head = 0; head < f.heads; ++head)
-    scaleTile(f, f.task.pages->v, head, tile, keys,
-              hasParts<FmaProduct, T>(f) ? kPartUnit<T> : 1);
-  weighTile<FmaProduct, T>(f, tile, keys, state);
+    scaleTile<Product>(f, f.task.pages->v, head, tile, keys,
+                       hasParts<Product, T>(f) ? kPartUnit<Product, T> : 1);
+  weighTile<Product, T>(f, tile, keys, state);
 }
 
 } // namespace

@@ -28,9 +28,10 @@
 //
 // Everything is f32, with two exceptions where the level has dot products: what
 // is bf16 in queries and pages is multiplied by those of bf16, and weights (not
-// their sum l) are rounded to bf16; and few rows are multiplied with pages of
-// i8 and i4 as integers (IntegerTile.h, IntegerGroups.h). Where it has AMX,
-// many rows are multiplied as sums of bf16 instead (MatrixTile.h).
+// their sum l) are rounded to bf16, and so it is with pages of f8, and of i8
+// for many rows, whose queries are rounded, too; and few rows are multiplied
+// with pages of i8 and i4 as integers (IntegerTile.h, IntegerGroups.h). Where
+// it has AMX, many rows are multiplied as sums of bf16 instead (MatrixTile.h).
 //
 // Sinks and window are two segments of keys, cut where the sinks end even if
 // the window begins before: a tile that holds both is computed once for each. A
@@ -84,8 +85,8 @@ inline Bias biasOf(const Frame &f, int64_t row, int64_t tile) {
 /// Folds the tile's scores of some rows into the state and turns them into
 /// weights, factors of the product.
 template <typename Product>
-void tileSoftmax(const Frame &f, int64_t tile, int64_t begin,
-                        int64_t end, const State &state) {
+void tileSoftmax(const Frame &f, int64_t tile, int64_t begin, int64_t end,
+                 const State &state) {
   const AttentionParams &params = *f.task.params;
   bool whole = f.work.seenByAll.begin <= tile &&
                tile + kTileKeys <= f.work.seenByAll.end;
@@ -143,7 +144,8 @@ inline void attendTile(const Frame &f, int64_t tile, const State &state) {
     return attendMatrixTile(f, tile, keys, state);
 #endif
   f.scoreTile(f, tile, keys, state);
-  if (usesDots(f.task, f.task.pages->v))
+  const KVPlane &v = f.task.pages->v;
+  if (usesDots(f.task, v) && !v.scales) // which scale weights first
     tileSoftmax<BestProduct>(f, tile, 0, f.rows, state);
   else
     tileSoftmax<FmaProduct>(f, tile, 0, f.rows, state);
@@ -154,10 +156,31 @@ inline void attendTile(const Frame &f, int64_t tile, const State &state) {
 // A task
 //===----------------------------------------------------------------------===//
 
+template <typename Product>
+TileFns floatFns(llm_dtype type) {
+  switch (type) {
+  case LLM_F32:
+    return {scoreTile<FmaProduct, LLM_F32>, weighTile<FmaProduct, LLM_F32>};
+  case LLM_F16:
+    return {scoreTile<FmaProduct, LLM_F16>, weighTile<FmaProduct, LLM_F16>};
+  case LLM_BF16:
+    return {scoreTile<Product, LLM_BF16>, weighTile<Product, LLM_BF16>,
+            orderOutputs<Product, LLM_BF16>};
+  case LLM_F8E4M3FN:
+    return {scoreQuantized<Product, LLM_F8E4M3FN>,
+            weighQuantized<Product, LLM_F8E4M3FN>,
+            kHasEvenParts<LLM_F8E4M3FN> ? orderOutputs<Product, LLM_F8E4M3FN>
+                                        : nullptr};
+  default:
+    return {scoreQuantized<Product, LLM_I8>, weighQuantized<Product, LLM_I8>};
+  }
+}
+
 inline TileFns tileFnsOf(const AttentionTask &task, const KVPlane &plane) {
 #if defined(LLM_CPU_X86_VNNI)
   if (plane.dtype == LLM_I8 && isFew(task))
-    return {scoresAreIntegers(task) ? scoreIntegers : scoreQuantized<LLM_I8>,
+    return {scoresAreIntegers(task) ? scoreIntegers
+                                    : scoreQuantized<FmaProduct, LLM_I8>,
             weighIntegers};
   if (plane.dtype == LLM_I4 && isFew(task))
     return {task.pages->headDim <= kMaxByteDim ? scoreIntegerGroups
@@ -165,25 +188,10 @@ inline TileFns tileFnsOf(const AttentionTask &task, const KVPlane &plane) {
             weighIntegerGroups};
 #endif
   if (usesDots(task, plane))
-    return {scoreTile<BestProduct, LLM_BF16>, weighTile<BestProduct, LLM_BF16>,
-            orderOutputs<BestProduct, LLM_BF16>};
-  switch (plane.dtype) {
-  case LLM_F32:
-    return {scoreTile<FmaProduct, LLM_F32>, weighTile<FmaProduct, LLM_F32>};
-  case LLM_F16:
-    return {scoreTile<FmaProduct, LLM_F16>, weighTile<FmaProduct, LLM_F16>};
-  case LLM_BF16:
-    return {scoreTile<FmaProduct, LLM_BF16>, weighTile<FmaProduct, LLM_BF16>,
-            orderOutputs<FmaProduct, LLM_BF16>};
-  case LLM_F8E4M3FN:
-    return {scoreQuantized<LLM_F8E4M3FN>, weighQuantized<LLM_F8E4M3FN>,
-            kHasEvenParts<LLM_F8E4M3FN> ? orderOutputs<FmaProduct, LLM_F8E4M3FN>
-                                        : nullptr};
-  case LLM_I4:
+    return floatFns<BestProduct>(plane.dtype);
+  if (plane.dtype == LLM_I4)
     return {scoreGroups, weighGroups};
-  default:
-    return {scoreQuantized<LLM_I8>, weighQuantized<LLM_I8>};
-  }
+  return floatFns<FmaProduct>(plane.dtype);
 }
 
 /// Folds the keys of a chunk that belong to one segment into the state.

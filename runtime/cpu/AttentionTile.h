@@ -172,7 +172,10 @@ struct DotProduct {
 
   template <llm_dtype T>
   static Vec lanes(const char *from, int64_t n) {
-    return loadPacked<T>(from, n);
+    if constexpr (T == LLM_BF16)
+      return loadPacked<T>(from, n);
+    return roundPairs(load<T>(from, min(n, kLanes)),
+                      load<T>(from + kLanes * bytesOf(T), max(n - kLanes, 0)));
   }
   /// No weight is subnormal (decay), which this instruction flushes.
   static void storeWeights(float *row, int64_t key, Vec p) {
@@ -319,6 +322,12 @@ int64_t packKeys(const Keys &k, KeyRange keys, int64_t dim, float *panel) {
     for (int64_t d = dim; d < end; d += kStep, to += kLanes * kRow) {
       Vec x[kLanes];
       turnKeys<T>(k, key, d, min(end - d, kStep), x);
+      if constexpr (isQuantized(T) && Product::kDepth == 2) {
+        LLM_UNROLL
+        for (int i = 0; i < kLanes; i += 2)
+          store(to + i / 2 * kTileKeys, pairOf(x[i], x[i + 1]));
+        continue;
+      }
       LLM_UNROLL
       for (int i = 0; i < kLanes; ++i)
         storeKeys<Product, T>(to + i * kRow, x[i]);
@@ -371,14 +380,16 @@ constexpr int64_t partOf(int64_t i) {
 /// The same of outputs: pairs of rows leave dot products in another order.
 template <typename Product, llm_dtype T>
 constexpr int64_t outputPartOf(int64_t i) {
+  if (Product::kDepth == 2 && isQuantized(T))
+    return i % 16 / 4 * kLanes + i / 16 * 4 + i % 4;
   if (Product::kDepth == 2)
     return i % 8 / 4 * kLanes + i / 8 * 4 + i % 4;
   return partOf<T>(i);
 }
 
 /// What parts are to be multiplied with.
-template <llm_dtype T>
-constexpr float kPartUnit = kIsHalved<T> ? 0x1p8f : 1;
+template <typename Product, llm_dtype T>
+constexpr float kPartUnit = kIsHalved<T> && Product::kDepth == 1 ? 0x1p8f : 1;
 
 #if defined(LLM_CPU_X86_V4)
 /// The first n of 64 f8E4M3FN: as f16, 2^-8 of them.
@@ -401,7 +412,11 @@ inline void loadHalved(const char *from, int64_t n, Vec *x) {
 /// The first n of kLoaded numbers at `from`, then zeros, each at its partOf.
 template <typename Product, llm_dtype T>
 inline void loadParts(const char *from, int64_t n, Vec *x) {
-  if constexpr (Product::kDepth == 2) {
+  if constexpr (Product::kDepth == 2 && kIsHalved<T>) {
+#if defined(LLM_CPU_X86_BF16)
+    pairsOfF8(load<LLM_F32>(from), x[0], x[1]);
+#endif
+  } else if constexpr (Product::kDepth == 2) {
     x[0] = loadPacked<T>(from, n);
   } else if constexpr (T == LLM_BF16) {
     unpack<T>(loadPacked<T>(from, n), x[0], x[1]);
@@ -425,7 +440,7 @@ inline void loadParts(const char *from, int64_t n, Vec *x) {
 template <typename Product, llm_dtype T, int NumRows, bool Whole>
 inline void scoresOfKeys(Rows<const float> q, const Keys &k, int64_t key,
                          Rows<float> s, Ahead &ahead) {
-  constexpr int kParts = Product::kDepth == 2 ? 1 : cpu::kParts<T>;
+  constexpr int kParts = cpu::kParts<T> / Product::kDepth;
   constexpr int kSlots = NumRows == 3 ? 4 : NumRows; // rows, a power of two
   constexpr int kKeys = kLanes / kSlots;
   Vec acc[kSlots][kKeys] = {};
@@ -494,8 +509,7 @@ int64_t packValues(const Keys &v, KeyRange keys, int64_t dim, float *panel) {
       for (int i = 0; i < kDepth; ++i) {
         const char *from = v.base + v.offsets[step * kDepth + i];
         Vec x = load<T>(from + d * bytesOf(T), min(end - d, kLanes));
-        // Of two bf16, each in the upper half of its lane, the first goes down.
-        value = ofBits(bitsOf(value) >> 16 | bitsOf(x));
+        value = pairOf(value, x);
       }
       store(to, value);
     }

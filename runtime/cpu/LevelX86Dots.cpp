@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-// Compiled with -march=x86-64-v4 -mavx512bf16 -mavx512vnni: see
+// Compiled with -march=x86-64-v4 -mavx512bf16 -mavx512vbmi -mavx512vnni: see
 // CMakeLists.txt.
 #define LLM_CPU_X86_V4
 #define LLM_CPU_X86_BF16

@@ -82,6 +82,10 @@ inline Vec splatAt(const float *from) {
   memcpy(&bits, from, sizeof(bits));
   return ofBits(UInts{} + bits);
 }
+/// Of two bf16, each in the upper half of its lane, the first in the lower.
+inline Vec pairOf(Vec first, Vec second) {
+  return ofBits(bitsOf(first) >> 16 | bitsOf(second));
+}
 inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 inline Vec min(Vec a, Vec b) { return a < b ? a : b; }
 inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -122,6 +126,59 @@ inline Vec dot(Vec a, Vec b, Vec c) {
 inline void pairRows(Vec first, Vec second, Vec &low, Vec &high) {
   low = (Vec)_mm512_unpacklo_epi16((__m512i)first, (__m512i)second);
   high = (Vec)_mm512_unpackhi_epi16((__m512i)first, (__m512i)second);
+}
+
+/// Each lane rounded to bf16: those of `low`, then those of `high`.
+inline Vec roundPairs(Vec low, Vec high) {
+  return (Vec)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+}
+
+/// What the bits of an f8E4M3FN without its sign are as bf16.
+struct Bf16OfF8 {
+  alignas(64) uint8_t low[128], high[128];
+
+  constexpr Bf16OfF8() : low(), high() {
+    for (int bits = 0; bits < 128; ++bits) {
+      int exponent = bits >> 3, fraction = bits & 7;
+      if (exponent == 0 && fraction) { // subnormal: normal as bf16
+        for (exponent = 1; fraction < 8; --exponent)
+          fraction *= 2;
+        fraction -= 8;
+      }
+      int wide = bits ? (exponent + 120) << 7 | fraction << 4 : 0;
+      low[bits] = static_cast<uint8_t>(wide);
+      high[bits] = static_cast<uint8_t>(wide >> 8);
+    }
+  }
+};
+constexpr Bf16OfF8 kBf16OfF8;
+
+/// The bytes of 64 f8E4M3FN as bf16.
+inline void bytesOfF8(__m512i x, __m512i &low, __m512i &high) {
+  auto lookUp = [&](const uint8_t *table) {
+    return _mm512_permutex2var_epi8(_mm512_load_si512(table), x,
+                                    _mm512_load_si512(table + 64));
+  };
+  low = lookUp(kBf16OfF8.low);
+  high = lookUp(kBf16OfF8.high); // | sign
+  high = _mm512_ternarylogic_epi64(high, x, _mm512_set1_epi8(char(0x80)), 0xf8);
+}
+
+/// 64 f8E4M3FN as pairs: pairs 8 i to 8 i + 3 in lanes 4 i to 4 i + 3 of
+/// `first`, the four behind them in those of `second`.
+inline void pairsOfF8(Vec x, Vec &first, Vec &second) {
+  __m512i low, high;
+  bytesOfF8((__m512i)x, low, high);
+  first = (Vec)_mm512_unpacklo_epi8(low, high);
+  second = (Vec)_mm512_unpackhi_epi8(low, high);
+}
+
+/// Two rows of 64 f8E4M3FN as pairs, one of each row, the first in the lower
+/// half: numbers 16 i + 4 j to 16 i + 4 j + 3 in lanes 4 i to 4 i + 3 of x[j].
+inline void pairRowsOfF8(Vec first, Vec second, Vec *x) {
+  __m512i a = (__m512i)first, b = (__m512i)second;
+  pairsOfF8((Vec)_mm512_unpacklo_epi8(a, b), x[0], x[1]);
+  pairsOfF8((Vec)_mm512_unpackhi_epi8(a, b), x[2], x[3]);
 }
 #endif
 

@@ -37,7 +37,11 @@ bool hasV3() {
 }
 bool hasV4() { return hasV3() && __builtin_cpu_supports("x86-64-v4"); }
 bool hasVnni() { return hasV4() && __builtin_cpu_supports("avx512vnni"); }
-bool hasDots() { return hasVnni() && __builtin_cpu_supports("avx512bf16"); }
+/// And tables of bytes, which every CPU with these has but Cooper Lake.
+bool hasDots() {
+  return hasVnni() && __builtin_cpu_supports("avx512bf16") &&
+         __builtin_cpu_supports("avx512vbmi");
+}
 
 /// AMX, and leave to use its registers: Linux gives a process room for them
 /// where it asks.

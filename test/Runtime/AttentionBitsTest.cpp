@@ -108,25 +108,29 @@ void expectSameBits(const Case &c, std::initializer_list<int32_t> lasts) {
 /// A prefill and its later chunks; peers: shark-ai#2421
 TEST_P(AttentionBitsTest, SameBitsForAnyCutOfManyQueries) {
   for (llm_dtype pages : formats)
-    for (auto [window, sinks] : {std::pair{0, 0}, {33, 0}, {33, 4}}) {
-      Case c = bitCase(pages, sinks);
-      c.window = window;
-      c.sequences = {{0, 100}};
-      ASSERT_GT(6 * c.queryHeads / c.kvHeads, cpu::kFewRows);
-      expectSameBits(c, {99, 63, 36, 6});
-    }
+    for (llm_dtype type : {LLM_F32, LLM_BF16})
+      for (auto [window, sinks] : {std::pair{0, 0}, {33, 0}, {33, 4}}) {
+        Case c = bitCase(pages, sinks);
+        c.type = type;
+        c.window = window;
+        c.sequences = {{0, 100}};
+        ASSERT_GT(6 * c.queryHeads / c.kvHeads, cpu::kFewRows);
+        expectSameBits(c, {99, 63, 36, 6});
+      }
 }
 
 /// Drafted tokens, and the same tokens one by one.
 TEST_P(AttentionBitsTest, SameBitsForAnyCutOfFewQueries) {
   for (llm_dtype pages : formats)
-    for (int32_t window : {0, 33}) {
-      Case c = bitCase(pages);
-      c.window = window;
-      c.sequences = {{600, 5}};
-      ASSERT_LE(5 * c.queryHeads / c.kvHeads, cpu::kFewRows);
-      expectSameBits(c, {4, 3, 2, 1});
-    }
+    for (llm_dtype type : {LLM_F32, LLM_BF16})
+      for (int32_t window : {0, 33}) {
+        Case c = bitCase(pages);
+        c.type = type;
+        c.window = window;
+        c.sequences = {{600, 5}};
+        ASSERT_LE(5 * c.queryHeads / c.kvHeads, cpu::kFewRows);
+        expectSameBits(c, {4, 3, 2, 1});
+      }
 }
 
 /// One plan for calls that differ in what a plan depends on.
