@@ -140,7 +140,8 @@ struct LinearTask {
   const void *w;
   int64_t k; ///< a multiple of kWeightDepth
   int64_t columns;
-  bool rounded; ///< x is rounded to bf16 first
+  bool rounded;   ///< x is rounded to bf16 first
+  bool streaming; ///< out goes past the caches: its rows begin at lines
 };
 
 struct KernelTable {

@@ -17,9 +17,11 @@
 #include "Parallel.h"
 #include "Weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <random>
 #include <vector>
 
@@ -65,17 +67,19 @@ struct Product {
     packWeight(desc, &source, packed.data());
   }
 
-  void compute(bool rounded) {
+  void compute(bool rounded) { computeInto(out.data(), columns + 2, rounded); }
+
+  void computeInto(float *to, int64_t stride, bool rounded) {
     pack();
     llm_tensor from = {x.data(), LLM_F32, 2, {rows, k}, {k + 3, 1}};
-    llm_tensor to = {out.data(), LLM_F32, 2, {rows, columns}, {columns + 2, 1}};
+    llm_tensor result = {to, LLM_F32, 2, {rows, columns}, {stride, 1}};
     llm_tensor weight = {packed.data(),
                          LLM_BF16,
                          3,
                          {(columns + 31) / 32, k / 32, 1024},
                          {k * 32, 1024, 1}};
     std::vector<float> factors;
-    linear({from, weight, to, rounded}, factors);
+    linear({from, weight, result, rounded}, factors);
   }
 
   /// The sum, and that of squares, which does not cancel.
@@ -115,7 +119,7 @@ LLM_AT_EVERY_LEVEL(Linear);
 
 TEST_P(Linear, EveryRowAgainstDoubles) {
   for (bool rounded : {false, true})
-    for (int64_t rows : {1, 2, 3, 5, 8, 9, 16, 17, 33, 130})
+    for (int64_t rows : {1, 2, 3, 4, 5, 8, 9, 12, 13, 16, 24, 25, 37, 130})
       for (auto [k, columns] : {std::pair<int64_t, int64_t>{32, 1},
                                 {64, 16},
                                 {96, 40},
@@ -125,6 +129,29 @@ TEST_P(Linear, EveryRowAgainstDoubles) {
         product.compute(rounded);
         product.check(rounded);
       }
+}
+
+/// A large out goes past the caches where all of its rows begin at lines.
+TEST_P(Linear, LargeOutHasTheSameBits) {
+  constexpr int64_t kRows = 1030, kColumns = 1024, kMost = kColumns + 16;
+  Product product(kRows, 32, kColumns);
+  product.compute(true);
+  std::vector<float> memory(kRows * kMost + 16);
+  void *at = memory.data();
+  size_t space = memory.size() * sizeof(float);
+  auto *out = static_cast<float *>(
+      std::align(64, kRows * kMost * sizeof(float), at, space));
+  for (int64_t stride : {kMost, kColumns + 1}) {
+    std::fill(memory.begin(), memory.end(), -7.0f);
+    product.computeInto(out, stride, true);
+    for (int64_t row = 0; row < kRows; ++row) {
+      ASSERT_EQ(std::memcmp(out + row * stride,
+                            &product.out[row * (kColumns + 2)],
+                            kColumns * sizeof(float)),
+                0);
+      ASSERT_EQ(out[row * stride + kColumns], -7) << "wrote behind row " << row;
+    }
+  }
 }
 
 TEST_P(Linear, NoDepthIsZero) {
