@@ -49,7 +49,7 @@ const Shape shapes[] = {{960, 576}, {576, 576}, {3072, 576}, {576, 1536}};
 class Products {
 public:
   Products(const Options &options, Shape shape, int64_t maxRows)
-      : shape(shape), x(maxRows * shape.k),
+      : shape(shape), tiled(options.weights == LLM_BF16), x(maxRows * shape.k),
         out(allocate(maxRows * shape.columns * sizeof(float))) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
@@ -60,7 +60,7 @@ public:
     llm_weight_desc desc = {};
     desc.num_names = 1;
     desc.dtype = options.weights;
-    desc.layout = LLM_LAYOUT_TILES32;
+    desc.layout = tiled ? LLM_LAYOUT_TILES32 : LLM_LAYOUT_PANEL32;
     desc.rank = 2;
     desc.sizes[0] = shape.columns;
     desc.sizes[1] = shape.k;
@@ -79,12 +79,13 @@ public:
     llm_tensor from = {x.data(), LLM_F32, 2, {rows, shape.k}, {shape.k, 1}};
     llm_tensor to = {
         out.get(), LLM_F32, 2, {rows, shape.columns}, {shape.columns, 1}};
+    const int64_t step = tiled ? 1024 : 32;
     llm_tensor w = {memory.get() + at * matrixBytes,
-                    LLM_BF16,
+                    tiled ? LLM_BF16 : LLM_F32,
                     3,
-                    {(shape.columns + 31) / 32, shape.k / 32, 1024},
-                    {shape.k * 32, 1024, 1}};
-    linear({from, w, to, /*rounded=*/true}, factors);
+                    {(shape.columns + 31) / 32, shape.k * 32 / step, step},
+                    {shape.k * 32, step, 1}};
+    linear({from, w, to, /*rounded=*/tiled}, factors);
   }
 
   double bytes() const { return matrixBytes; }
@@ -94,6 +95,7 @@ public:
 
 private:
   Shape shape;
+  bool tiled; ///< bf16, else panels of f32
   int64_t matrixBytes, copies, at = 0;
   Memory memory;
   std::vector<float> x, factors;

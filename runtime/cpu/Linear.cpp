@@ -6,9 +6,10 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Rows of x become factors. Of few rows each thread takes strips of columns. Of
-// many it takes blocks of rows and does all columns of them: their factors stay
-// in its second-level cache, and no one waits between. The cut changes no bit.
+// Rows of x become factors where w is in tiles. Of few rows each thread takes
+// strips of columns. Of many it takes blocks of rows and does all columns of
+// them: their factors stay in its second-level cache, and no one waits between.
+// The cut changes no bit.
 //
 //===----------------------------------------------------------------------===//
 
@@ -92,13 +93,15 @@ static void clear(const llm_tensor &out) {
 void llm::linear(const LinearOperands &operands, std::vector<float> &factors) {
   if (operands.x.sizes[1] == 0) // then w has no address to read from
     return clear(operands.out);
-  const LinearTask task = {&operands.x,
-                           &operands.out,
-                           operands.w.data,
-                           operands.x.sizes[1],
-                           operands.out.sizes[1],
-                           operands.rounded,
-                           isStreamed(operands.out)};
+  const LinearTask task = {.x = &operands.x,
+                           .out = &operands.out,
+                           .w = operands.w.data,
+                           .k = operands.x.sizes[1],
+                           .columns = operands.out.sizes[1],
+                           .rounded = operands.rounded,
+                           .streaming = isStreamed(operands.out),
+                           .type = operands.w.dtype,
+                           .tiled = isTiled(operands.w)};
   const KernelTable &table = kernels();
   const int64_t rows = operands.x.sizes[0];
   // Aligned to a line, which vectors do not need but are faster with.

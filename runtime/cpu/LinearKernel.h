@@ -6,15 +6,18 @@
 //
 //===----------------------------------------------------------------------===//
 //
-//   out[row][n] = sum over k of x[row][k] * w[n][k],  w in LLM_LAYOUT_TILES32
+//   out[row][n] = sum over k of x[row][k] * w[n][k]
 //
-//   panel     32 columns n: K / 32 steps of two tiles
-//   tile      16 pairs of k, each of 16 columns: a line is one bf16 pair of
+//   LLM_LAYOUT_TILES32, of bf16
+//     panel   32 columns n: K / 32 steps of two tiles
+//     tile    16 pairs of k, each of 16 columns: a line is one bf16 pair of
 //             each column, 1 KB in all
+//   LLM_LAYOUT_PANEL32, of f32, and of bf16 where 32 does not divide K
+//     panel   32 columns n: one k after the other, which are lines of two tiles
 //
 // A tile is an operand of matrix instructions as it lies. Other levels read it
 // line by line: both halves become f32 and meet a splat of x, or a pair of x
-// meets them in a dot product of bf16:
+// meets them in a dot product of bf16. Lines of panels meet x as it is:
 //
 //   sums[12 rows][32 columns] += line of either tile * splat of each row
 //
@@ -24,7 +27,7 @@
 // Panels are the outer loop: all rows of a block meet a panel in the caches,
 // and meanwhile the next one is asked for, line by line.
 //
-// Rows of x become factors first, once for all panels (prepareRows). `rounded`
+// Beside tiles, rows of x become factors first (prepareRows). `rounded`
 // rounds them to bf16, as w is; then all of f32 that is left out is the
 // rounding of sums. Without it they keep all of f32, as three digits where
 // matrix instructions multiply them (MatrixTile.h).
@@ -70,12 +73,31 @@ inline float *outAt(const LinearTask &task, int64_t row, int64_t column) {
 // Vectors
 //===----------------------------------------------------------------------===//
 
+/// How the lines of LLM_LAYOUT_TILES32 lie, in bytes: one has a pair of numbers
+/// for each column of a tile.
+struct TileLines {
+  static constexpr int64_t kDepth = 2, kBytes = kLineBytes;
+  static constexpr int64_t kLines = kPairs; ///< of a step
+  static constexpr int64_t kToLine = kBytes, kToTile = kLines * kToLine;
+  static constexpr int64_t kToStep = 2 * kToTile;
+};
+
+/// The same of LLM_LAYOUT_PANEL32, where lines of both tiles stand side by side
+/// and have one number for each column.
+template <llm_dtype T>
+struct PanelLines {
+  static constexpr int64_t kDepth = 1, kBytes = kWeightTileColumns * bytesOf(T);
+  static constexpr int64_t kLines = 32; ///< or what is left
+  static constexpr int64_t kToLine = 2 * kBytes, kToTile = kBytes;
+  static constexpr int64_t kToStep = kLines * kToLine;
+};
+
 /// How a line meets a row: as kParts vectors, of which each meets a factor of
 /// its own.
-struct SplatProduct {
+struct SplatProduct : TileLines {
   static constexpr int kParts = 2; ///< of pairs, the first numbers, the second
-  static Vec part(int i, const float *line) {
-    UInts pairs = bitsOf(load(line));
+  static Vec part(int i, const char *line, int vec) {
+    UInts pairs = bitsOf(load<LLM_F32>(line + vec * sizeof(Vec)));
     return ofBits(i == 0 ? pairs << 16 : pairs & 0xffff0000);
   }
   static Vec multiply(Vec weights, Vec factor, Vec sum) {
@@ -84,23 +106,43 @@ struct SplatProduct {
 };
 
 #if defined(LLM_CPU_X86_BF16)
-struct PairProduct {
+struct PairProduct : TileLines {
   static constexpr int kParts = 1;
-  static Vec part(int, const float *line) { return load(line); }
+  static Vec part(int, const char *line, int vec) {
+    return load<LLM_F32>(line + vec * sizeof(Vec));
+  }
   static Vec multiply(Vec weights, Vec factor, Vec sum) {
     return dot(weights, factor, sum);
   }
 };
 #endif
 
+template <llm_dtype T>
+struct PanelProduct : PanelLines<T> {
+  static constexpr int kParts = 1;
+  static Vec part(int, const char *line, int vec) {
+    return load<T>(line + vec * kLanes * bytesOf(T));
+  }
+  static Vec multiply(Vec weights, Vec factor, Vec sum) {
+    return fma(factor, weights, sum);
+  }
+};
+
+/// Panels lie one behind the other.
+template <typename Product>
+inline const char *panelOf(const LinearTask &task, int64_t panel) {
+  int64_t lines = 2 * (task.k / Product::kDepth);
+  return static_cast<const char *>(task.w) + panel * lines * Product::kBytes;
+}
+
 //===----------------------------------------------------------------------===//
 // Lines
 //===----------------------------------------------------------------------===//
 
-/// Asks for memory, `step` floats further with each line that is multiplied:
+/// Asks for memory, `step` bytes further with each line that is multiplied:
 /// many lines at once would delay those that are needed now.
 struct LineAhead {
-  const float *at;
+  const char *at;
   int64_t step;
 
   void operator()() {
@@ -110,7 +152,7 @@ struct LineAhead {
 };
 
 /// So far ahead where a panel is multiplied as it comes from memory.
-constexpr int64_t kAheadFloats = 8192 / sizeof(float);
+constexpr int64_t kAheadBytes = 8192;
 
 /// So few rows wait for memory, which is fastest front to back: they take tile
 /// by tile. More take lines of both in turn, for enough sums that do not wait
@@ -146,19 +188,21 @@ private:
 template <typename Product, int NumRows, int NumTiles>
 class Sums {
 public:
-  /// The tiles from `tile` of a panel on.
-  LLM_INLINE void addPanel(const LinearTask &task, Factors<NumRows> factors,
-                           const float *tile, LineAhead &ask) {
-    for (int64_t step = 0; step < task.k / kWeightDepth; ++step) {
-      if constexpr (NumRows <= kRowsInOrder) {
+  /// Lines of rows of k numbers, in the tiles from `tile` of a panel on.
+  LLM_INLINE void addPanel(int64_t k, Factors<NumRows> factors,
+                           const char *tile, LineAhead &ask) {
+    constexpr bool kTilesApart = Product::kToLine == Product::kBytes;
+    for (int64_t left = k / Product::kDepth; left > 0;
+         left -= Product::kLines, tile += Product::kToStep) {
+      int64_t count = min(left, Product::kLines);
+      if constexpr (kTilesApart && NumRows <= kRowsInOrder) {
         LLM_UNROLL
         for (int i = 0; i < NumTiles; ++i)
-          addLines<1>(i, factors, tile + i * kWeightTile, ask);
+          addLines<1>(i, count, factors, tile + i * Product::kToTile, ask);
       } else {
-        addLines<NumTiles>(0, factors, tile, ask);
+        addLines<NumTiles>(0, count, factors, tile, ask);
       }
-      factors += kPairs * Product::kParts;
-      tile += 2 * kWeightTile;
+      factors += count * Product::kParts;
     }
   }
 
@@ -167,12 +211,12 @@ public:
   }
 
 private:
-  /// All lines of Count tiles, one of each in turn.
+  /// Lines of Count tiles, one of each in turn.
   template <int Count>
-  LLM_INLINE void addLines(int first, Factors<NumRows> factors,
-                           const float *line, LineAhead &ask) {
+  LLM_INLINE void addLines(int first, int64_t lines, Factors<NumRows> factors,
+                           const char *line, LineAhead &ask) {
     LLM_NO_UNROLL
-    for (int64_t pair = 0; pair < kPairs; ++pair) {
+    for (; lines > 0; --lines) {
       LLM_UNROLL
       for (int i = 0; i < Count; ++i)
         ask();
@@ -180,19 +224,19 @@ private:
       for (int part = 0; part < Product::kParts; ++part)
         addPart<Count>(first, factors, part, line);
       factors += Product::kParts;
-      line += kWeightTileColumns;
+      line += Product::kToLine;
     }
   }
 
   template <int Count>
   LLM_INLINE void addPart(int first, const Factors<NumRows> &factors, int part,
-                          const float *line) {
+                          const char *line) {
     Vec weights[Count][kLineVecs];
     LLM_UNROLL
     for (int i = 0; i < Count; ++i)
       LLM_UNROLL
     for (int j = 0; j < kLineVecs; ++j)
-      weights[i][j] = Product::part(part, line + i * kWeightTile + j * kLanes);
+      weights[i][j] = Product::part(part, line + i * Product::kToTile, j);
     LLM_UNROLL
     for (int r = 0; r < NumRows; ++r) {
       Vec factor = splatAt(factors[r] + part);
@@ -217,7 +261,9 @@ inline void multiplyTiles(const LinearTask &task, Rows<const float> x,
   constexpr int64_t kColumns = NumTiles * kWeightTileColumns;
   const int64_t column = tile * kWeightTileColumns;
   Sums<Product, NumRows, NumTiles> sums;
-  sums.addPanel(task, {x, row}, tileOf(task, tile), here);
+  sums.addPanel(task.k, {x, row},
+                panelOf<Product>(task, tile / 2) + tile % 2 * Product::kToTile,
+                here);
   ask = here;
   const int64_t columns = min(task.columns - column, kColumns);
   float narrow[NumRows * kColumns];
@@ -266,18 +312,17 @@ inline void multiplyPanel(const LinearTask &task, Rows<const float> x,
 /// that it comes from memory once: asked for by the one block as it goes, or,
 /// while several multiply the panel before, by all of them.
 template <typename Product>
-void multiplyLines(const LinearTask &task, const float *factors, KeyRange rows,
+void multiplyLines(const LinearTask &task, Rows<const float> x, KeyRange rows,
                    KeyRange panels) {
-  Rows<const float> x = {factors, task.k / 2 * Product::kParts};
   const int64_t count = rows.end - rows.begin;
   const int64_t blocks = (count + kLineRows - 1) / kLineRows;
-  constexpr int64_t kLine = kLineBytes / sizeof(float);
-  LineAhead ask = {tileOf(task, 2 * panels.begin) + kAheadFloats, kLine};
+  constexpr int64_t kLine = Product::kBytes;
+  LineAhead ask = {panelOf<Product>(task, panels.begin) + kAheadBytes, kLine};
   for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
     const bool first = panel == panels.begin, last = panel + 1 == panels.end;
     for (int64_t block = 0; block < blocks; ++block) {
       if (blocks > 1 && block == first) // nobody asked for the first panel
-        ask = {tileOf(task, 2 * panel + 2),
+        ask = {panelOf<Product>(task, panel + 1),
                last ? 0 : (kLine - 1) / (blocks - first) + 1};
       multiplyPanel<Product>(task, x,
                              {rows.begin + count * block / blocks,
@@ -288,6 +333,10 @@ void multiplyLines(const LinearTask &task, const float *factors, KeyRange rows,
   if (task.streaming)
     fenceStreaming();
 }
+
+//===----------------------------------------------------------------------===//
+// Factors
+//===----------------------------------------------------------------------===//
 
 inline const float *rowOfX(const LinearTask &task, int64_t row) {
   return static_cast<const float *>(task.x->data) + row * task.x->strides[0];
@@ -321,7 +370,7 @@ inline void roundRows(const LinearTask &task, float *factors, KeyRange rows) {
 
 /// Few rows leave tiles empty, and wait for memory anyway.
 inline bool usesMatrices(const LinearTask &task) {
-  return task.x->sizes[0] > kFewLinearRows;
+  return task.tiled && task.x->sizes[0] > kFewLinearRows;
 }
 
 inline int digitsOf(const LinearTask &task) { return task.rounded ? 1 : 3; }
@@ -405,6 +454,8 @@ inline void multiplyMatrices(const LinearTask &task, const float *factors,
 
 int64_t floatsOfFactors(const LinearTask &task) {
   int64_t rows = task.x->sizes[0];
+  if (!task.tiled) // x as it is
+    return 0;
 #if defined(LLM_CPU_X86_AMX)
   if (usesMatrices(task)) // a tile may have rows behind the last
     return roundUp(rows, kTileRows) * digitsOf(task) * task.k / 2;
@@ -413,6 +464,8 @@ int64_t floatsOfFactors(const LinearTask &task) {
 }
 
 void prepareRows(const LinearTask &task, float *factors, KeyRange rows) {
+  if (!task.tiled)
+    return;
 #if defined(LLM_CPU_X86_AMX)
   if (usesMatrices(task))
     return task.rounded ? splitRows<1>(task, factors, rows)
@@ -427,15 +480,22 @@ void prepareRows(const LinearTask &task, float *factors, KeyRange rows) {
 
 void multiplyRows(const LinearTask &task, const float *factors, KeyRange rows,
                   KeyRange panels) {
+  if (!task.tiled) {
+    Rows<const float> x = {rowOfX(task, 0), task.x->strides[0]};
+    return task.type == LLM_F32
+               ? multiplyLines<PanelProduct<LLM_F32>>(task, x, rows, panels)
+               : multiplyLines<PanelProduct<LLM_BF16>>(task, x, rows, panels);
+  }
 #if defined(LLM_CPU_X86_AMX)
   if (usesMatrices(task))
     return multiplyMatrices(task, factors, rows, panels);
 #endif
 #if defined(LLM_CPU_X86_BF16)
   if (task.rounded)
-    return multiplyLines<PairProduct>(task, factors, rows, panels);
+    return multiplyLines<PairProduct>(task, {factors, task.k / 2}, rows,
+                                      panels);
 #endif
-  multiplyLines<SplatProduct>(task, factors, rows, panels);
+  multiplyLines<SplatProduct>(task, {factors, task.k}, rows, panels);
 }
 
 } // namespace
