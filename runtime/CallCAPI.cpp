@@ -223,33 +223,47 @@ llm_code llm_rt_lookup_kv(llm_call *call, int32_t site, uint64_t kv,
 // Linear layers
 //===----------------------------------------------------------------------===//
 
+/// w as a matrix of `panels` panels for rows of k numbers.
+static Status checkPanels(const llm_tensor &w, int64_t panels, int64_t k) {
+  constexpr int64_t kColumns = cpu::kWeightPanelColumns;
+  constexpr int64_t kDepth = cpu::kWeightDepth;
+  const bool tiled = isTiled(w);
+  if (tiled && k % kDepth != 0)
+    return Status::error(LLM_INVALID_ARGUMENT, kDepth, k,
+                         "expected x with a multiple of %lld columns, got %lld",
+                         static_cast<long long>(kDepth),
+                         static_cast<long long>(k));
+  const int64_t steps = tiled ? k / kDepth : k;
+  const int64_t step = tiled ? kColumns * kDepth : kColumns;
+  LLM_TRY(checkTensor("w", &w, w.dtype, {panels, steps, step}));
+  if (w.strides[2] != 1 || w.strides[1] != step || w.strides[0] != steps * step)
+    return Status::error(LLM_INVALID_ARGUMENT, steps * step, w.strides[0],
+                         "expected contiguous w, got panels %lld elements "
+                         "apart instead of %lld",
+                         static_cast<long long>(w.strides[0]),
+                         static_cast<long long>(steps * step));
+  return Status();
+}
+
 static Status checkLinear(const llm_tensor *x, const llm_tensor *w,
                           llm_dtype activations, const llm_tensor *out) {
   LLM_TRY(checkTensor("x", x, LLM_F32, {-1, -1}));
   LLM_TRY(checkRows("x", *x));
   LLM_TRY(checkTensor("out", out, LLM_F32, {x->sizes[0], -1}));
   LLM_TRY(checkRows("out", *out));
-  const int64_t k = x->sizes[1];
+  const bool exact = w && w->dtype == LLM_F32;
+  LLM_TRY(checkTensor("w", w, exact ? LLM_F32 : LLM_BF16, {-1, -1, -1}));
   constexpr int64_t kColumns = cpu::kWeightPanelColumns;
-  const int64_t panels = (out->sizes[1] + kColumns - 1) / kColumns;
-  if (k % cpu::kWeightDepth != 0)
-    return Status::error(LLM_INVALID_ARGUMENT, cpu::kWeightDepth, k,
-                         "expected x with a multiple of %lld columns, got %lld",
-                         static_cast<long long>(cpu::kWeightDepth),
-                         static_cast<long long>(k));
-  constexpr int64_t kStep = kColumns * cpu::kWeightDepth;
-  const int64_t steps = k / cpu::kWeightDepth;
-  LLM_TRY(checkTensor("w", w, LLM_BF16, {panels, steps, kStep}));
-  if (w->strides[2] != 1 || w->strides[1] != kStep ||
-      w->strides[0] != steps * kStep)
-    return Status::error(LLM_INVALID_ARGUMENT, steps * kStep, w->strides[0],
-                         "expected contiguous w, got panels %lld elements "
-                         "apart instead of %lld",
-                         static_cast<long long>(w->strides[0]),
-                         static_cast<long long>(steps * kStep));
+  LLM_TRY(
+      checkPanels(*w, (out->sizes[1] + kColumns - 1) / kColumns, x->sizes[1]));
   if (activations != LLM_F32 && activations != LLM_BF16)
     return Status::error(LLM_UNSUPPORTED, LLM_BF16, activations,
                          "expected activations of f32 or bf16, got %s",
+                         dtypeName(activations));
+  if (activations != LLM_F32 && !isTiled(*w))
+    return Status::error(LLM_UNSUPPORTED, LLM_F32, activations,
+                         "expected activations of f32 beside w in panels, got "
+                         "%s",
                          dtypeName(activations));
   return Status();
 }

@@ -17,11 +17,17 @@ namespace llm {
 
 /// out = x * transpose(w). Callers have checked shapes.
 struct LinearOperands {
-  const llm_tensor &x;   ///< f32 [M, K], rows contiguous, K a multiple of 32
-  const llm_tensor &w;   ///< bf16 [N, K] in LLM_LAYOUT_TILES32
+  const llm_tensor &x;   ///< f32 [M, K], rows contiguous
+  const llm_tensor &w;   ///< [N, K] in LLM_LAYOUT_TILES32 or LLM_LAYOUT_PANEL32
   const llm_tensor &out; ///< f32 [M, N], rows contiguous
-  bool rounded;          ///< x is rounded to bf16 first
+  bool rounded;          ///< x is rounded to bf16 first; only beside tiles
 };
+
+/// Whether w is in LLM_LAYOUT_TILES32: bf16 [ceil(N / 32), K / 32, 1024], else
+/// f32 or bf16 [ceil(N / 32), K, 32].
+inline bool isTiled(const llm_tensor &w) {
+  return w.dtype == LLM_BF16 && w.sizes[2] == 1024;
+}
 
 /// Grows `factors`, its scratch, where that is too small.
 void linear(const LinearOperands &operands, std::vector<float> &factors);

@@ -21,7 +21,7 @@ namespace mlir::llm {
 using namespace mlir;
 using namespace mlir::llm;
 
-static constexpr int32_t kABIVersion = 6; // LLM_ABI_VERSION
+static constexpr int32_t kABIVersion = 7; // LLM_ABI_VERSION
 static constexpr int32_t kMaxRank = 6;    // LLM_MAX_RANK
 
 //===----------------------------------------------------------------------===//

@@ -102,8 +102,7 @@ void mlir::llm::buildLLMToCPUPipeline(OpPassManager &manager,
   manager.addPass(createConvertLLMToRuntime());
   addCheck(manager, "convert-llm-to-runtime", {"llm"}, {"handle", "step"});
 
-  // Schedules, then buffers.
-  manager.addNestedPass<func::FuncOp>(createVectorizeLinear());
+  // Buffers.
   addCleanup(manager);
   addBufferization(manager);
   addCheck(manager, "one-shot-bufferize", {"tensor", "bufferization"},

@@ -600,13 +600,22 @@ LogicalResult LinearOp::verify() {
   if (!getActivations().isF32() && !getActivations().isBF16())
     return emitOpError() << "expected activations of f32 or bf16, got "
                          << getActivations();
+  const bool tiled = isTiled(weight);
+  if (!tiled && !getActivations().isF32())
+    return emitOpError() << "expected activations of f32 beside panels, got "
+                         << getActivations();
   int64_t k = x.getDimSize(1), n = result.getDimSize(1);
-  if (ShapedType::isDynamic(k) || ShapedType::isDynamic(n) || k % kTileDepth)
-    return emitOpError() << "expected a static [N, K] matrix, K a multiple of "
-                         << kTileDepth << ", got x of type " << getX().getType()
-                         << " and a result of type " << getResult().getType();
-  int64_t expected[] = {(n + kPanelRows - 1) / kPanelRows, k / kTileDepth,
-                        kTileElements};
+  if (ShapedType::isDynamic(k) || ShapedType::isDynamic(n))
+    return emitOpError() << "expected a static [N, K] matrix, got x of type "
+                         << getX().getType() << " and a result of type "
+                         << getResult().getType();
+  if (tiled && k % kTileDepth)
+    return emitOpError() << "expected K of tiles to be a multiple of "
+                         << kTileDepth << ", got x of type "
+                         << getX().getType();
+  int64_t expected[] = {(n + kPanelRows - 1) / kPanelRows,
+                        tiled ? k / kTileDepth : k,
+                        tiled ? kTileElements : kPanelRows};
   if (weight.getShape() != ArrayRef<int64_t>(expected))
     return emitOpError() << "expected a weight of shape [" << expected[0]
                          << ", " << expected[1] << ", " << expected[2]

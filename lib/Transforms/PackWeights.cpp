@@ -1,4 +1,4 @@
-//===- PackWeights.cpp - Weight matrices as panels and tiles ---===//
+//===- PackWeights.cpp - Weight matrices as panels and tiles --------------===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -8,7 +8,6 @@
 
 #include "llm/Transforms/Passes.h"
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Matchers.h"
@@ -23,7 +22,7 @@ namespace mlir::llm {
 using namespace mlir;
 using namespace mlir::llm;
 
-/// The layout that a matrix gets: tiles where the runtime has a kernel.
+/// The layout that a matrix gets: tiles are of bf16, and whole.
 static RankedTensorType getPackedType(RankedTensorType matrix) {
   int64_t panels = llvm::divideCeil(matrix.getDimSize(0), kPanelRows);
   int64_t columns = matrix.getDimSize(1);
@@ -151,42 +150,6 @@ private:
 // Rewriting
 //===----------------------------------------------------------------------===//
 
-/// Sum over k of x[m, k] * panels[p, k, n] into [m, p, n].
-static Value buildPanelProduct(OpBuilder &b, Location loc, Value x,
-                               Value panels) {
-  auto type = cast<RankedTensorType>(panels.getType());
-  SmallVector<OpFoldResult> sizes = {tensor::getMixedSize(b, loc, x, 0),
-                                     b.getIndexAttr(type.getDimSize(0)),
-                                     b.getIndexAttr(kPanelRows)};
-  Value empty = tensor::EmptyOp::create(b, loc, sizes, b.getF32Type());
-  Value zero = arith::ConstantOp::create(b, loc, b.getF32FloatAttr(0));
-  Value init = linalg::FillOp::create(b, loc, zero, empty).getResult(0);
-  AffineExpr m, p, k, n;
-  bindDims(b.getContext(), m, p, k, n);
-  auto map = [&](ArrayRef<AffineExpr> results) {
-    return AffineMap::get(4, 0, results, b.getContext());
-  };
-  using utils::IteratorType;
-  SmallVector<IteratorType> iterators = {
-      IteratorType::parallel, IteratorType::parallel, IteratorType::reduction,
-      IteratorType::parallel};
-  auto product = linalg::GenericOp::create(
-      b, loc, TypeRange{init.getType()}, ValueRange{x, panels},
-      ValueRange{init},
-      ArrayRef<AffineMap>{map({m, k}), map({p, k, n}), map({m, p, n})},
-      iterators, [](OpBuilder &nested, Location loc, ValueRange args) {
-        Value weight = args[1];
-        if (!weight.getType().isF32())
-          weight =
-              arith::ExtFOp::create(nested, loc, nested.getF32Type(), weight);
-        Value term = arith::MulFOp::create(nested, loc, args[0], weight);
-        Value sum = arith::AddFOp::create(nested, loc, args[2], term);
-        linalg::YieldOp::create(nested, loc, sum);
-      });
-  product->setAttr("llm.linear", b.getUnitAttr());
-  return product.getResult(0);
-}
-
 namespace {
 /// A product with the [N, K] matrix that its right side was before packing.
 struct Product {
@@ -212,34 +175,19 @@ static void replace(linalg::MatmulOp op, OpBuilder &b, Value result) {
   op.erase();
 }
 
-/// The kernel of the runtime in place of the product.
+/// The kernel of the runtime in place of the product. Panels meet activations
+/// as they are.
 static void replaceByKernel(Product product, Type activations) {
   linalg::MatmulOp op = product.op;
   OpBuilder b(op);
+  if (!isTiled(cast<RankedTensorType>(op.getDpsInputs()[1].getType())))
+    activations = b.getF32Type();
   Value x = castRows(b, op.getLoc(), op.getDpsInputs()[0], product.k);
   int64_t rows = cast<RankedTensorType>(x.getType()).getDimSize(0);
   auto type = RankedTensorType::get({rows, product.n}, b.getF32Type());
   replace(op, b,
           LinearOp::create(b, op.getLoc(), type, x, op.getDpsInputs()[1],
                            TypeAttr::get(activations)));
-}
-
-/// The product over panels in its place, without the padding's columns.
-static void replaceByPanels(Product product) {
-  linalg::MatmulOp op = product.op;
-  OpBuilder b(op);
-  Location loc = op.getLoc();
-  Value panels =
-      buildPanelProduct(b, loc, op.getDpsInputs()[0], op.getDpsInputs()[1]);
-  SmallVector<ReassociationIndices> columns = {{0}, {1, 2}};
-  Value padded = tensor::CollapseShapeOp::create(b, loc, panels, columns);
-  SmallVector<OpFoldResult> sizes = {tensor::getMixedSize(b, loc, padded, 0),
-                                     b.getIndexAttr(product.n)};
-  SmallVector<OpFoldResult> offsets(2, b.getIndexAttr(0));
-  SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
-  replace(
-      op, b,
-      tensor::ExtractSliceOp::create(b, loc, padded, offsets, sizes, strides));
 }
 
 static void packArgument(BlockArgument argument) {
@@ -275,13 +223,8 @@ struct PackWeights : llm::impl::PackWeightsBase<PackWeights> {
     Type activations = BFloat16Type::get(&getContext());
     if (exactActivations)
       activations = Float32Type::get(&getContext());
-    for (Product product : products) {
-      Type weight = product.op.getDpsInputs()[1].getType();
-      if (isTiled(cast<RankedTensorType>(weight)))
-        replaceByKernel(product, activations);
-      else
-        replaceByPanels(product);
-    }
+    for (Product product : products)
+      replaceByKernel(product, activations);
   }
 };
 } // namespace

@@ -46,6 +46,9 @@
 #define LLM_NO_UNROLL _Pragma("GCC unroll 1")
 #endif
 
+/// For parts of a loop over registers: what is not inlined has them in memory.
+#define LLM_INLINE inline __attribute__((always_inline))
+
 namespace llm::cpu {
 namespace {
 

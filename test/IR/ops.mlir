@@ -283,6 +283,13 @@ func.func @call_arguments() {
   return
 }
 
+// CHECK-LABEL: func @linear_of_panels
+// CHECK: llm.linear %{{.*}}, %{{.*}} as f32 : tensor<?x70xf32>, tensor<2x70x32xf32> -> tensor<?x40xf32>
+func.func @linear_of_panels(%x: tensor<?x70xf32>, %w: tensor<2x70x32xf32>) -> tensor<?x40xf32> {
+  %y = llm.linear %x, %w as f32 : tensor<?x70xf32>, tensor<2x70x32xf32> -> tensor<?x40xf32>
+  return %y : tensor<?x40xf32>
+}
+
 // CHECK-LABEL: func @linear
 // CHECK: llm.linear %{{.*}}, %{{.*}} as bf16 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
 func.func @linear(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>) -> tensor<?x40xf32> {

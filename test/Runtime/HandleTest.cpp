@@ -517,6 +517,26 @@ TEST_F(HandleTest, LinearChecksItsOperands) {
                "expected activations of f32 or bf16, got f16");
 }
 
+TEST_F(HandleTest, LinearTakesPanels) {
+  std::vector<float> x(2 * 5, 0.5f), out(2 * 40), panels(2 * 5 * 32, 2);
+  const llm_tensor rows = {x.data(), LLM_F32, 2, {2, 5}, {5, 1}};
+  const llm_tensor weight = {
+      panels.data(), LLM_F32, 3, {2, 5, 32}, {160, 32, 1}};
+  const llm_tensor result = {out.data(), LLM_F32, 2, {2, 40}, {40, 1}};
+  works(one, [&](llm_call *call) {
+    return llm_rt_linear(call, 1, &rows, &weight, LLM_F32, &result);
+  });
+  EXPECT_EQ(out, std::vector<float>(2 * 40, 5));
+  fails(
+      one,
+      [&](llm_call *call) {
+        return llm_rt_linear(call, 1, &rows, &weight, LLM_BF16, &result);
+      },
+      LLM_UNSUPPORTED, LLM_F32, LLM_BF16);
+  EXPECT_STREQ(one.error.message,
+               "expected activations of f32 beside w in panels, got bf16");
+}
+
 TEST_F(HandleTest, WorkspaceIsAlignedAndReleased) {
   void *first = nullptr;
   for (int round = 0; round < 3; ++round)

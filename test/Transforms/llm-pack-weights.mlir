@@ -6,8 +6,7 @@
 #y = affine_map<(m, n, k) -> (m, n)>
 
 // The weight reaches its product through a private function. 40 rows take two
-// panels; the columns of the padding are cut off. There is no kernel for 70
-// columns.
+// panels. 70 columns are no whole tiles, and panels meet activations as they are.
 
 // CHECK-LABEL: func private @linear
 // CHECK-SAME: %[[X:.*]]: tensor<?x70xf32>, %[[PANELS:.*]]: tensor<2x70x32xbf16>
@@ -17,13 +16,9 @@ func.func private @linear(%x: tensor<?x70xf32>, %w: tensor<40x70xbf16>) -> tenso
   %rows = tensor.dim %x, %c0 : tensor<?x70xf32>
   %empty = tensor.empty(%rows) : tensor<?x40xf32>
   %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x40xf32>) -> tensor<?x40xf32>
-  // CHECK: %[[PRODUCT:.*]] = linalg.generic {{.*}}["parallel", "parallel", "reduction", "parallel"]
-  // CHECK-SAME: ins(%[[X]], %[[PANELS]]
-  // CHECK-SAME: attrs = {llm.linear}
-  // CHECK: arith.extf
-  // CHECK: %[[PADDED:.*]] = tensor.collapse_shape %[[PRODUCT]] {{.*}} into tensor<?x64xf32>
-  // CHECK: tensor.extract_slice %[[PADDED]][0, 0] [%{{.*}}, 40] [1, 1]
+  // CHECK: %[[Y:.*]] = llm.linear %[[X]], %[[PANELS]] as f32 : tensor<?x70xf32>, tensor<2x70x32xbf16> -> tensor<?x40xf32>
   // CHECK-NOT: linalg.matmul
+  // CHECK: return %[[Y]]
   %y = linalg.matmul indexing_maps = [#x, #w, #y]
       ins(%x, %w : tensor<?x70xf32>, tensor<40x70xbf16>) outs(%init : tensor<?x40xf32>) -> tensor<?x40xf32>
   return %y : tensor<?x40xf32>
@@ -42,7 +37,7 @@ func.func @packed(%x: tensor<?x70xf32>, %w: tensor<40x70xbf16> {llm.weight = #ll
 #w = affine_map<(m, n, k) -> (n, k)>
 #y = affine_map<(m, n, k) -> (m, n)>
 
-// Where there is a kernel, a weight becomes tiles.
+// Of 64 columns, a weight of bf16 becomes tiles.
 
 // CHECK-LABEL: func @tiles
 // CHECK-SAME: %[[X:.*]]: tensor<?x64xf32>, %[[TILES:.*]]: tensor<2x2x1024xbf16> {llm.weight = #llm.weight<["a"], panel_rows = 40>}
@@ -57,6 +52,29 @@ func.func @tiles(%x: tensor<?x64xf32>, %w: tensor<40x64xbf16> {llm.weight = #llm
   // CHECK: return %[[Y]]
   %y = linalg.matmul indexing_maps = [#x, #w, #y]
       ins(%x, %w : tensor<?x64xf32>, tensor<40x64xbf16>) outs(%init : tensor<?x40xf32>) -> tensor<?x40xf32>
+  return %y : tensor<?x40xf32>
+}
+
+// -----
+
+#x = affine_map<(m, n, k) -> (m, k)>
+#w = affine_map<(m, n, k) -> (n, k)>
+#y = affine_map<(m, n, k) -> (m, n)>
+
+// A weight of f32 becomes panels.
+
+// CHECK-LABEL: func @panels
+// CHECK-SAME: %[[X:.*]]: tensor<?x64xf32>, %[[PANELS:.*]]: tensor<2x64x32xf32> {llm.weight = #llm.weight<["a"], panel_rows = 40>}
+func.func @panels(%x: tensor<?x64xf32>, %w: tensor<40x64xf32> {llm.weight = #llm.weight<["a"]>}) -> tensor<?x40xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %rows = tensor.dim %x, %c0 : tensor<?x64xf32>
+  %empty = tensor.empty(%rows) : tensor<?x40xf32>
+  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x40xf32>) -> tensor<?x40xf32>
+  // CHECK: %[[Y:.*]] = llm.linear %[[X]], %[[PANELS]] as f32 : tensor<?x64xf32>, tensor<2x64x32xf32> -> tensor<?x40xf32>
+  // CHECK: return %[[Y]]
+  %y = linalg.matmul indexing_maps = [#x, #w, #y]
+      ins(%x, %w : tensor<?x64xf32>, tensor<40x64xf32>) outs(%init : tensor<?x40xf32>) -> tensor<?x40xf32>
   return %y : tensor<?x40xf32>
 }
 

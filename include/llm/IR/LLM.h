@@ -28,7 +28,8 @@ enum class PackedLayout : int32_t { Plain, Panel32, Tiles32 };
 /// Rows of a panel, and what a step of tiles has of it: columns, and elements.
 inline constexpr int64_t kPanelRows = 32, kTileDepth = 32;
 inline constexpr int64_t kTileElements = kPanelRows * kTileDepth;
-/// A matrix in tiles, [ceil(N / 32)][K / 32][1024] of bf16.
+/// A matrix in tiles, [ceil(N / 32)][K / 32][1024] of bf16; else it is in panels,
+/// [ceil(N / 32)][K][32].
 inline bool isTiled(RankedTensorType type) {
   return type.getRank() == 3 && type.getDimSize(2) == kTileElements &&
          type.getElementType().isBF16();

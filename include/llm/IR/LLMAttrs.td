@@ -196,9 +196,9 @@ def LLM_WeightAttr : LLM_Attr<"Weight", "weight"> {
     The argument attribute `llm.weight` of a public function. Several names are
     concatenated along `axis` at load, each read in its file's own format.
     `panel_rows` is set by `llm-pack-weights`: the argument then holds the
-    [N, K] matrix of that many rows N as panels `[ceil(N / 32)][K][32]`, or, of
-    bf16 and for `llm.linear`, as panels of tiles `[ceil(N / 32)][K / 32][1024]`
-    (LLM_LAYOUT_TILES32 of CAPI.h).
+    [N, K] matrix of that many rows N for `llm.linear`, as panels
+    `[ceil(N / 32)][K][32]` or, of bf16, as panels of tiles
+    `[ceil(N / 32)][K / 32][1024]` (LLM_LAYOUT_TILES32 of CAPI.h).
 
     Example:
 

@@ -136,13 +136,13 @@ def LLM_CheckSizeOp : LLM_RuntimeOp<"check_size", "llm_rt_check_size"> {
 //===----------------------------------------------------------------------===//
 
 def LLM_LinearOp : LLM_RuntimeOp<"linear", "llm_rt_linear", [Pure]> {
-  let summary = "The product with a weight matrix in tiles";
+  let summary = "The product with a packed weight matrix";
   let description = [{
-    `x [M, K] * transpose(w)`, of `llm-pack-weights`, where the runtime has a
-    kernel: w is a [N, K] matrix of bf16 as tiles `[ceil(N / 32)][K / 32][1024]`
-    (LLM_LAYOUT_TILES32 of CAPI.h), and the result is [M, N]. x is rounded to
-    `activations`, f32 or bf16, first; products of normal numbers are exact,
-    sums are of f32 (`llm_rt_linear` of CAPI.h).
+    `x [M, K] * transpose(w)`, of `llm-pack-weights`: the result is [M, N], and
+    w is a [N, K] matrix of bf16 as tiles `[ceil(N / 32)][K / 32][1024]`
+    (LLM_LAYOUT_TILES32 of CAPI.h), or of f32 or bf16 as panels
+    `[ceil(N / 32)][K][32]`. x is rounded to `activations` first: f32 or, beside
+    tiles, bf16. Sums are of f32 (`llm_rt_linear` of CAPI.h).
 
     Example:
 
@@ -155,7 +155,7 @@ def LLM_LinearOp : LLM_RuntimeOp<"linear", "llm_rt_linear", [Pure]> {
     }
     ```
   }];
-  let arguments = (ins 2DTensorOf<[F32]>:$x, 3DTensorOf<[BF16]>:$weight,
+  let arguments = (ins 2DTensorOf<[F32]>:$x, 3DTensorOf<[F32, BF16]>:$weight,
                        TypeAttr:$activations);
   let results = (outs 2DTensorOf<[F32]>:$result);
   let assemblyFormat = [{

@@ -44,7 +44,7 @@ extern "C" {
 #endif
 
 /// Bumped with every change of a struct, a signature or a meaning below.
-#define LLM_ABI_VERSION 6u
+#define LLM_ABI_VERSION 7u
 
 #if defined(_WIN32)
 #define LLM_API
@@ -202,12 +202,13 @@ typedef int32_t llm_layout;
 enum {
   /// Row-major, as in the logical shape.
   LLM_LAYOUT_PLAIN = 0,
-  /// A logical [N, K] matrix as [ceil(N / 32)][K][32], padded with zeros.
+  /// A logical [N, K] matrix as [ceil(N / 32)][K][32], padded with zeros. What
+  /// llm_rt_linear reads.
   LLM_LAYOUT_PANEL32 = 1,
   /// A logical [N, K] matrix of bf16, K a multiple of 32, as
   /// [ceil(N / 32)][K / 32][2][16][16][2]: panels of 32 rows, of them steps of
   /// 32 columns, of them two tiles of 16 rows, as 16 pairs of columns of each
-  /// row. Padded with zeros. What llm_rt_linear reads.
+  /// row. Padded with zeros. What llm_rt_linear reads fastest of bf16.
   LLM_LAYOUT_TILES32 = 2,
 };
 
@@ -592,11 +593,13 @@ LLM_API llm_code llm_rt_lookup_kv(llm_call *, int32_t site, uint64_t kv,
                                   const llm_tensor *v,
                                   const llm_extras *extras);
 /// out = x * transpose(w), all of f32 but w: x [M, K], out [M, N], and the
-/// [N, K] matrix w in LLM_LAYOUT_TILES32 as bf16 [ceil(N / 32), K / 32, 1024].
-/// x is rounded to `activations`, LLM_F32 or LLM_BF16, first. Sums are of f32.
-/// Subnormal numbers may count as zero; of an infinite weight beside f32
-/// activations NaN may come. LLM_INVALID_ARGUMENT: x or out not rows of f32, K
-/// not a multiple of 32, or w not whole; LLM_UNSUPPORTED: other activations.
+/// [N, K] matrix w in LLM_LAYOUT_TILES32 as bf16 [ceil(N / 32), K / 32, 1024] or
+/// in LLM_LAYOUT_PANEL32 as f32 or bf16 [ceil(N / 32), K, 32]. x is rounded to
+/// `activations` first, LLM_F32 or, beside tiles, LLM_BF16. Sums are of f32.
+/// Beside tiles subnormal numbers may count as zero, and of an infinite weight
+/// beside f32 activations NaN may come. LLM_INVALID_ARGUMENT: x or out not rows
+/// of f32, K of tiles not a multiple of 32, or w not whole; LLM_UNSUPPORTED:
+/// other activations.
 LLM_API llm_code llm_rt_linear(llm_call *, int32_t site, const llm_tensor *x,
                                const llm_tensor *w, llm_dtype activations,
                                const llm_tensor *out);

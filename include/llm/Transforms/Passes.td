@@ -65,12 +65,11 @@ def PackWeights : Pass<"llm-pack-weights", "::mlir::ModuleOp"> {
     A weight argument `[N, K]` of a public function that is only used as the
     second operand of `linalg.matmul` with a transposed right side, directly or
     through calls of private functions, becomes panels `[ceil(N / 32)][K][32]`
-    (zeros behind row N), and each product a `linalg.generic` over panels with
-    the attribute `llm.linear`. Where the runtime has a kernel, for bf16 and K a
-    multiple of 32, it becomes tiles `[ceil(N / 32)][K / 32][1024]`, and each
-    product an `llm.linear`, which rounds activations to bf16 as well, unless
-    `exact-activations` is given. The loader packs (`panel_rows` in
-    `#llm.weight`). Other weights stay as they are.
+    (zeros behind row N) or, of bf16 and for K a multiple of 32, tiles
+    `[ceil(N / 32)][K / 32][1024]`, and each product an `llm.linear`. Beside
+    tiles it rounds activations to bf16 as well, unless `exact-activations` is
+    given. The loader packs (`panel_rows` in `#llm.weight`). Other weights stay
+    as they are.
 
     ```mlir
     func.func @f(%x: tensor<?x64xf32>, %w: tensor<96x64xf32>
@@ -182,19 +181,6 @@ def ConvertLLMToRuntime : Pass<"convert-llm-to-runtime", "::mlir::ModuleOp"> {
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",
     "::mlir::LLVM::LLVMDialect", "::mlir::memref::MemRefDialect"];
-}
-
-def VectorizeLinear : Pass<"llm-vectorize-linear", "::mlir::func::FuncOp"> {
-  let summary = "Tile and vectorize matrix products over panels";
-  let description = [{
-    The schedule for ops marked `llm.linear` by `llm-pack-weights`: panels in
-    parallel (`scf.forall`), 8 rows of activations at a time with a remainder of
-    single rows, an 8 x 32 tile of the result in registers over all of K.
-    Leaves no `llm.linear`.
-  }];
-  let dependentDialects = [
-    "::mlir::affine::AffineDialect", "::mlir::scf::SCFDialect",
-    "::mlir::tensor::TensorDialect", "::mlir::vector::VectorDialect"];
 }
 
 def ExpandExp : Pass<"llm-expand-exp", "::mlir::func::FuncOp"> {
