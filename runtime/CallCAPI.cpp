@@ -9,6 +9,7 @@
 #include "Batch.h"
 #include "Linear.h"
 #include "Tensors.h"
+#include "cpu/Blocks.h"
 #include "cpu/Kernels.h"
 
 #include <algorithm>
@@ -223,8 +224,39 @@ llm_code llm_rt_lookup_kv(llm_call *call, int32_t site, uint64_t kv,
 // Linear layers
 //===----------------------------------------------------------------------===//
 
+/// What llm_rt_linear reads in one step of 32 numbers of x.
+struct WeightStep {
+  llm_dtype dtype;
+  int64_t elements;
+};
+
+static Status stepOf(llm_file_format format, WeightStep &step) {
+  if (format == LLM_FILE_BF16)
+    step = {LLM_BF16, cpu::kWeightPanelColumns * cpu::kWeightDepth};
+  else if (cpu::isBlockFormat(format))
+    step = {LLM_I8, cpu::bytesOfBlock(format)};
+  else
+    return Status::error(LLM_UNSUPPORTED, LLM_FILE_BF16, format,
+                         "expected w of bf16, q8_0, q4_0 or q4_1, got format "
+                         "%d",
+                         format);
+  return Status();
+}
+
+static Status checkActivations(llm_file_format format, llm_dtype activations) {
+  const bool blocks = cpu::isBlockFormat(format);
+  if (activations == LLM_F32 || activations == LLM_BF16 ||
+      (activations == LLM_I8 && blocks))
+    return Status();
+  return Status::error(LLM_UNSUPPORTED, LLM_BF16, activations,
+                       "expected activations of f32%s bf16%s, got %s",
+                       blocks ? "," : " or", blocks ? " or i8" : "",
+                       dtypeName(activations));
+}
+
 static Status checkLinear(const llm_tensor *x, const llm_tensor *w,
-                          llm_dtype activations, const llm_tensor *out) {
+                          llm_file_format format, llm_dtype activations,
+                          const llm_tensor *out) {
   LLM_TRY(checkTensor("x", x, LLM_F32, {-1, -1}));
   LLM_TRY(checkRows("x", *x));
   LLM_TRY(checkTensor("out", out, LLM_F32, {x->sizes[0], -1}));
@@ -237,29 +269,27 @@ static Status checkLinear(const llm_tensor *x, const llm_tensor *w,
                          "expected x with a multiple of %lld columns, got %lld",
                          static_cast<long long>(cpu::kWeightDepth),
                          static_cast<long long>(k));
-  constexpr int64_t kStep = kColumns * cpu::kWeightDepth;
+  WeightStep step;
+  LLM_TRY(stepOf(format, step));
   const int64_t steps = k / cpu::kWeightDepth;
-  LLM_TRY(checkTensor("w", w, LLM_BF16, {panels, steps, kStep}));
-  if (w->strides[2] != 1 || w->strides[1] != kStep ||
-      w->strides[0] != steps * kStep)
-    return Status::error(LLM_INVALID_ARGUMENT, steps * kStep, w->strides[0],
+  LLM_TRY(checkTensor("w", w, step.dtype, {panels, steps, step.elements}));
+  const int64_t stride = steps * step.elements;
+  if (w->strides[2] != 1 || w->strides[1] != step.elements ||
+      w->strides[0] != stride)
+    return Status::error(LLM_INVALID_ARGUMENT, stride, w->strides[0],
                          "expected contiguous w, got panels %lld elements "
                          "apart instead of %lld",
                          static_cast<long long>(w->strides[0]),
-                         static_cast<long long>(steps * kStep));
-  if (activations != LLM_F32 && activations != LLM_BF16)
-    return Status::error(LLM_UNSUPPORTED, LLM_BF16, activations,
-                         "expected activations of f32 or bf16, got %s",
-                         dtypeName(activations));
-  return Status();
+                         static_cast<long long>(stride));
+  return checkActivations(format, activations);
 }
 
 llm_code llm_rt_linear(llm_call *call, int32_t site, const llm_tensor *x,
-                       const llm_tensor *w, llm_dtype activations,
-                       const llm_tensor *out) {
+                       const llm_tensor *w, llm_file_format format,
+                       llm_dtype activations, const llm_tensor *out) {
   return run(call, site, [&](Call &c) -> Status {
-    LLM_TRY(checkLinear(x, w, activations, out));
-    linear({*x, *w, *out, activations == LLM_BF16}, c.factors);
+    LLM_TRY(checkLinear(x, w, format, activations, out));
+    linear({*x, *w, *out, format, activations}, c.factors);
     return Status();
   });
 }

@@ -15,16 +15,27 @@
 
 namespace llm {
 
+/// So few rows are multiplied as integers, where the activations allow it.
+constexpr int64_t kIntegerRows = 8;
+
 /// out = x * transpose(w). Callers have checked shapes.
 struct LinearOperands {
-  const llm_tensor &x;   ///< f32 [M, K], rows contiguous, K a multiple of 32
-  const llm_tensor &w;   ///< bf16 [N, K] in LLM_LAYOUT_TILES32
-  const llm_tensor &out; ///< f32 [M, N], rows contiguous
-  bool rounded;          ///< x is rounded to bf16 first
+  const llm_tensor &x;    ///< f32 [M, K], rows contiguous, K a multiple of 32
+  const llm_tensor &w;    ///< [N, K] in LLM_LAYOUT_TILES32 or _BLOCKS32
+  const llm_tensor &out;  ///< f32 [M, N], rows contiguous
+  llm_file_format format; ///< of w: LLM_FILE_BF16, or that of its blocks
+  llm_dtype activations;  ///< what x is rounded to first, see llm_rt_linear
 };
 
 /// Grows `factors`, its scratch, where that is too small.
 void linear(const LinearOperands &operands, std::vector<float> &factors);
+
+/// The part of it that has a weight of blocks.
+void linearOfBlocks(const LinearOperands &operands,
+                    std::vector<float> &factors);
+
+/// `floats` floats of the scratch, aligned to a line.
+float *scratchOf(std::vector<float> &factors, int64_t floats);
 
 } // namespace llm
 

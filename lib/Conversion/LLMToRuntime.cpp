@@ -377,11 +377,15 @@ void OpLowering::lowerOp(LinearOp op) {
   Arguments args(op);
   OpResult result = cast<OpResult>(op.getResult());
   SmallVector<Value> sizes = getDynamicSizes(args, result);
-  Value activations = arith::ConstantOp::create(
-      args.b, args.loc,
-      args.b.getI32IntegerAttr(getDTypeNumber(op.getActivations())));
+  constexpr int32_t kBF16 = 2; // LLM_FILE_BF16
+  auto number = [&](int32_t value) -> Value {
+    return arith::ConstantOp::create(args.b, args.loc,
+                                     args.b.getI32IntegerAttr(value));
+  };
+  std::optional<WeightFormat> format = op.getFormat();
   args.values = {tensor(args, op.getX()), tensor(args, op.getWeight()),
-                 activations};
+                 number(format ? int32_t(*format) : kBF16),
+                 number(getDTypeNumber(op.getActivations()))};
   addResult(args, result, sizes);
   emit(args, op.getRuntimeSymbol(), op);
 }

@@ -75,7 +75,8 @@ struct Product {
                          {(columns + 31) / 32, k / 32, 1024},
                          {k * 32, 1024, 1}};
     std::vector<float> factors;
-    linear({from, weight, to, rounded}, factors);
+    linear({from, weight, to, LLM_FILE_BF16, rounded ? LLM_BF16 : LLM_F32},
+           factors);
   }
 
   /// The sum, and that of squares, which does not cancel.

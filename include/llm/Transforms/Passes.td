@@ -60,7 +60,7 @@ def DecomposeRope : Pass<"llm-decompose-rope", "::mlir::ModuleOp"> {
 }
 
 def PackWeights : Pass<"llm-pack-weights", "::mlir::ModuleOp"> {
-  let summary = "Hold weight matrices as panels of 32 rows, or as tiles";
+  let summary = "Hold weight matrices as panels of 32 rows, tiles or blocks";
   let description = [{
     A weight argument `[N, K]` of a public function that is only used as the
     second operand of `linalg.matmul` with a transposed right side, directly or
@@ -68,8 +68,10 @@ def PackWeights : Pass<"llm-pack-weights", "::mlir::ModuleOp"> {
     (zeros behind row N), and each product a `linalg.generic` over panels with
     the attribute `llm.linear`. Where the runtime has a kernel, for bf16 and K a
     multiple of 32, it becomes tiles `[ceil(N / 32)][K / 32][1024]`, and each
-    product an `llm.linear`, which rounds activations to bf16 as well, unless
-    `exact-activations` is given. The loader packs (`panel_rows` in
+    product an `llm.linear`. So does a weight with a `format`, which becomes
+    blocks of the file's bits; a parameter that gets several formats has none.
+    `llm.linear` rounds its input to i8 beside blocks and to bf16 beside tiles,
+    unless `activations` is a larger type. The loader packs (`panel_rows` in
     `#llm.weight`). Other weights stay as they are.
 
     ```mlir
@@ -86,10 +88,20 @@ def PackWeights : Pass<"llm-pack-weights", "::mlir::ModuleOp"> {
     func.func @f(%x: tensor<?x64xf32>, %w: tensor<3x2x1024xbf16>
         {llm.weight = #llm.weight<["w"], panel_rows = 96>}) -> tensor<?x96xf32>
     ```
+    and with `#llm.weight<["w"], format = q4_1>` for its attribute
+    ```mlir
+    func.func @f(%x: tensor<?x64xf32>, %w: tensor<3x2x640xi8>
+        {llm.weight = #llm.weight<["w"], panel_rows = 96, format = q4_1>})
+        -> tensor<?x96xf32>
+    ```
   }];
   let options = [
-    Option<"exactActivations", "exact-activations", "bool", "false",
-           "Multiply weights of bf16 with activations of f32">];
+    Option<"activations", "activations", "::mlir::llm::Activations",
+           "::mlir::llm::Activations::I8",
+           "What linear layers may round their input to", [{::llvm::cl::values(
+             clEnumValN(::mlir::llm::Activations::F32, "f32", ""),
+             clEnumValN(::mlir::llm::Activations::BF16, "bf16", ""),
+             clEnumValN(::mlir::llm::Activations::I8, "i8", ""))}]>];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
     "::mlir::tensor::TensorDialect"];
