@@ -121,8 +121,9 @@ struct CommandLine {
                "some, else f32)"};
   Text activations{"activations", "int8|bf16|f32", machine,
                    "What linear layers may round their input to: int8 beside "
-                   "native weights in steps of at most 8 tokens, bf16 beside "
-                   "native and bf16 ones (default: the first that there is)"};
+                   "native weights (bf16 in steps of more than 32 tokens), "
+                   "bf16 beside native and bf16 ones (default: the first that "
+                   "goes with the weights)"};
   Text threads{"t", "threads", machine,
                "Threads to compute with (default: one for each core)"};
 

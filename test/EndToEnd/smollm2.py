@@ -210,7 +210,6 @@ for name, *how in [
     ("f32", "f32", "f32", EXACTLY, 1e-3),
     ("bf16", "bf16", "bf16", EXACTLY, 5e-3),
     ("activations", "bf16", "bf16", ROUNDED, 2e-4, "--activations", "f32"),
-    # Of native weights, a step of one token has activations of int8, others bf16.
     ("native", "native", "f16", EXACTLY, 1.5e-2, "--prefill-chunk", 1),
     ("native-chunks", "native", "f16", EXACTLY, 5e-3),
     ("window", "f32", "f32", KEPT, 2e-3, "--window", 512, "--sinks", 4),

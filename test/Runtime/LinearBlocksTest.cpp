@@ -140,7 +140,7 @@ LLM_AT_EVERY_LEVEL(LinearBlocks);
 TEST_P(LinearBlocks, EveryRowAgainstDoubles) {
   for (llm_file_format format : blockFormats)
     for (llm_dtype activations : {LLM_I8, LLM_BF16, LLM_F32})
-      for (int64_t rows : {1, 2, 3, 5, 7, 8, 9, 16, 33, 40})
+      for (int64_t rows : {1, 2, 3, 5, 7, 8, 9, 16, 32, 33, 40})
         for (auto [k, columns] : {std::pair<int64_t, int64_t>{32, 1},
                                   {64, 16},
                                   {96, 40},
@@ -194,7 +194,8 @@ TEST_P(LinearBlocks, RowsDoNotMeet) {
       all.compute();
       setNumThreads(1);
       Product some = all;
-      const int64_t kept = rows == 7 ? 2 : 20, first = rows - kept;
+      const int64_t many = kIntegerRows + 1;
+      const int64_t kept = rows == 7 ? 2 : many, first = rows - kept;
       some.rows = kept;
       some.x.erase(some.x.begin(), some.x.begin() + first * 99);
       some.out.assign(kept * 202, -7);

@@ -143,8 +143,9 @@ def LLM_LinearOp : LLM_RuntimeOp<"linear", "llm_rt_linear", [Pure]> {
     (LLM_LAYOUT_TILES32 of CAPI.h), or of a quantized `format` as blocks
     `[ceil(N / 32)][K / 32][1088, 576 or 640]` (LLM_LAYOUT_BLOCKS32), and the
     result is [M, N]. x is rounded to `activations`, f32, bf16 or, beside blocks,
-    i8, first. Beside i8 few rows meet the blocks as they are; all else meets
-    weights of bf16. Products of normal numbers are exact, sums are of f32
+    i8, first: that with a scale for each 32 numbers of a row, and of few rows;
+    many are of bf16 then. Blocks meet rows of i8 as they are, others rounded to
+    bf16. Products of normal numbers are exact, sums are of f32
     (`llm_rt_linear` of CAPI.h).
 
     Example:

@@ -606,10 +606,11 @@ LLM_API llm_code llm_rt_lookup_kv(llm_call *, int32_t site, uint64_t kv,
 /// [ceil(N / 32), K / 32, 1024], of LLM_FILE_Q8_0, Q4_0 or Q4_1 in
 /// LLM_LAYOUT_BLOCKS32 as i8 [ceil(N / 32), K / 32, 1088, 576 or 640].
 ///
-/// x is rounded to `activations` first. LLM_F32 or LLM_BF16: weights of blocks
-/// are rounded to bf16. LLM_I8, of blocks alone: where M is small they are
-/// taken as they are, and each 32 numbers of a row of x become integers times
-/// their largest magnitude / 127; where it is not this is LLM_BF16.
+/// x is rounded to `activations` first: LLM_F32 or LLM_BF16, beside which
+/// weights of blocks are rounded to bf16; or LLM_I8, beside blocks alone. Of at
+/// most 32 rows that takes the blocks as they are: each 32 numbers of a row of x
+/// become integers times their largest magnitude / 127, and a row with a number
+/// that is not finite gives NaN. Of more rows it is LLM_BF16.
 ///
 /// Sums are of f32. Subnormal numbers may count as zero; of an infinite weight
 /// beside f32 activations NaN may come. LLM_INVALID_ARGUMENT: x or out not rows
