@@ -8,8 +8,8 @@
 //
 //   out[row][n] = sum over k of x[row][k] * w[n][k],  w in LLM_LAYOUT_BLOCKS32
 //
-// Integers meet the weights as they are, drawn in Blocks.h. Each 32 numbers of
-// x become some first, once for all panels:
+// Few rows meet the weights as they are, drawn in Blocks.h. Each 32 numbers of x
+// become integers first, once for all panels:
 //
 //   x[k] ~ scale * q[k],  q in [-127, 127],  scale = the largest |x[k]| / 127
 //
@@ -20,14 +20,14 @@
 // two with minimums. High nibbles are multiplied in place, as 16 times what
 // they are, and shifted once. A row's bits depend on nothing but the row.
 //
-// Rows of f32 and bf16 meet the weights as LLM_LAYOUT_TILES32, which a thread
-// makes of a few panels at a time, in its cache (unpackPanels).
+// Many rows, and those of f32 and bf16, meet the weights as LLM_LAYOUT_TILES32,
+// which a thread makes of a few panels at a time, in its cache (unpackPanels).
 //
-// Floor of few rows: the bytes of w over the read bandwidth; hot in L2 one core
-// of Zen 5 multiplies one row with 120 GB/s of q4_1, three times what memory
-// gives it. Of many: for 16 columns and 32 k of a row, 8 dot products of bytes
-// and 3 or 4 roundings, of which that core starts two a cycle: 700 G operations
-// a second at 4 GHz, of which there are 550.
+// Floor of one row: the bytes of w over the read bandwidth; hot in L2 one core
+// of Zen 5 multiplies 120 GB/s of q4_1, three times what memory gives it. Of
+// eight: for 16 columns and 32 k of a row 8 dot products of bytes and 3 or 4
+// roundings, of which that core starts two a cycle: 700 G operations a second
+// at 4 GHz, of which there are 550.
 //
 //===----------------------------------------------------------------------===//
 
