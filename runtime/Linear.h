@@ -16,7 +16,8 @@
 namespace llm {
 
 /// So few rows are multiplied as integers, where the activations allow it. More
-/// are not faster that way than as bf16, which is closer to what they are.
+/// would be 1.3 times as fast that way, but bf16 is closer to what they are: of
+/// SmolLM2's NLL, 3.3741, integers make 3.3792 and bf16 changes nothing.
 constexpr int64_t kIntegerRows = 32;
 
 /// out = x * transpose(w). Callers have checked shapes.
