@@ -1,4 +1,4 @@
-//===- PackWeights.cpp - Weight matrices as panels and tiles --------------===//
+//===- PackWeights.cpp - Weight matrices as panels, tiles and blocks ------===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -22,11 +22,17 @@ namespace mlir::llm {
 using namespace mlir;
 using namespace mlir::llm;
 
-/// The layout that a matrix gets: tiles are of bf16, and whole.
-static RankedTensorType getPackedType(RankedTensorType matrix) {
+/// The layout that a matrix gets: blocks of its format; tiles are of bf16, and
+/// whole.
+static RankedTensorType getPackedType(RankedTensorType matrix,
+                                      std::optional<WeightFormat> format) {
   int64_t panels = llvm::divideCeil(matrix.getDimSize(0), kPanelRows);
   int64_t columns = matrix.getDimSize(1);
   Type element = matrix.getElementType();
+  if (format)
+    return RankedTensorType::get(
+        {panels, columns / kTileDepth, getBlockBytes(*format)},
+        IntegerType::get(matrix.getContext(), 8));
   if (element.isBF16() && columns % kTileDepth == 0)
     return RankedTensorType::get({panels, columns / kTileDepth, kTileElements},
                                  element);
@@ -63,9 +69,15 @@ public:
     collect(module);
     while (removeOne())
       ;
+    findFormats();
   }
 
   ArrayRef<BlockArgument> get() const { return arguments.getArrayRef(); }
+
+  /// Of the weight that an argument is, if it is quantized.
+  std::optional<WeightFormat> getFormat(BlockArgument argument) const {
+    return formats.lookup(argument);
+  }
 
 private:
   void collect(ModuleOp module) {
@@ -140,9 +152,51 @@ private:
     return false;
   }
 
+  /// Those of weights, which their attributes tell, spread along calls.
+  void findFormats() {
+    for (BlockArgument argument : arguments) {
+      auto function = cast<func::FuncOp>(argument.getOwner()->getParentOp());
+      auto weight = function.getArgAttrOfType<WeightAttr>(
+          argument.getArgNumber(), LLMDialect::kWeightAttr);
+      if (weight)
+        formats[argument] = weight.getFormat();
+    }
+    while (spreadFormats())
+      ;
+  }
+
+  bool spreadFormats() {
+    bool changed = false;
+    for (BlockArgument argument : arguments)
+      for (OpOperand &use : argument.getUses())
+        if (auto call = dyn_cast<func::CallOp>(use.getOwner())) {
+          auto callee = symbols.lookup<func::FuncOp>(call.getCallee());
+          changed |=
+              unify(argument, callee.getArgument(use.getOperandNumber()));
+        }
+    return changed;
+  }
+
+  /// One of them is passed for the other: they have one format, or none where
+  /// they had two.
+  bool unify(BlockArgument argument, BlockArgument parameter) {
+    auto passed = formats.find(argument), taken = formats.find(parameter);
+    if (passed == formats.end() && taken == formats.end())
+      return false;
+    if (passed != formats.end() && taken != formats.end() &&
+        passed->second == taken->second)
+      return false;
+    std::optional<WeightFormat> common;
+    if (passed == formats.end() || taken == formats.end())
+      common = passed == formats.end() ? taken->second : passed->second;
+    formats[argument] = formats[parameter] = common;
+    return true;
+  }
+
   SymbolTable symbols;
   llvm::SetVector<BlockArgument> arguments;
   llvm::DenseMap<func::FuncOp, SmallVector<func::CallOp>> calls;
+  llvm::DenseMap<BlockArgument, std::optional<WeightFormat>> formats;
 };
 } // namespace
 
@@ -151,10 +205,12 @@ private:
 //===----------------------------------------------------------------------===//
 
 namespace {
-/// A product with the [N, K] matrix that its right side was before packing.
+/// A product with the [N, K] matrix that its right side was before packing, and
+/// the format of that one's blocks if it gets some.
 struct Product {
   linalg::MatmulOp op;
   int64_t n, k;
+  std::optional<WeightFormat> format;
 };
 } // namespace
 
@@ -175,25 +231,39 @@ static void replace(linalg::MatmulOp op, OpBuilder &b, Value result) {
   op.erase();
 }
 
-/// The kernel of the runtime in place of the product. Panels meet activations
-/// as they are.
-static void replaceByKernel(Product product, Type activations) {
+/// What a product's input is rounded to where it may be rounded to `most`:
+/// panels meet it as it is.
+static Type getActivations(OpBuilder &b, Activations most, Product product) {
+  auto weight =
+      cast<RankedTensorType>(product.op.getDpsInputs()[1].getType());
+  if (most == Activations::F32 || (!product.format && !isTiled(weight)))
+    return b.getF32Type();
+  if (most == Activations::I8 && product.format)
+    return b.getI8Type();
+  return b.getBF16Type();
+}
+
+/// The kernel of the runtime in place of the product.
+static void replaceByKernel(Product product, Activations most) {
   linalg::MatmulOp op = product.op;
   OpBuilder b(op);
-  if (!isTiled(cast<RankedTensorType>(op.getDpsInputs()[1].getType())))
-    activations = b.getF32Type();
+  Type activations = getActivations(b, most, product);
   Value x = castRows(b, op.getLoc(), op.getDpsInputs()[0], product.k);
   int64_t rows = cast<RankedTensorType>(x.getType()).getDimSize(0);
   auto type = RankedTensorType::get({rows, product.n}, b.getF32Type());
+  WeightFormatAttr format;
+  if (product.format)
+    format = WeightFormatAttr::get(b.getContext(), *product.format);
   replace(op, b,
           LinearOp::create(b, op.getLoc(), type, x, op.getDpsInputs()[1],
-                           TypeAttr::get(activations)));
+                           format, TypeAttr::get(activations)));
 }
 
-static void packArgument(BlockArgument argument) {
+static void packArgument(BlockArgument argument,
+                         std::optional<WeightFormat> format) {
   auto function = cast<func::FuncOp>(argument.getOwner()->getParentOp());
   auto matrix = cast<RankedTensorType>(argument.getType());
-  argument.setType(getPackedType(matrix));
+  argument.setType(getPackedType(matrix, format));
   function.setFunctionType(FunctionType::get(
       function.getContext(), function.getBody().getArgumentTypes(),
       function.getResultTypes()));
@@ -203,7 +273,7 @@ static void packArgument(BlockArgument argument) {
     function.setArgAttr(argument.getArgNumber(), LLMDialect::kWeightAttr,
                         WeightAttr::get(function.getContext(),
                                         weight.getNames(), weight.getAxis(),
-                                        matrix.getDimSize(0)));
+                                        matrix.getDimSize(0), format));
 }
 
 namespace {
@@ -215,14 +285,13 @@ struct PackWeights : llm::impl::PackWeightsBase<PackWeights> {
     SmallVector<Product> products;
     for (BlockArgument argument : packable.get()) {
       auto matrix = cast<RankedTensorType>(argument.getType());
+      std::optional<WeightFormat> format = packable.getFormat(argument);
       for (Operation *user : argument.getUsers())
         if (auto op = dyn_cast<linalg::MatmulOp>(user))
-          products.push_back({op, matrix.getDimSize(0), matrix.getDimSize(1)});
-      packArgument(argument);
+          products.push_back(
+              {op, matrix.getDimSize(0), matrix.getDimSize(1), format});
+      packArgument(argument, format);
     }
-    Type activations = BFloat16Type::get(&getContext());
-    if (exactActivations)
-      activations = Float32Type::get(&getContext());
     for (Product product : products)
       replaceByKernel(product, activations);
   }

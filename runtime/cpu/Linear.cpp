@@ -16,6 +16,7 @@
 #include "../Linear.h"
 
 #include "../Parallel.h"
+#include "Blocks.h"
 #include "Kernels.h"
 
 #include <algorithm>
@@ -90,27 +91,32 @@ static void clear(const llm_tensor &out) {
     std::fill_n(row + i * out.strides[0], out.sizes[1], 0.0f);
 }
 
+float *llm::scratchOf(std::vector<float> &factors, int64_t floats) {
+  // Vectors do not need to be aligned to a line but are faster.
+  constexpr int64_t kLine = 16;
+  const size_t needed = floats + kLine;
+  if (factors.size() < needed)
+    factors.resize(needed);
+  auto address = reinterpret_cast<uintptr_t>(factors.data());
+  return factors.data() + (kLine - address / sizeof(float) % kLine);
+}
+
 void llm::linear(const LinearOperands &operands, std::vector<float> &factors) {
   if (operands.x.sizes[1] == 0) // then w has no address to read from
     return clear(operands.out);
+  if (isBlockFormat(operands.format))
+    return linearOfBlocks(operands, factors);
   const LinearTask task = {.x = &operands.x,
                            .out = &operands.out,
                            .w = operands.w.data,
                            .k = operands.x.sizes[1],
                            .columns = operands.out.sizes[1],
-                           .rounded = operands.rounded,
+                           .rounded = operands.activations == LLM_BF16,
                            .streaming = isStreamed(operands.out),
                            .type = operands.w.dtype,
                            .tiled = isTiled(operands.w)};
-  const KernelTable &table = kernels();
   const int64_t rows = operands.x.sizes[0];
-  // Aligned to a line, which vectors do not need but are faster with.
-  constexpr int64_t kLine = 16;
-  const size_t needed = table.floatsOfFactors(task) + kLine;
-  if (factors.size() < needed)
-    factors.resize(needed);
-  auto address = reinterpret_cast<uintptr_t>(factors.data());
-  float *aligned = factors.data() + (kLine - address / sizeof(float) % kLine);
+  float *aligned = scratchOf(factors, kernels().floatsOfFactors(task));
 
   const int64_t panels = divideUp(task.columns, kWeightPanelColumns);
   if (rows >= numThreads() * kLeastRows)

@@ -297,6 +297,15 @@ func.func @linear(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>) -> tensor<?x4
   return %y : tensor<?x40xf32>
 }
 
+// CHECK-LABEL: func @linear_of_blocks
+// CHECK: llm.linear %{{.*}}, %{{.*}} of q8_0 as i8 : tensor<?x64xf32>, tensor<2x2x1088xi8> -> tensor<?x40xf32>
+// CHECK: llm.linear %{{.*}}, %{{.*}} of q8_0 as f32
+func.func @linear_of_blocks(%x: tensor<?x64xf32>, %w: tensor<2x2x1088xi8>) -> (tensor<?x40xf32>, tensor<?x40xf32>) {
+  %y = llm.linear %x, %w of q8_0 as i8 : tensor<?x64xf32>, tensor<2x2x1088xi8> -> tensor<?x40xf32>
+  %z = llm.linear %x, %w of q8_0 as f32 : tensor<?x64xf32>, tensor<2x2x1088xi8> -> tensor<?x40xf32>
+  return %y, %z : tensor<?x40xf32>, tensor<?x40xf32>
+}
+
 // CHECK-LABEL: func @check_size
 // CHECK: llm.check_size %{{.*}}, %{{.*}}, "output 0, dimension 1"
 func.func @check_size(%given: index, %computed: index) {

@@ -92,7 +92,10 @@ struct Product {
                          {(columns + 31) / 32, steps, step},
                          {steps * step, step, 1}};
     std::vector<float> factors;
-    linear({from, weight, result, rounded}, factors);
+    linear({from, weight, result,
+            weights.dtype == LLM_F32 ? LLM_FILE_F32 : LLM_FILE_BF16,
+            rounded ? LLM_BF16 : LLM_F32},
+           factors);
   }
 
   /// The sum, and that of squares, which does not cancel.
