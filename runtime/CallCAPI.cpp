@@ -9,6 +9,7 @@
 #include "Batch.h"
 #include "Linear.h"
 #include "Tensors.h"
+#include "cpu/Blocks.h"
 #include "cpu/Kernels.h"
 
 #include <algorithm>
@@ -223,43 +224,92 @@ llm_code llm_rt_lookup_kv(llm_call *call, int32_t site, uint64_t kv,
 // Linear layers
 //===----------------------------------------------------------------------===//
 
+/// What a matrix w of `format` consists of, panel by panel.
+struct WeightSteps {
+  llm_dtype dtype;
+  bool inSteps; ///< tiles or blocks of 32 numbers of x, else single ones
+  int64_t elements;
+};
+
+static Status stepsOf(const llm_tensor *w, llm_file_format format,
+                      WeightSteps &steps) {
+  constexpr int64_t kColumns = cpu::kWeightPanelColumns;
+  if (cpu::isBlockFormat(format))
+    steps = {LLM_I8, true, cpu::bytesOfBlock(format)};
+  else if (format == LLM_FILE_F32)
+    steps = {LLM_F32, false, kColumns};
+  else if (format == LLM_FILE_BF16 && w && w->rank == 3 && !isTiled(*w))
+    steps = {LLM_BF16, false, kColumns};
+  else if (format == LLM_FILE_BF16)
+    steps = {LLM_BF16, true, kColumns * cpu::kWeightDepth};
+  else
+    return Status::error(LLM_UNSUPPORTED, LLM_FILE_BF16, format,
+                         "expected w of f32, bf16, q8_0, q4_0 or q4_1, got "
+                         "format %d",
+                         format);
+  return Status();
+}
+
+/// w as a matrix of `panels` panels for rows of k numbers.
+static Status checkPanels(const llm_tensor *w, const WeightSteps &of,
+                          int64_t panels, int64_t k) {
+  constexpr int64_t kDepth = cpu::kWeightDepth;
+  if (of.inSteps && k % kDepth != 0)
+    return Status::error(LLM_INVALID_ARGUMENT, kDepth, k,
+                         "expected x with a multiple of %lld columns, got %lld",
+                         static_cast<long long>(kDepth),
+                         static_cast<long long>(k));
+  const int64_t steps = of.inSteps ? k / kDepth : k;
+  const int64_t stride = steps * of.elements;
+  LLM_TRY(checkTensor("w", w, of.dtype, {panels, steps, of.elements}));
+  if (w->strides[2] != 1 || w->strides[1] != of.elements ||
+      w->strides[0] != stride)
+    return Status::error(LLM_INVALID_ARGUMENT, stride, w->strides[0],
+                         "expected contiguous w, got panels %lld elements "
+                         "apart instead of %lld",
+                         static_cast<long long>(w->strides[0]),
+                         static_cast<long long>(stride));
+  return Status();
+}
+
+static Status checkActivations(llm_file_format format, bool inSteps,
+                               llm_dtype activations) {
+  const bool blocks = cpu::isBlockFormat(format);
+  if (activations == LLM_BF16 && !inSteps)
+    return Status::error(LLM_UNSUPPORTED, LLM_F32, activations,
+                         "expected activations of f32 beside w in panels, got "
+                         "%s",
+                         dtypeName(activations));
+  if (activations == LLM_F32 || activations == LLM_BF16 ||
+      (activations == LLM_I8 && blocks))
+    return Status();
+  return Status::error(LLM_UNSUPPORTED, LLM_BF16, activations,
+                       "expected activations of f32%s bf16%s, got %s",
+                       blocks ? "," : " or", blocks ? " or i8" : "",
+                       dtypeName(activations));
+}
+
 static Status checkLinear(const llm_tensor *x, const llm_tensor *w,
-                          llm_dtype activations, const llm_tensor *out) {
+                          llm_file_format format, llm_dtype activations,
+                          const llm_tensor *out) {
   LLM_TRY(checkTensor("x", x, LLM_F32, {-1, -1}));
   LLM_TRY(checkRows("x", *x));
   LLM_TRY(checkTensor("out", out, LLM_F32, {x->sizes[0], -1}));
   LLM_TRY(checkRows("out", *out));
-  const int64_t k = x->sizes[1];
   constexpr int64_t kColumns = cpu::kWeightPanelColumns;
-  const int64_t panels = (out->sizes[1] + kColumns - 1) / kColumns;
-  if (k % cpu::kWeightDepth != 0)
-    return Status::error(LLM_INVALID_ARGUMENT, cpu::kWeightDepth, k,
-                         "expected x with a multiple of %lld columns, got %lld",
-                         static_cast<long long>(cpu::kWeightDepth),
-                         static_cast<long long>(k));
-  constexpr int64_t kStep = kColumns * cpu::kWeightDepth;
-  const int64_t steps = k / cpu::kWeightDepth;
-  LLM_TRY(checkTensor("w", w, LLM_BF16, {panels, steps, kStep}));
-  if (w->strides[2] != 1 || w->strides[1] != kStep ||
-      w->strides[0] != steps * kStep)
-    return Status::error(LLM_INVALID_ARGUMENT, steps * kStep, w->strides[0],
-                         "expected contiguous w, got panels %lld elements "
-                         "apart instead of %lld",
-                         static_cast<long long>(w->strides[0]),
-                         static_cast<long long>(steps * kStep));
-  if (activations != LLM_F32 && activations != LLM_BF16)
-    return Status::error(LLM_UNSUPPORTED, LLM_BF16, activations,
-                         "expected activations of f32 or bf16, got %s",
-                         dtypeName(activations));
-  return Status();
+  WeightSteps steps;
+  LLM_TRY(stepsOf(w, format, steps));
+  LLM_TRY(checkPanels(w, steps, (out->sizes[1] + kColumns - 1) / kColumns,
+                      x->sizes[1]));
+  return checkActivations(format, steps.inSteps, activations);
 }
 
 llm_code llm_rt_linear(llm_call *call, int32_t site, const llm_tensor *x,
-                       const llm_tensor *w, llm_dtype activations,
-                       const llm_tensor *out) {
+                       const llm_tensor *w, llm_file_format format,
+                       llm_dtype activations, const llm_tensor *out) {
   return run(call, site, [&](Call &c) -> Status {
-    LLM_TRY(checkLinear(x, w, activations, out));
-    linear({*x, *w, *out, activations == LLM_BF16}, c.factors);
+    LLM_TRY(checkLinear(x, w, format, activations, out));
+    linear({*x, *w, *out, format, activations}, c.factors);
     return Status();
   });
 }

@@ -10,6 +10,7 @@
 #include "Parallel.h"
 #include "Tensors.h"
 #include "Weights.h"
+#include "cpu/Blocks.h"
 #include "cpu/Kernels.h"
 
 #include <algorithm>
@@ -34,30 +35,50 @@ static Status checkVersion(const llm_program &program) {
   return Status();
 }
 
-static Status checkTiles(const llm_weight_desc &weight, int32_t index) {
-  if (weight.dtype != LLM_BF16)
-    return Status::error(LLM_UNSUPPORTED, LLM_BF16, weight.dtype,
-                         "expected weight %d in tiles of bf16, got %s", index,
-                         dtypeName(weight.dtype));
+/// Of layouts that are read 32 columns at a time.
+static Status checkDepth(const llm_weight_desc &weight, int32_t index) {
   if (weight.rank != 2 || weight.sizes[1] % cpu::kWeightDepth != 0)
     return Status::error(
         LLM_UNSUPPORTED, cpu::kWeightDepth, weight.sizes[1],
-        "expected a matrix of a multiple of %lld columns in tiles, got rank %d "
-        "and %lld columns for weight %d",
+        "expected a matrix of a multiple of %lld columns in tiles or blocks, "
+        "got rank %d and %lld columns for weight %d",
         static_cast<long long>(cpu::kWeightDepth), weight.rank,
         static_cast<long long>(weight.sizes[1]), index);
   return Status();
 }
 
+static Status checkTiles(const llm_weight_desc &weight, int32_t index) {
+  if (weight.dtype != LLM_BF16)
+    return Status::error(LLM_UNSUPPORTED, LLM_BF16, weight.dtype,
+                         "expected weight %d in tiles of bf16, got %s", index,
+                         dtypeName(weight.dtype));
+  return checkDepth(weight, index);
+}
+
+static Status checkBlocks(const llm_weight_desc &weight, int32_t index) {
+  if (weight.dtype != LLM_I8)
+    return Status::error(LLM_UNSUPPORTED, LLM_I8, weight.dtype,
+                         "expected weight %d in blocks of i8, got %s", index,
+                         dtypeName(weight.dtype));
+  if (!cpu::isBlockFormat(weight.format))
+    return Status::error(LLM_UNSUPPORTED, LLM_FILE_Q4_1, weight.format,
+                         "expected blocks of format %d to %d for weight %d, "
+                         "got %d",
+                         LLM_FILE_Q8_0, LLM_FILE_Q4_1, index, weight.format);
+  return checkDepth(weight, index);
+}
+
 static Status checkWeight(const llm_weight_desc &weight, int32_t index) {
+  if (weight.layout == LLM_LAYOUT_BLOCKS32)
+    return checkBlocks(weight, index);
   const bool known = weight.dtype == LLM_F32 || weight.dtype == LLM_BF16;
   if (!known)
     return Status::error(LLM_UNSUPPORTED, LLM_F32, weight.dtype,
                          "expected weight %d of type f32 or bf16, got %s",
                          index, dtypeName(weight.dtype));
-  if (weight.layout < LLM_LAYOUT_PLAIN || weight.layout > LLM_LAYOUT_TILES32)
-    return Status::error(LLM_UNSUPPORTED, LLM_LAYOUT_TILES32, weight.layout,
-                         "expected weight %d in layout 0, 1 or 2, got %d",
+  if (weight.layout < LLM_LAYOUT_PLAIN || weight.layout > LLM_LAYOUT_BLOCKS32)
+    return Status::error(LLM_UNSUPPORTED, LLM_LAYOUT_BLOCKS32, weight.layout,
+                         "expected weight %d in layout 0, 1, 2 or 3, got %d",
                          index, weight.layout);
   if (weight.rank != 1 && weight.rank != 2)
     return Status::error(LLM_UNSUPPORTED, 2, weight.rank,
@@ -155,6 +176,12 @@ static int64_t wantedSize(const llm_weight_desc &weight, int32_t dimension) {
 
 static Status checkSource(const llm_weight_desc &weight, const char *name,
                           const llm_weight_source &source) {
+  const bool blocks = weight.layout == LLM_LAYOUT_BLOCKS32;
+  if (blocks && source.format != weight.format)
+    return Status::error(LLM_INVALID_ARGUMENT, weight.format, source.format,
+                         "expected %s of format %s, got %s", name,
+                         llm_file_format_name(weight.format),
+                         llm_file_format_name(source.format));
   bool same = source.rank == weight.rank;
   for (int32_t i = 0; same && i < weight.rank; ++i) {
     const int64_t wanted = wantedSize(weight, i);

@@ -17,6 +17,8 @@
 //                                   packed[r / 32][c / 32][r / 16 % 2]
 //                                         [c / 2 % 16][r % 16][c % 2]
 //
+// BLOCKS32 takes the file's blocks of 32 rows as they are (cpu/Blocks.h).
+//
 // Rows beyond the last are zeros. A tile never crosses sources along a row, so
 // the block formats are always cut at whole blocks.
 //
@@ -25,6 +27,7 @@
 #include "Weights.h"
 
 #include "Parallel.h"
+#include "cpu/Blocks.h"
 #include "cpu/Kernels.h"
 
 #include <algorithm>
@@ -156,7 +159,13 @@ struct Packing {
   void packRows(int64_t row) const;
 
 private:
+  struct SourceRow {
+    llm_file_format format;
+    const uint8_t *data;
+  };
+  SourceRow rowOf(int64_t row, int64_t source) const;
   void packTiles(int64_t row, int64_t source, int64_t firstCol) const;
+  void packBlocks(int64_t row, int64_t source, int64_t firstCol) const;
   void readTile(int64_t row, int64_t source, int64_t col, int64_t n,
                 Tile &tile) const;
   void writePlain(const Tile &tile, int64_t row, int64_t col, int64_t n) const;
@@ -168,21 +177,24 @@ private:
   }
 };
 
-/// `n` columns of rows row .. row + 31, from one source if they stand side by
-/// side, else from the source that has the row.
+/// Row `row` of the weight, in a source if they stand side by side, else in the
+/// source that has the row.
+Packing::SourceRow Packing::rowOf(int64_t row, int64_t source) const {
+  const llm_weight_source *from = sources + source;
+  while (!sideBySide && row >= matrixOf(from->sizes, from->rank).rows)
+    row -= matrixOf(from->sizes, from->rank).rows, ++from;
+  int64_t cols = matrixOf(from->sizes, from->rank).cols;
+  return {from->format, static_cast<const uint8_t *>(from->data) +
+                            row * llm_file_row_bytes(from->format, cols)};
+}
+
+/// `n` columns of rows row .. row + 31.
 void Packing::readTile(int64_t row, int64_t source, int64_t col, int64_t n,
                        Tile &tile) const {
   for (int64_t r = 0; r < rowsFrom(row); ++r) {
-    const llm_weight_source *from = sources + source;
-    int64_t index = row + r;
-    while (!sideBySide && index >= matrixOf(from->sizes, from->rank).rows)
-      index -= matrixOf(from->sizes, from->rank).rows, ++from;
-    int64_t cols = matrixOf(from->sizes, from->rank).cols;
-    dequantize(from->format,
-               static_cast<const uint8_t *>(from->data) +
-                   index * llm_file_row_bytes(from->format, cols) +
-                   llm_file_row_bytes(from->format, col),
-               n, tile[r].data());
+    SourceRow from = rowOf(row + r, source);
+    dequantize(from.format, from.data + llm_file_row_bytes(from.format, col), n,
+               tile[r].data());
   }
 }
 
@@ -243,10 +255,54 @@ void Packing::packTiles(int64_t row, int64_t source, int64_t firstCol) const {
   }
 }
 
+/// A block of a row of the file as row `r` of a block of 32 rows: whole groups
+/// of four bytes move, and those without nibbles lose their sign.
+void writeBlock(llm_file_format format, const uint8_t *from, int64_t r,
+                uint8_t *to) {
+  constexpr int64_t kTileColumns = cpu::kWeightTileColumns;
+  const int64_t lines = cpu::linesOf(format);
+  std::memcpy(to + 2 * r, from, 2);
+  from += 2;
+  if (cpu::hasMinimums(format)) {
+    std::memcpy(to + cpu::kBlockScaleBytes + 2 * r, from, 2);
+    from += 2;
+  }
+  to += cpu::linesAt(format) + r / kTileColumns * lines * cpu::kBlockLineBytes +
+        r % kTileColumns * 4;
+  const uint32_t signs = cpu::hasNibbles(format) ? 0 : 0x80808080;
+  for (int64_t line = 0; line < lines; ++line) {
+    uint32_t four;
+    std::memcpy(&four, from + 4 * line, 4);
+    four ^= signs;
+    std::memcpy(to + line * cpu::kBlockLineBytes, &four, 4);
+  }
+}
+
+/// The blocks of rows row .. row + 31, as packTiles.
+void Packing::packBlocks(int64_t row, int64_t source, int64_t firstCol) const {
+  const int64_t bytes = cpu::bytesOfBlock(desc.format);
+  const int64_t fileBytes = formats[desc.format].bytes;
+  const int64_t cols =
+      matrixOf(sources[source].sizes, sources[source].rank).cols;
+  uint8_t *to = packed + (row / kTileRows * (shape.cols / kQuantBlock) +
+                          firstCol / kQuantBlock) *
+                             bytes;
+  if (rowsFrom(row) < kTileRows)
+    std::memset(to, 0, cols / kQuantBlock * bytes);
+  for (int64_t r = 0; r < rowsFrom(row); ++r) {
+    const uint8_t *from = rowOf(row + r, source).data;
+    for (int64_t block = 0; block < cols / kQuantBlock; ++block)
+      writeBlock(desc.format, from + block * fileBytes, r, to + block * bytes);
+  }
+}
+
 void Packing::packRows(int64_t row) const {
   int64_t col = 0;
   for (int64_t i = 0; i < (sideBySide ? desc.num_names : 1); ++i) {
-    packTiles(row, i, col);
+    if (desc.layout == LLM_LAYOUT_BLOCKS32)
+      packBlocks(row, i, col);
+    else
+      packTiles(row, i, col);
     col += matrixOf(sources[i].sizes, sources[i].rank).cols;
   }
 }
@@ -257,6 +313,9 @@ int64_t llm::packedBytes(const llm_weight_desc &desc) {
   Matrix shape = matrixOf(desc.sizes, desc.rank);
   if (desc.layout != LLM_LAYOUT_PLAIN)
     shape.rows = (shape.rows + kTileRows - 1) / kTileRows * kTileRows;
+  if (desc.layout == LLM_LAYOUT_BLOCKS32)
+    return shape.rows / kTileRows * (shape.cols / kQuantBlock) *
+           cpu::bytesOfBlock(desc.format);
   return shape.rows * shape.cols * (desc.dtype == LLM_F32 ? 4 : 2);
 }
 

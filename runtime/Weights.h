@@ -30,8 +30,8 @@ void dequantize(llm_file_format format, const void *from, int64_t n, float *to);
 int64_t packedBytes(const llm_weight_desc &desc);
 
 /// Concatenates the sources (one per name, in order) along desc.axis, rounds to
-/// desc.dtype (nearest even) and lays them out as desc.layout, in parallel. A
-/// weight of rank 1 is a matrix of one row.
+/// desc.dtype (nearest even; blocks keep their bits) and lays them out as
+/// desc.layout, in parallel. A weight of rank 1 is a matrix of one row.
 void packWeight(const llm_weight_desc &desc, const llm_weight_source *sources,
                 void *packed);
 

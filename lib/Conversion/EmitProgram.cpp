@@ -21,7 +21,7 @@ namespace mlir::llm {
 using namespace mlir;
 using namespace mlir::llm;
 
-static constexpr int32_t kABIVersion = 6; // LLM_ABI_VERSION
+static constexpr int32_t kABIVersion = 7; // LLM_ABI_VERSION
 static constexpr int32_t kMaxRank = 6;    // LLM_MAX_RANK
 
 //===----------------------------------------------------------------------===//
@@ -87,15 +87,18 @@ static CData describeWeight(ArrayAttr entry) {
   int64_t rows = layout == PackedLayout::Plain ? type.getDimSize(0)
                                                : weight.getPanelRows();
   int64_t columns = type.getRank() > 1 ? type.getDimSize(1) : 0;
-  if (layout == PackedLayout::Tiles32)
+  if (layout == PackedLayout::Tiles32 || layout == PackedLayout::Blocks32)
     columns *= kTileDepth;
+  bool inBlocks = layout == PackedLayout::Blocks32;
+  int32_t format = inBlocks ? int32_t(*weight.getFormat()) : 0;
   int32_t numNames = names.size();
   return CData::structure(
       {CData::pointerTo(CData::array(std::move(names))), CData::i32(numNames),
        CData::i32(int32_t(weight.getAxis())),
        CData::i32(getDTypeNumber(type.getElementType())),
        CData::i32(int32_t(layout)), CData::i32(type.getRank() > 1 ? 2 : 1),
-       CData::i32(0), CData::array({CData::i64(rows), CData::i64(columns)})});
+       CData::i32(format),
+       CData::array({CData::i64(rows), CData::i64(columns)})});
 }
 
 /// llm_kv_group_desc of {name, type, #llm.kv_cache_config}.

@@ -377,11 +377,16 @@ void OpLowering::lowerOp(LinearOp op) {
   Arguments args(op);
   OpResult result = cast<OpResult>(op.getResult());
   SmallVector<Value> sizes = getDynamicSizes(args, result);
-  Value activations = arith::ConstantOp::create(
-      args.b, args.loc,
-      args.b.getI32IntegerAttr(getDTypeNumber(op.getActivations())));
+  constexpr int32_t kF32 = 0, kBF16 = 2; // LLM_FILE_F32, LLM_FILE_BF16
+  auto number = [&](int32_t value) -> Value {
+    return arith::ConstantOp::create(args.b, args.loc,
+                                     args.b.getI32IntegerAttr(value));
+  };
+  std::optional<WeightFormat> format = op.getFormat();
+  const bool isF32 = getElementTypeOrSelf(op.getWeight()).isF32();
   args.values = {tensor(args, op.getX()), tensor(args, op.getWeight()),
-                 activations};
+                 number(format ? int32_t(*format) : isF32 ? kF32 : kBF16),
+                 number(getDTypeNumber(op.getActivations()))};
   addResult(args, result, sizes);
   emit(args, op.getRuntimeSymbol(), op);
 }

@@ -90,7 +90,7 @@ void mlir::llm::buildLLMToCPUPipeline(OpPassManager &manager,
   manager.addPass(createDecomposeRope());
   addCheck(manager, "llm-decompose-rope", {"llm.rope", "llm.rope_table"});
   PackWeightsOptions packing;
-  packing.exactActivations = options.exactActivations;
+  packing.activations = options.activations;
   manager.addPass(createPackWeights(packing));
 
   // Handles; the exported call.
@@ -102,8 +102,7 @@ void mlir::llm::buildLLMToCPUPipeline(OpPassManager &manager,
   manager.addPass(createConvertLLMToRuntime());
   addCheck(manager, "convert-llm-to-runtime", {"llm"}, {"handle", "step"});
 
-  // Schedules, then buffers.
-  manager.addNestedPass<func::FuncOp>(createVectorizeLinear());
+  // Buffers.
   addCleanup(manager);
   addBufferization(manager);
   addCheck(manager, "one-shot-bufferize", {"tensor", "bufferization"},

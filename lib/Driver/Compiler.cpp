@@ -211,7 +211,7 @@ CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
     return target.takeError();
   PassManager pipeline(module.getContext());
   LLMToCPUOptions lowering;
-  lowering.exactActivations = options.exactActivations;
+  lowering.activations = options.activations;
   buildLLMToCPUPipeline(pipeline, lowering);
   if (options.cacheFolder.empty() || options.build.empty())
     return load(compileToObject(module, pipeline, *target, options), *target,

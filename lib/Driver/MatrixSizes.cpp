@@ -8,6 +8,8 @@
 
 #include "llm/Driver/MatrixSizes.h"
 
+#include "llvm/ADT/STLExtras.h"
+
 #include <cassert>
 
 using namespace mlir::llm;
@@ -18,6 +20,9 @@ static void add(MatrixSize &sum, const ModelFile &file, TensorRole role,
   assert(matrix && "checked at import");
   sum.parameters += matrix->shape[0] * matrix->shape[1];
   sum.fileBytes += int64_t(matrix->bytes);
+  const char *format = llm_file_format_name(matrix->format);
+  if (!llvm::is_contained(sum.formats, format))
+    sum.formats.push_back(format);
 }
 
 MatrixSizes mlir::llm::matrixSizesOf(const ModelFile &file) {

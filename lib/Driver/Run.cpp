@@ -61,6 +61,7 @@ private:
   Error open();
   Error openTokenizer();
   Error chooseContext();
+  Error chooseNumbers();
   Error readInputs();
   CompileOptions compileOptions() const;
   Expected<std::unique_ptr<CompiledModel>> compile();
@@ -91,6 +92,8 @@ private:
   std::unique_ptr<ModelFile> file;
   std::unique_ptr<Tokenizer> tokenizer; ///< null with --ids and no tokenizer
   int64_t context = 0;
+  ElementKind weights = ElementKind::F32;
+  Activations activations = Activations::F32;
   std::vector<TokenIds> inputs;
   std::unique_ptr<Session> session;
   RunReport report;
@@ -127,12 +130,23 @@ Error Run::chooseContext() {
   return Error::success();
 }
 
+/// Native weights where the file has some.
+Error Run::chooseNumbers() {
+  const bool quantized = hasQuantizedWeights(*file);
+  weights = options.weights.value_or(quantized ? ElementKind::Native
+                                               : ElementKind::F32);
+  activations = options.activations.value_or(defaultActivations(weights));
+  return checkActivations(weights, activations);
+}
+
 Error Run::open() {
   Expected<std::unique_ptr<ModelFile>> opened = ModelFile::open(options.model);
   if (!opened)
     return opened.takeError();
   file = std::move(*opened);
   if (Error error = openTokenizer())
+    return error;
+  if (Error error = chooseNumbers())
     return error;
   return chooseContext();
 }
@@ -167,7 +181,7 @@ void Run::remark(const llvm::Twine &message) const {
 
 CompileOptions Run::compileOptions() const {
   CompileOptions compilation;
-  compilation.exactActivations = options.exactActivations;
+  compilation.activations = activations;
   if (!options.compileCache)
     return compilation;
   Expected<std::string> folder = ObjectCache::userFolder();
@@ -182,7 +196,7 @@ Expected<std::unique_ptr<CompiledModel>> Run::compile() {
   const Clock::time_point start = Clock::now();
   const std::clock_t startCPU = std::clock();
   Expected<std::unique_ptr<CompiledModel>> compiled = importAndCompile(
-      *file, {options.weights, options.cache, options.window, options.sinks},
+      *file, {weights, options.cache, options.window, options.sinks},
       compileOptions(), prefix);
   if (!compiled)
     return compiled.takeError();
@@ -341,6 +355,8 @@ Error Run::finish() {
   report.cache = *stats;
   report.config = session->config();
   report.peakRSSBytes = peakRSSBytes();
+  report.weightsAs = nameOf(weights);
+  report.activations = nameOf(activations);
   report.matrices = matrixSizesOf(*file);
   report.packedBytes = session->weightBytes();
   printSequenceErrors();

@@ -12,6 +12,7 @@
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSwitch.h"
 #include "llvm/Support/CommandLine.h"
+#include "llvm/Support/ErrorHandling.h"
 #include "llvm/Support/Path.h"
 #include "llvm/Support/raw_ostream.h"
 
@@ -114,11 +115,15 @@ struct CommandLine {
               "A token sees the last n ones, itself included (default: all)"};
   Text sinks{"sinks", "tokens", machine,
              "Beside the window a token sees the first n ones (default 0)"};
-  Text weights{"weights-as", "f32|bf16", machine,
-               "What weights are unpacked to (default f32)"};
-  Text activations{"activations", "f32|bf16", machine,
-                   "What linear layers round their input to (default: what "
-                   "weights are unpacked to)"};
+  Text weights{"weights-as", "native|f32|bf16", machine,
+               "What weights are computed with as: the 4 or 8 bits of a "
+               "quantized file, or unpacked (default: native where there are "
+               "some, else f32)"};
+  Text activations{"activations", "int8|bf16|f32", machine,
+                   "What linear layers may round their input to: int8 beside "
+                   "native weights (bf16 in steps of more than 32 tokens), "
+                   "bf16 beside native and bf16 ones (default: the first that "
+                   "goes with the weights)"};
   Text threads{"t", "threads", machine,
                "Threads to compute with (default: one for each core)"};
 
@@ -247,13 +252,19 @@ public:
                                  int64_t most = INT32_MAX);
   double number(const Text &option, double byDefault,
                 llvm::function_ref<bool(double)> allowed, StringRef range);
-  ElementKind kind(const Text &option);
+  /// One of the words that the option's value stands for in --help.
+  template <typename T>
+  std::optional<T> oneOf(const Text &option,
+                         std::initializer_list<std::pair<StringRef, T>> words);
   CacheFormats formats(const Text &option);
   std::vector<int32_t> ids(const Text &option);
 
   /// Notes that the option's value, or a part of it, is not as expected.
   void expected(const Text &option, const llvm::Twine &what);
   void expected(const Text &option, const llvm::Twine &what, StringRef actual);
+  void add(Error error) {
+    errors = llvm::joinErrors(std::move(errors), std::move(error));
+  }
   Error takeErrors() { return std::move(errors); }
 
 private:
@@ -274,9 +285,8 @@ void Values::expected(const Text &option, const llvm::Twine &what) {
 
 void Values::expected(const Text &option, const llvm::Twine &what,
                       StringRef actual) {
-  errors = llvm::joinErrors(std::move(errors),
-                            usageError("expected " + nameOf(option) + " " +
-                                       what + ", got '" + actual + "'"));
+  add(usageError("expected " + nameOf(option) + " " + what + ", got '" +
+                 actual + "'"));
 }
 
 std::optional<int64_t> Values::integer(const Text &option, int64_t least,
@@ -302,12 +312,17 @@ double Values::number(const Text &option, double byDefault,
   return value;
 }
 
-ElementKind Values::kind(const Text &option) {
-  if (!given(option) || option.getValue() == "f32")
-    return ElementKind::F32;
-  if (option.getValue() != "bf16")
-    expected(option, "to be one of " + option.ValueStr);
-  return ElementKind::BF16;
+template <typename T>
+std::optional<T>
+Values::oneOf(const Text &option,
+              std::initializer_list<std::pair<StringRef, T>> words) {
+  if (!given(option))
+    return std::nullopt;
+  for (const auto &[word, value] : words)
+    if (option.getValue() == word)
+      return value;
+  expected(option, "to be one of " + option.ValueStr);
+  return std::nullopt;
 }
 
 CacheFormats Values::formats(const Text &option) {
@@ -316,7 +331,7 @@ CacheFormats Values::formats(const Text &option) {
   Expected<CacheFormats> formats = parseCacheFormats(option.getValue());
   if (formats)
     return *formats;
-  errors = llvm::joinErrors(std::move(errors), formats.takeError());
+  add(formats.takeError());
   return {};
 }
 
@@ -377,20 +392,69 @@ static void readGeneration(const CommandLine &line, Values &values,
   options.maxDocuments = values.integer(line.maxDocuments, 1);
 }
 
-/// Whether linear layers take their input as it is.
-static bool readsExactly(const CommandLine &line, Values &values,
-                         ElementKind weights) {
-  if (!given(line.activations))
-    return weights == ElementKind::F32;
-  if (line.activations.getValue() == "bf16" && weights == ElementKind::F32)
-    values.expected(line.activations, "to be f32 beside --weights-as f32");
-  return values.kind(line.activations) == ElementKind::F32;
+StringRef mlir::llm::nameOf(ElementKind weights) {
+  switch (weights) {
+  case ElementKind::F32:
+    return "f32";
+  case ElementKind::BF16:
+    return "bf16";
+  case ElementKind::Native:
+    return "native";
+  }
+  llvm_unreachable("unknown weights");
+}
+
+StringRef mlir::llm::nameOf(Activations activations) {
+  switch (activations) {
+  case Activations::F32:
+    return "f32";
+  case Activations::BF16:
+    return "bf16";
+  case Activations::I8:
+    return "int8";
+  }
+  llvm_unreachable("unknown activations");
+}
+
+Activations mlir::llm::defaultActivations(ElementKind weights) {
+  switch (weights) {
+  case ElementKind::F32:
+    return Activations::F32;
+  case ElementKind::BF16:
+    return Activations::BF16;
+  case ElementKind::Native:
+    return Activations::I8;
+  }
+  llvm_unreachable("unknown weights");
+}
+
+Error mlir::llm::checkActivations(ElementKind weights,
+                                  Activations activations) {
+  if (activations <= defaultActivations(weights))
+    return Error::success();
+  return usageError(llvm::Twine("expected --activations to be f32") +
+                    (weights == ElementKind::F32 ? "" : " or bf16") +
+                    " beside --weights-as " + nameOf(weights) + ", got '" +
+                    nameOf(activations) + "'");
+}
+
+static void readNumbers(const CommandLine &line, Values &values,
+                        RunOptions &options) {
+  options.weights =
+      values.oneOf<ElementKind>(line.weights, {{"native", ElementKind::Native},
+                                               {"f32", ElementKind::F32},
+                                               {"bf16", ElementKind::BF16}});
+  options.activations =
+      values.oneOf<Activations>(line.activations, {{"int8", Activations::I8},
+                                                   {"bf16", Activations::BF16},
+                                                   {"f32", Activations::F32}});
+  if (options.weights && options.activations)
+    values.add(checkActivations(*options.weights, *options.activations));
 }
 
 static void readMachine(const CommandLine &line, Values &values,
                         RunOptions &options) {
-  options.weights = values.kind(line.weights);
-  options.exactActivations = readsExactly(line, values, options.weights);
+  readNumbers(line, values, options);
   options.cache = values.formats(line.cache);
   options.window = values.integer(line.window, 1).value_or(0);
   options.sinks = values.integer(line.sinks, 1).value_or(0);

@@ -8,6 +8,7 @@
 
 #include "llm/Driver/RunReport.h"
 
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FormatVariadic.h"
 
 #include <sys/resource.h>
@@ -89,13 +90,16 @@ static json::Object toJSON(const llm_kv_stats &stats) {
 
 static json::Object toJSON(const MatrixSize &size) {
   return json::Object{{"parameters", size.parameters},
-                      {"file_bytes", size.fileBytes}};
+                      {"file_bytes", size.fileBytes},
+                      {"file_formats", json::Array(size.formats)}};
 }
 
-static json::Object toJSON(const MatrixSizes &matrices, int64_t packedBytes) {
-  return json::Object{{"packed_bytes", packedBytes},
-                      {"layers", toJSON(matrices.layers)},
-                      {"head", toJSON(matrices.head)}};
+static json::Object weightsToJSON(const RunReport &report) {
+  return json::Object{{"as", report.weightsAs},
+                      {"activations", report.activations},
+                      {"packed_bytes", report.packedBytes},
+                      {"layers", toJSON(report.matrices.layers)},
+                      {"head", toJSON(report.matrices.head)}};
 }
 
 static json::Object toJSON(const SequenceReport &sequence) {
@@ -117,7 +121,7 @@ json::Object mlir::llm::toJSON(const RunReport &report) {
       {"prefill", ::toJSON(report.prefill)},
       {"decode", ::toJSON(report.decode)},
       {"peak_rss_bytes", report.peakRSSBytes},
-      {"weights", ::toJSON(report.matrices, report.packedBytes)},
+      {"weights", weightsToJSON(report)},
       {"cache", ::toJSON(report.cache)},
       {"cache_dtype", describeFormats(report.config)},
       {"kv_bytes_per_token", bytesPerToken(report)},
@@ -172,6 +176,12 @@ void mlir::llm::printSummary(const RunReport &report, llvm::raw_ostream &os) {
                       report.loadSeconds, report.compileSeconds,
                       report.compileCached ? " (cached)" : "",
                       megabytes(report.peakRSSBytes));
+  os << llvm::formatv("weights {0} (in the file: layers {1}, head "
+                      "{2}), activations {3}, {4} packed\n",
+                      report.weightsAs,
+                      llvm::join(report.matrices.layers.formats, ", "),
+                      llvm::join(report.matrices.head.formats, ", "),
+                      report.activations, megabytes(report.packedBytes));
   os << "prefill " << describe(report.prefill) << ", decode "
      << describe(report.decode) << '\n';
   for (const auto &[name, phase] : {std::pair("prefill", &report.prefill),

@@ -57,7 +57,8 @@ KVCacheConfigAttr::verify(function_ref<InFlightDiagnostic()> emitError,
 
 LogicalResult WeightAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                  ArrayRef<StringAttr> names, int64_t axis,
-                                 int64_t panelRows) {
+                                 int64_t panelRows,
+                                 std::optional<WeightFormat> format) {
   if (names.empty())
     return emitError() << "expected at least one tensor name";
   if (axis != 0 && axis != 1)
@@ -71,5 +72,24 @@ LogicalResult WeightAttr::verify(function_ref<InFlightDiagnostic()> emitError,
 PackedLayout WeightAttr::getLayout(RankedTensorType type) const {
   if (!getPanelRows())
     return PackedLayout::Plain;
+  if (getFormat())
+    return PackedLayout::Blocks32;
   return isTiled(type) ? PackedLayout::Tiles32 : PackedLayout::Panel32;
+}
+
+int64_t mlir::llm::getBlockBytes(WeightFormat format) {
+  switch (format) {
+  case WeightFormat::Q8_0:
+    return kPanelRows * (2 + 32);
+  case WeightFormat::Q4_0:
+    return kPanelRows * (2 + 16);
+  case WeightFormat::Q4_1:
+    return kPanelRows * (2 + 2 + 16);
+  }
+  llvm_unreachable("unknown weight format");
+}
+
+bool mlir::llm::isInBlocks(RankedTensorType type, WeightFormat format) {
+  return type.getRank() == 3 && type.getElementType().isSignlessInteger(8) &&
+         type.getDimSize(2) == getBlockBytes(format);
 }

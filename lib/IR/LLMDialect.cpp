@@ -38,8 +38,31 @@ static LogicalResult verifyKind(Operation *op, NamedAttribute attribute,
                            << attribute.getValue();
 }
 
+/// A matrix that is quantized in the file, before it is packed.
+static LogicalResult verifyFormat(Operation *op, WeightAttr weight,
+                                  RankedTensorType type) {
+  std::optional<WeightFormat> format = weight.getFormat();
+  if (!format || (type.getRank() == 2 && type.getElementType().isF32() &&
+                  type.getDimSize(1) % kTileDepth == 0))
+    return success();
+  return op->emitOpError() << "expected a weight of format "
+                           << stringifyEnum(*format)
+                           << " to be a matrix of f32 with a multiple of 32 "
+                              "columns, got "
+                           << type;
+}
+
+/// Whether the last dimension is that of the weight's layout.
+static bool hasSteps(WeightAttr weight, RankedTensorType type) {
+  if (weight.getFormat())
+    return isInBlocks(type, *weight.getFormat());
+  return isTiled(type) || (type.getDimSize(2) == kPanelRows &&
+                           isa<FloatType>(type.getElementType()));
+}
+
 /// The logical sizes of a weight argument are those of its tensor, except that
-/// a packed matrix is [ceil(N / 32)][K][32], or [ceil(N / 32)][K / 32][1024].
+/// a packed matrix is [ceil(N / 32)][K][32], or of [ceil(N / 32)][K / 32] tiles
+/// or blocks.
 static LogicalResult verifyWeight(Operation *op, WeightAttr weight, Type type) {
   auto tensor = dyn_cast<RankedTensorType>(type);
   if (!tensor || !tensor.hasStaticShape())
@@ -52,10 +75,9 @@ static LogicalResult verifyWeight(Operation *op, WeightAttr weight, Type type) {
            << "expected a weight of rank 1 or 2, or panels of rank 3, got "
            << type;
   if (rank != 3)
-    return success();
+    return verifyFormat(op, weight, tensor);
   int64_t panels = llvm::divideCeil(weight.getPanelRows(), kPanelRows);
-  if (tensor.getDimSize(0) != panels ||
-      (tensor.getDimSize(2) != kPanelRows && !isTiled(tensor)))
+  if (tensor.getDimSize(0) != panels || !hasSteps(weight, tensor))
     return op->emitOpError()
            << "expected " << panels << " panels of 32 rows for "
            << weight.getPanelRows() << " rows, got " << type;

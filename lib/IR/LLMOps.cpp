@@ -597,20 +597,40 @@ LogicalResult LinearOp::verify() {
   auto x = cast<RankedTensorType>(getX().getType());
   auto weight = cast<RankedTensorType>(getWeight().getType());
   auto result = cast<RankedTensorType>(getResult().getType());
-  if (!getActivations().isF32() && !getActivations().isBF16())
-    return emitOpError() << "expected activations of f32 or bf16, got "
+  std::optional<WeightFormat> format = getFormat();
+  bool isByte = getActivations().isSignlessInteger(8);
+  if (!getActivations().isF32() && !getActivations().isBF16() &&
+      !(isByte && format))
+    return emitOpError() << "expected activations of f32 or bf16, or of i8 "
+                            "beside a weight with a format, got "
+                         << getActivations();
+  const bool tiled = isTiled(weight), inSteps = tiled || format;
+  if (!inSteps && !getActivations().isF32())
+    return emitOpError() << "expected activations of f32 beside panels, got "
                          << getActivations();
   int64_t k = x.getDimSize(1), n = result.getDimSize(1);
-  if (ShapedType::isDynamic(k) || ShapedType::isDynamic(n) || k % kTileDepth)
-    return emitOpError() << "expected a static [N, K] matrix, K a multiple of "
-                         << kTileDepth << ", got x of type " << getX().getType()
-                         << " and a result of type " << getResult().getType();
-  int64_t expected[] = {(n + kPanelRows - 1) / kPanelRows, k / kTileDepth,
-                        kTileElements};
-  if (weight.getShape() != ArrayRef<int64_t>(expected))
-    return emitOpError() << "expected a weight of shape [" << expected[0]
-                         << ", " << expected[1] << ", " << expected[2]
-                         << "], got " << getWeight().getType();
+  if (ShapedType::isDynamic(k) || ShapedType::isDynamic(n))
+    return emitOpError() << "expected a static [N, K] matrix, got x of type "
+                         << getX().getType() << " and a result of type "
+                         << getResult().getType();
+  if (inSteps && k % kTileDepth)
+    return emitOpError() << "expected K of tiles and blocks to be a multiple of "
+                         << kTileDepth << ", got x of type "
+                         << getX().getType();
+  int64_t elements = format  ? getBlockBytes(*format)
+                     : tiled ? kTileElements
+                             : kPanelRows;
+  int64_t expected[] = {(n + kPanelRows - 1) / kPanelRows,
+                        inSteps ? k / kTileDepth : k, elements};
+  Type element = weight.getElementType();
+  if (format)
+    element = IntegerType::get(getContext(), 8);
+  else if (element.isInteger())
+    element = BFloat16Type::get(getContext());
+  auto expectedType = RankedTensorType::get(expected, element);
+  if (weight != expectedType)
+    return emitOpError() << "expected a weight of type " << expectedType
+                         << ", got " << weight;
   if (x.getDimSize(0) != result.getDimSize(0))
     return emitOpError() << "expected as many rows in x and the result, got "
                          << getX().getType() << " and "

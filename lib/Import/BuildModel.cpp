@@ -10,6 +10,7 @@
 
 #include "BuildModelOps.h"
 #include "BuildModelWeights.h"
+#include "ImportError.h"
 
 #include "llm/IR/LLM.h"
 #include "llm/Import/ModelFile.h"
@@ -45,18 +46,21 @@ struct StepValues {
 
 class ModelBuilder {
 public:
-  ModelBuilder(ModuleOp module, const ModelConfig &config,
+  ModelBuilder(ModuleOp module, const ModelFile &model,
                ArrayRef<WeightArgument> weights, const ImportOptions &options);
 
-  void buildLayer();
+  void buildLayers();
   void buildEntry();
 
 private:
   Type typeOf(CacheFormat format);
   KVStorageAttr storageOf(const CacheFormats &formats);
+  std::optional<WeightFormat> formatOf(const WeightArgument &weight);
   RankedTensorType typeOf(const WeightArgument &weight);
   func::FuncOp createFunction(StringRef name, ArrayRef<Argument> arguments,
                               TypeRange results);
+
+  func::FuncOp buildLayer(StringRef name, ArrayRef<WeightArgument> weights);
 
   // The parts of @layer; `weights` are all of the layer's.
   void attention(ActivationBuilder &b, State &state, StepValues values,
@@ -75,14 +79,17 @@ private:
                   ArrayRef<Value> numbers, ValueRange weights);
   Value logits(ActivationBuilder &b, Value stream, ValueRange weights);
 
+  const ModelFile &model;
   const ModelConfig &config;
   RopePairing ropePairing;
   ArrayRef<WeightArgument> weights;
   OpBuilder builder;
   Type weightType;
+  bool native;
   RankedTensorType idsType, anglesType, streamType;
   PagedKVCacheType cacheType;
-  func::FuncOp layer, entry;
+  SmallVector<func::FuncOp> layers; ///< that of each layer
+  func::FuncOp entry;
 };
 
 /// Arguments of @layer and @forward; weights follow.
@@ -102,16 +109,17 @@ enum EntryArgument {
 // Types and functions
 //===----------------------------------------------------------------------===//
 
-ModelBuilder::ModelBuilder(ModuleOp module, const ModelConfig &config,
+ModelBuilder::ModelBuilder(ModuleOp module, const ModelFile &model,
                            ArrayRef<WeightArgument> weights,
                            const ImportOptions &options)
-    : config(config), ropePairing(config.adjacentRope ? RopePairing::Adjacent
-                                                      : RopePairing::Half),
-      weights(weights), builder(module.getBodyRegion()) {
+    : model(model), config(model.config()),
+      ropePairing(config.adjacentRope ? RopePairing::Adjacent
+                                      : RopePairing::Half),
+      weights(weights), builder(module.getBodyRegion()),
+      native(options.weights == ElementKind::Native) {
   constexpr int64_t dynamic = ShapedType::kDynamic;
-  weightType = options.weights == ElementKind::BF16
-                   ? Type(builder.getBF16Type())
-                   : builder.getF32Type();
+  weightType = options.weights == ElementKind::F32 ? Type(builder.getF32Type())
+                                                   : builder.getBF16Type();
   idsType = RankedTensorType::get({dynamic}, builder.getI32Type());
   anglesType =
       RankedTensorType::get({dynamic, config.headDim}, builder.getF32Type());
@@ -152,8 +160,15 @@ KVStorageAttr ModelBuilder::storageOf(const CacheFormats &formats) {
   return KVStorageAttr::get(builder.getContext(), k, v, KVScale::TokenHead);
 }
 
+/// Of the blocks that the argument shall hold, if it shall.
+std::optional<WeightFormat>
+ModelBuilder::formatOf(const WeightArgument &weight) {
+  return native && weight.isLinear() ? weight.format(model) : std::nullopt;
+}
+
 RankedTensorType ModelBuilder::typeOf(const WeightArgument &weight) {
-  Type element = weight.isNorm() ? builder.getF32Type() : weightType;
+  bool isF32 = weight.isNorm() || formatOf(weight).has_value();
+  Type element = isF32 ? builder.getF32Type() : weightType;
   return RankedTensorType::get(weight.shape(), element);
 }
 
@@ -178,15 +193,36 @@ func::FuncOp ModelBuilder::createFunction(StringRef name,
 // @layer
 //===----------------------------------------------------------------------===//
 
-void ModelBuilder::buildLayer() {
+/// One function for all layers whose weights have the same formats.
+void ModelBuilder::buildLayers() {
+  std::vector<SmallVector<std::optional<WeightFormat>>> kinds;
+  SmallVector<func::FuncOp> functions;
+  for (int64_t i = 0; i < config.layers; ++i) {
+    ArrayRef<WeightArgument> layerWeights = weightsOfLayer(weights, i);
+    auto formats =
+        llvm::map_to_vector(layerWeights, [&](const WeightArgument &weight) {
+          return formatOf(weight);
+        });
+    size_t kind = llvm::find(kinds, formats) - kinds.begin();
+    if (kind == kinds.size()) {
+      kinds.push_back(formats);
+      std::string name = kind ? "layer" + std::to_string(kind) : "layer";
+      functions.push_back(buildLayer(name, layerWeights));
+    }
+    layers.push_back(functions[kind]);
+  }
+}
+
+func::FuncOp ModelBuilder::buildLayer(StringRef name,
+                                      ArrayRef<WeightArgument> weights) {
   SmallVector<Argument> arguments = {{"x", streamType},
                                      {"cache", cacheType},
                                      {"step", builder.getType<KVStepType>()},
                                      {"rope_table", anglesType},
                                      {"layer", builder.getIndexType()}};
-  for (const WeightArgument &weight : weightsOfLayer(weights, 0))
+  for (const WeightArgument &weight : weights)
     arguments.push_back({weight.role.str(), typeOf(weight)});
-  layer = createFunction("layer", arguments, {streamType, cacheType});
+  func::FuncOp layer = createFunction(name, arguments, {streamType, cacheType});
   layer.setPrivate();
   layer.setNoInline(true);
 
@@ -199,6 +235,7 @@ void ModelBuilder::buildLayer() {
             layerWeights);
   feedForward(b, state, layerWeights);
   func::ReturnOp::create(b, {state.stream, state.cache});
+  return layer;
 }
 
 void ModelBuilder::attention(ActivationBuilder &b, State &state,
@@ -324,7 +361,7 @@ WeightAttr ModelBuilder::namesOf(const WeightArgument &weight) {
         return builder.getStringAttr(tensor.name);
       });
   return WeightAttr::get(builder.getContext(), names, /*axis=*/0,
-                         /*panel_rows=*/0);
+                         /*panel_rows=*/0, formatOf(weight));
 }
 
 StepValues ModelBuilder::beginStep(ActivationBuilder &b, State &state) {
@@ -357,7 +394,7 @@ void ModelBuilder::callLayers(ActivationBuilder &b, State &state,
     SmallVector<Value> arguments = {state.stream, state.cache, values.step,
                                     values.angles, number};
     llvm::append_range(arguments, weightsOfLayer(weights, i));
-    auto call = func::CallOp::create(b, layer, arguments);
+    auto call = func::CallOp::create(b, layers[i], arguments);
     state = {call.getResult(0), call.getResult(1)};
   }
 }
@@ -409,6 +446,12 @@ static llvm::Error checkOptions(const ImportOptions &options) {
                     window, sinks));
 }
 
+bool mlir::llm::hasQuantizedWeights(const ModelFile &model) {
+  return llvm::any_of(listWeights(model), [&](const WeightArgument &weight) {
+    return weight.isLinear() && weight.format(model);
+  });
+}
+
 llvm::Expected<OwningOpRef<ModuleOp>>
 mlir::llm::buildModel(MLIRContext &context, const ModelFile &model,
                       const ImportOptions &options) {
@@ -418,10 +461,14 @@ mlir::llm::buildModel(MLIRContext &context, const ModelFile &model,
   std::vector<WeightArgument> weights = listWeights(model);
   if (llvm::Error error = checkWeights(model, weights))
     return error;
+  if (options.weights == ElementKind::Native && !hasQuantizedWeights(model))
+    return importError(model.path(),
+                       "expected quantized weights to hold them as they are, "
+                       "got none: take f32 or bf16");
 
   OwningOpRef<ModuleOp> module = createModule(context, config);
-  ModelBuilder builder(*module, config, weights, options);
-  builder.buildLayer();
+  ModelBuilder builder(*module, model, weights, options);
+  builder.buildLayers();
   builder.buildEntry();
   if (failed(verify(*module)))
     return llvm::createStringError("the imported module does not verify");

@@ -27,6 +27,19 @@ llvm::SmallVector<int64_t, 2> WeightArgument::shape() const {
   return shape;
 }
 
+std::optional<WeightFormat>
+WeightArgument::format(const ModelFile &model) const {
+  const TensorInfo *first = model.find(tensors.front().name);
+  if (!first)
+    return std::nullopt;
+  for (const ExpectedTensor &tensor : tensors) {
+    const TensorInfo *found = model.find(tensor.name);
+    if (!found || found->format != first->format)
+      return std::nullopt;
+  }
+  return symbolizeWeightFormat(first->format);
+}
+
 //===----------------------------------------------------------------------===//
 // The list
 //===----------------------------------------------------------------------===//

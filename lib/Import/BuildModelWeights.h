@@ -9,11 +9,14 @@
 #ifndef LLM_LIB_IMPORT_BUILDMODELWEIGHTS_H
 #define LLM_LIB_IMPORT_BUILDMODELWEIGHTS_H
 
+#include "llm/IR/LLM.h"
+
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,8 +36,13 @@ struct WeightArgument {
   llvm::SmallVector<ExpectedTensor, 3> tensors;
 
   llvm::SmallVector<int64_t, 2> shape() const;
+  /// That of all its tensors in the file if they are quantized; none where they
+  /// are not, or each in its own way.
+  std::optional<WeightFormat> format(const ModelFile &model) const;
   /// Norms are vectors and stay f32.
   bool isNorm() const { return tensors.front().shape.size() == 1; }
+  /// Whether a linear layer multiplies with it, and does nothing else.
+  bool isLinear() const { return !isNorm() && role != "embedding"; }
 };
 
 /// The weights of one layer, in the order of @layer's arguments.

@@ -198,10 +198,13 @@ private:
 
   LogicalResult replaceWeight(BlockArgument argument, RankedTensorType type,
                               WeightAttr weight) {
-    if (!type.getElementType().isF32() && !type.getElementType().isBF16())
+    bool inBlocks = weight.getLayout(type) == PackedLayout::Blocks32;
+    if (!type.getElementType().isF32() && !type.getElementType().isBF16() &&
+        !inBlocks)
       return function.emitOpError()
              << "argument " << argument.getArgNumber()
-             << ": expected a weight of f32 or bf16, got " << type;
+             << ": expected a weight of f32 or bf16, or in blocks, got "
+             << type;
     int32_t index = ProgramTables::add(
         tables.weights, b.getArrayAttr({weight, TypeAttr::get(type)}));
     auto buffer = MemRefType::get(type.getShape(), type.getElementType());

@@ -1,4 +1,4 @@
-//===- PackWeights.cpp - Weight matrices as panels and tiles ---===//
+//===- PackWeights.cpp - Weight matrices as panels, tiles and blocks ------===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -8,7 +8,6 @@
 
 #include "llm/Transforms/Passes.h"
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Matchers.h"
@@ -23,11 +22,17 @@ namespace mlir::llm {
 using namespace mlir;
 using namespace mlir::llm;
 
-/// The layout that a matrix gets: tiles where the runtime has a kernel.
-static RankedTensorType getPackedType(RankedTensorType matrix) {
+/// The layout that a matrix gets: blocks of its format; tiles are of bf16, and
+/// whole.
+static RankedTensorType getPackedType(RankedTensorType matrix,
+                                      std::optional<WeightFormat> format) {
   int64_t panels = llvm::divideCeil(matrix.getDimSize(0), kPanelRows);
   int64_t columns = matrix.getDimSize(1);
   Type element = matrix.getElementType();
+  if (format)
+    return RankedTensorType::get(
+        {panels, columns / kTileDepth, getBlockBytes(*format)},
+        IntegerType::get(matrix.getContext(), 8));
   if (element.isBF16() && columns % kTileDepth == 0)
     return RankedTensorType::get({panels, columns / kTileDepth, kTileElements},
                                  element);
@@ -64,9 +69,15 @@ public:
     collect(module);
     while (removeOne())
       ;
+    findFormats();
   }
 
   ArrayRef<BlockArgument> get() const { return arguments.getArrayRef(); }
+
+  /// Of the weight that an argument is, if it is quantized.
+  std::optional<WeightFormat> getFormat(BlockArgument argument) const {
+    return formats.lookup(argument);
+  }
 
 private:
   void collect(ModuleOp module) {
@@ -141,9 +152,51 @@ private:
     return false;
   }
 
+  /// Those of weights, which their attributes tell, spread along calls.
+  void findFormats() {
+    for (BlockArgument argument : arguments) {
+      auto function = cast<func::FuncOp>(argument.getOwner()->getParentOp());
+      auto weight = function.getArgAttrOfType<WeightAttr>(
+          argument.getArgNumber(), LLMDialect::kWeightAttr);
+      if (weight)
+        formats[argument] = weight.getFormat();
+    }
+    while (spreadFormats())
+      ;
+  }
+
+  bool spreadFormats() {
+    bool changed = false;
+    for (BlockArgument argument : arguments)
+      for (OpOperand &use : argument.getUses())
+        if (auto call = dyn_cast<func::CallOp>(use.getOwner())) {
+          auto callee = symbols.lookup<func::FuncOp>(call.getCallee());
+          changed |=
+              unify(argument, callee.getArgument(use.getOperandNumber()));
+        }
+    return changed;
+  }
+
+  /// One of them is passed for the other: they have one format, or none where
+  /// they had two.
+  bool unify(BlockArgument argument, BlockArgument parameter) {
+    auto passed = formats.find(argument), taken = formats.find(parameter);
+    if (passed == formats.end() && taken == formats.end())
+      return false;
+    if (passed != formats.end() && taken != formats.end() &&
+        passed->second == taken->second)
+      return false;
+    std::optional<WeightFormat> common;
+    if (passed == formats.end() || taken == formats.end())
+      common = passed == formats.end() ? taken->second : passed->second;
+    formats[argument] = formats[parameter] = common;
+    return true;
+  }
+
   SymbolTable symbols;
   llvm::SetVector<BlockArgument> arguments;
   llvm::DenseMap<func::FuncOp, SmallVector<func::CallOp>> calls;
+  llvm::DenseMap<BlockArgument, std::optional<WeightFormat>> formats;
 };
 } // namespace
 
@@ -151,47 +204,13 @@ private:
 // Rewriting
 //===----------------------------------------------------------------------===//
 
-/// Sum over k of x[m, k] * panels[p, k, n] into [m, p, n].
-static Value buildPanelProduct(OpBuilder &b, Location loc, Value x,
-                               Value panels) {
-  auto type = cast<RankedTensorType>(panels.getType());
-  SmallVector<OpFoldResult> sizes = {tensor::getMixedSize(b, loc, x, 0),
-                                     b.getIndexAttr(type.getDimSize(0)),
-                                     b.getIndexAttr(kPanelRows)};
-  Value empty = tensor::EmptyOp::create(b, loc, sizes, b.getF32Type());
-  Value zero = arith::ConstantOp::create(b, loc, b.getF32FloatAttr(0));
-  Value init = linalg::FillOp::create(b, loc, zero, empty).getResult(0);
-  AffineExpr m, p, k, n;
-  bindDims(b.getContext(), m, p, k, n);
-  auto map = [&](ArrayRef<AffineExpr> results) {
-    return AffineMap::get(4, 0, results, b.getContext());
-  };
-  using utils::IteratorType;
-  SmallVector<IteratorType> iterators = {
-      IteratorType::parallel, IteratorType::parallel, IteratorType::reduction,
-      IteratorType::parallel};
-  auto product = linalg::GenericOp::create(
-      b, loc, TypeRange{init.getType()}, ValueRange{x, panels},
-      ValueRange{init},
-      ArrayRef<AffineMap>{map({m, k}), map({p, k, n}), map({m, p, n})},
-      iterators, [](OpBuilder &nested, Location loc, ValueRange args) {
-        Value weight = args[1];
-        if (!weight.getType().isF32())
-          weight =
-              arith::ExtFOp::create(nested, loc, nested.getF32Type(), weight);
-        Value term = arith::MulFOp::create(nested, loc, args[0], weight);
-        Value sum = arith::AddFOp::create(nested, loc, args[2], term);
-        linalg::YieldOp::create(nested, loc, sum);
-      });
-  product->setAttr("llm.linear", b.getUnitAttr());
-  return product.getResult(0);
-}
-
 namespace {
-/// A product with the [N, K] matrix that its right side was before packing.
+/// A product with the [N, K] matrix that its right side was before packing, and
+/// the format of that one's blocks if it gets some.
 struct Product {
   linalg::MatmulOp op;
   int64_t n, k;
+  std::optional<WeightFormat> format;
 };
 } // namespace
 
@@ -212,40 +231,39 @@ static void replace(linalg::MatmulOp op, OpBuilder &b, Value result) {
   op.erase();
 }
 
+/// What a product's input is rounded to where it may be rounded to `most`:
+/// panels meet it as it is.
+static Type getActivations(OpBuilder &b, Activations most, Product product) {
+  auto weight =
+      cast<RankedTensorType>(product.op.getDpsInputs()[1].getType());
+  if (most == Activations::F32 || (!product.format && !isTiled(weight)))
+    return b.getF32Type();
+  if (most == Activations::I8 && product.format)
+    return b.getI8Type();
+  return b.getBF16Type();
+}
+
 /// The kernel of the runtime in place of the product.
-static void replaceByKernel(Product product, Type activations) {
+static void replaceByKernel(Product product, Activations most) {
   linalg::MatmulOp op = product.op;
   OpBuilder b(op);
+  Type activations = getActivations(b, most, product);
   Value x = castRows(b, op.getLoc(), op.getDpsInputs()[0], product.k);
   int64_t rows = cast<RankedTensorType>(x.getType()).getDimSize(0);
   auto type = RankedTensorType::get({rows, product.n}, b.getF32Type());
+  WeightFormatAttr format;
+  if (product.format)
+    format = WeightFormatAttr::get(b.getContext(), *product.format);
   replace(op, b,
           LinearOp::create(b, op.getLoc(), type, x, op.getDpsInputs()[1],
-                           TypeAttr::get(activations)));
+                           format, TypeAttr::get(activations)));
 }
 
-/// The product over panels in its place, without the padding's columns.
-static void replaceByPanels(Product product) {
-  linalg::MatmulOp op = product.op;
-  OpBuilder b(op);
-  Location loc = op.getLoc();
-  Value panels =
-      buildPanelProduct(b, loc, op.getDpsInputs()[0], op.getDpsInputs()[1]);
-  SmallVector<ReassociationIndices> columns = {{0}, {1, 2}};
-  Value padded = tensor::CollapseShapeOp::create(b, loc, panels, columns);
-  SmallVector<OpFoldResult> sizes = {tensor::getMixedSize(b, loc, padded, 0),
-                                     b.getIndexAttr(product.n)};
-  SmallVector<OpFoldResult> offsets(2, b.getIndexAttr(0));
-  SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
-  replace(
-      op, b,
-      tensor::ExtractSliceOp::create(b, loc, padded, offsets, sizes, strides));
-}
-
-static void packArgument(BlockArgument argument) {
+static void packArgument(BlockArgument argument,
+                         std::optional<WeightFormat> format) {
   auto function = cast<func::FuncOp>(argument.getOwner()->getParentOp());
   auto matrix = cast<RankedTensorType>(argument.getType());
-  argument.setType(getPackedType(matrix));
+  argument.setType(getPackedType(matrix, format));
   function.setFunctionType(FunctionType::get(
       function.getContext(), function.getBody().getArgumentTypes(),
       function.getResultTypes()));
@@ -255,7 +273,7 @@ static void packArgument(BlockArgument argument) {
     function.setArgAttr(argument.getArgNumber(), LLMDialect::kWeightAttr,
                         WeightAttr::get(function.getContext(),
                                         weight.getNames(), weight.getAxis(),
-                                        matrix.getDimSize(0)));
+                                        matrix.getDimSize(0), format));
 }
 
 namespace {
@@ -267,21 +285,15 @@ struct PackWeights : llm::impl::PackWeightsBase<PackWeights> {
     SmallVector<Product> products;
     for (BlockArgument argument : packable.get()) {
       auto matrix = cast<RankedTensorType>(argument.getType());
+      std::optional<WeightFormat> format = packable.getFormat(argument);
       for (Operation *user : argument.getUsers())
         if (auto op = dyn_cast<linalg::MatmulOp>(user))
-          products.push_back({op, matrix.getDimSize(0), matrix.getDimSize(1)});
-      packArgument(argument);
+          products.push_back(
+              {op, matrix.getDimSize(0), matrix.getDimSize(1), format});
+      packArgument(argument, format);
     }
-    Type activations = BFloat16Type::get(&getContext());
-    if (exactActivations)
-      activations = Float32Type::get(&getContext());
-    for (Product product : products) {
-      Type weight = product.op.getDpsInputs()[1].getType();
-      if (isTiled(cast<RankedTensorType>(weight)))
-        replaceByKernel(product, activations);
-      else
-        replaceByPanels(product);
-    }
+    for (Product product : products)
+      replaceByKernel(product, activations);
   }
 };
 } // namespace

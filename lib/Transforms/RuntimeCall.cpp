@@ -88,7 +88,7 @@ int32_t mlir::llm::getDTypeNumber(Type type) {
     return 1;
   if (type.isBF16())
     return 2;
-  return type.isInteger(32) ? 3 : 4;
+  return type.isInteger(32) ? 3 : type.isInteger(8) ? 6 : 4;
 }
 
 int32_t mlir::llm::getStorageNumber(Type format) {

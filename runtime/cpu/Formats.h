@@ -49,6 +49,20 @@ inline Halves toBF16(Vec x) {
                                  Halves);
 }
 
+/// Both as bf16, a in the lower half of each lane. Subnormals may become zeros.
+inline UInts pairBF16(Vec a, Vec b) {
+#if defined(LLM_CPU_X86_BF16)
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11,
+                                         26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  __m512bh both = _mm512_cvtne2ps_pbh((__m512)b, (__m512)a);
+  return (UInts)_mm512_permutexvar_epi16(order, (__m512i)both);
+#else
+  return __builtin_convertvector(toBF16(a), UInts) |
+         __builtin_convertvector(toBF16(b), UInts) << 16;
+#endif
+}
+
 inline Vec fromF16(Halves h) {
 #if defined(LLM_CPU_X86_V4)
   return (Vec)_mm512_cvtph_ps((__m256i)h);
@@ -232,6 +246,19 @@ inline void store(void *to, Vec x, int64_t n = kLanes) {
 
 inline Vec load(const float *from) { return load<LLM_F32>(from); }
 inline void store(float *to, Vec x) { store<LLM_F32>(to, x); }
+
+/// The largest magnitude of n floats, which are whole vectors; infinity if one
+/// is not finite.
+inline float largestOf(const float *x, int64_t n) {
+  UInts most = {};
+  for (int64_t i = 0; i < n; i += kLanes) {
+    UInts magnitude = bitsOf(load(x + i)) & 0x7fffffff;
+    most = magnitude > most ? magnitude : most;
+  }
+  // Finite ones compare as floats; what is not is larger than all of them.
+  Vec top = ofBits(most > 0x7f7fffff ? UInts{} + 0x7f800000 : most);
+  return maxOf(top);
+}
 
 } // namespace
 } // namespace llm::cpu

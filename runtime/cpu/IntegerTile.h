@@ -45,30 +45,11 @@ constexpr int64_t kMaxByteDim = 512;
 /// Rows whose digits lie together.
 constexpr int kDigitRows = 4;
 
-/// c + the products of the four bytes of each lane: a's unsigned, b's signed.
-inline Ints dotBytes(UInts a, UInts b, Ints c) {
-  return (Ints)_mm512_dpbusd_epi32((__m512i)c, (__m512i)a, (__m512i)b);
-}
-inline UInts splatBytes(const char *from) {
-  return bitsOf(splatAt(reinterpret_cast<const float *>(from)));
-}
 /// The first n bytes at `from`, then zeros.
 inline UInts loadBytes(const char *from, int64_t n) {
   return n >= kVecBytes
              ? (UInts)_mm512_loadu_si512(from)
              : (UInts)_mm512_maskz_loadu_epi8((uint64_t(1) << n) - 1, from);
-}
-
-/// The largest magnitude of n floats, which are whole vectors; NaN if one is.
-inline float largestOf(const float *x, int64_t n) {
-  UInts most = {};
-  for (int64_t i = 0; i < n; i += kLanes) {
-    UInts magnitude = bitsOf(load(x + i)) & 0x7fffffff;
-    most = magnitude > most ? magnitude : most;
-  }
-  // Finite ones compare as floats; what is not is larger than all of them.
-  Vec top = ofBits(most > 0x7f7fffff ? UInts{} + 0x7f800000 : most);
-  return maxOf(top);
 }
 
 /// x as integers, for at most 2^22 in magnitude.

@@ -126,22 +126,39 @@ struct WriteTask {
   bool streaming; ///< past the caches, where rows are whole lines
 };
 
-/// LLM_LAYOUT_TILES32: columns of out and numbers of a row that a tile has.
+/// LLM_LAYOUT_TILES32: columns of out and numbers of a row that a tile has;
+/// columns of a panel there and in LLM_LAYOUT_PANEL32.
 constexpr int64_t kWeightTileColumns = 16, kWeightDepth = 32;
 constexpr int64_t kWeightPanelColumns = 2 * kWeightTileColumns;
 
 /// A call of so few rows reads weights as fast as memory gives them.
 constexpr int64_t kFewLinearRows = 8;
 
-/// out = x times a weight matrix of bf16 in LLM_LAYOUT_TILES32.
+/// out = x times a weight matrix.
 struct LinearTask {
   const llm_tensor *x;   ///< f32 [M, k]
   const llm_tensor *out; ///< f32 [M, columns]
   const void *w;
+  int64_t k; ///< a multiple of kWeightDepth where w is tiled
+  int64_t columns;
+  bool rounded;   ///< x is rounded to bf16 first
+  bool streaming; ///< out goes past the caches: its rows begin at lines
+  llm_dtype type; ///< of w: LLM_F32 or LLM_BF16
+  bool tiled;     ///< w is in LLM_LAYOUT_TILES32, else in LLM_LAYOUT_PANEL32
+};
+
+/// out = x times a weight matrix of quantized blocks: see Blocks.h.
+struct BlockTask {
+  const llm_tensor *x;   ///< f32 [M, k]
+  const llm_tensor *out; ///< f32 [M, columns]
+  const void *w;
+  llm_file_format format;
   int64_t k; ///< a multiple of kWeightDepth
   int64_t columns;
-  bool rounded; ///< x is rounded to bf16 first
 };
+
+/// What 32 numbers of a row of x take as integers.
+constexpr int64_t kIntegerBlockFloats = kWeightDepth / 4 + 3;
 
 struct KernelTable {
   const char *name;
@@ -188,6 +205,14 @@ struct KernelTable {
   /// Columns 32 * panels.begin to 32 * panels.end of some rows of out.
   void (*multiplyRows)(const LinearTask &task, const float *factors,
                        KeyRange rows, KeyRange panels);
+  /// Rows of x as the integers that multiplyIntegers reads: of each row,
+  /// kIntegerBlockFloats for each kWeightDepth columns.
+  void (*prepareIntegers)(const BlockTask &task, float *factors, KeyRange rows);
+  /// multiplyRows with integers for factors.
+  void (*multiplyIntegers)(const BlockTask &task, const float *factors,
+                           KeyRange rows, KeyRange panels);
+  /// Panels of blocks as LLM_LAYOUT_TILES32, rounded to bf16.
+  void (*unpackPanels)(const BlockTask &task, float *tiles, KeyRange panels);
   /// exp, 2^x as weights need it, and tanh, for the tests of their accuracy.
   void (*exp)(float *x, int64_t n);
   void (*decay)(float *x, int64_t n);

@@ -6,15 +6,17 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Rows of x become factors. Of few rows each thread takes strips of columns. Of
-// many it takes blocks of rows and does all columns of them: their factors stay
-// in its second-level cache, and no one waits between. The cut changes no bit.
+// Rows of x become factors where w is in tiles. Of few rows each thread takes
+// strips of columns. Of many it takes blocks of rows and does all columns of
+// them: their factors stay in its second-level cache, and no one waits between.
+// The cut changes no bit.
 //
 //===----------------------------------------------------------------------===//
 
 #include "../Linear.h"
 
 #include "../Parallel.h"
+#include "Blocks.h"
 #include "Kernels.h"
 
 #include <algorithm>
@@ -22,18 +24,30 @@
 using namespace llm;
 using namespace llm::cpu;
 
-/// Panels of a strip of columns.
-static constexpr int64_t kStripPanels = 2;
+/// Strips of columns for each thread, so that one that is late has less to do;
+/// not more, since nobody asks for the first panel of a strip ahead.
+static constexpr int64_t kStripsOfThread = 4, kLeastStripPanels = 2;
 
 /// The most rows of a block, of which there are as many for each thread, and
 /// the least rows of a thread that are worth blocks of their own.
 static constexpr int64_t kBlockRows = 128, kLeastRows = 32;
+
+/// An out of more would only evict what the caches have: its lines are written
+/// long before they are read again.
+static constexpr int64_t kCachedBytes = int64_t(4) << 20;
 
 /// Rows of less are prepared by one thread.
 static constexpr int64_t kPreparedFloats = 16384;
 
 static constexpr int64_t divideUp(int64_t n, int64_t by) {
   return (n + by - 1) / by;
+}
+
+static int64_t stripPanels(int64_t panels) {
+  const int64_t threads = numThreads();
+  return threads == 1 ? panels
+                      : std::max(kLeastStripPanels,
+                                 divideUp(panels, kStripsOfThread * threads));
 }
 
 static void multiplyByColumns(const LinearTask &task, float *factors,
@@ -44,7 +58,7 @@ static void multiplyByColumns(const LinearTask &task, float *factors,
               [&](int64_t begin, int64_t end) {
                 table.prepareRows(task, factors, {begin, end});
               });
-  parallelFor(panels, kStripPanels, [&](int64_t begin, int64_t end) {
+  parallelFor(panels, stripPanels(panels), [&](int64_t begin, int64_t end) {
     for (int64_t row = 0; row < rows; row += kBlockRows)
       table.multiplyRows(task, factors, {row, std::min(row + kBlockRows, rows)},
                          {begin, end});
@@ -60,10 +74,15 @@ static void multiplyByRows(const LinearTask &task, float *factors,
       divideUp(divideUp(rows, blocks), kLeastRows) * kLeastRows;
   parallelFor(rows, grain, [&](int64_t begin, int64_t end) {
     table.prepareRows(task, factors, {begin, end});
-    for (int64_t panel = 0; panel < panels; panel += kStripPanels)
-      table.multiplyRows(task, factors, {begin, end},
-                         {panel, std::min(panel + kStripPanels, panels)});
+    table.multiplyRows(task, factors, {begin, end}, {0, panels});
   });
+}
+
+static bool isStreamed(const llm_tensor &out) {
+  constexpr int64_t kLine = 64, kFloats = kLine / sizeof(float);
+  return out.sizes[0] * out.sizes[1] > kCachedBytes / int64_t(sizeof(float)) &&
+         reinterpret_cast<uintptr_t>(out.data) % kLine == 0 &&
+         out.strides[0] % kFloats == 0;
 }
 
 static void clear(const llm_tensor &out) {
@@ -72,21 +91,32 @@ static void clear(const llm_tensor &out) {
     std::fill_n(row + i * out.strides[0], out.sizes[1], 0.0f);
 }
 
-void llm::linear(const LinearOperands &operands, std::vector<float> &factors) {
-  if (operands.x.sizes[1] == 0) // then w has no address to read from
-    return clear(operands.out);
-  const LinearTask task = {&operands.x,           &operands.out,
-                           operands.w.data,       operands.x.sizes[1],
-                           operands.out.sizes[1], operands.rounded};
-  const KernelTable &table = kernels();
-  const int64_t rows = operands.x.sizes[0];
-  // Aligned to a line, which vectors do not need but are faster with.
+float *llm::scratchOf(std::vector<float> &factors, int64_t floats) {
+  // Vectors do not need to be aligned to a line but are faster.
   constexpr int64_t kLine = 16;
-  const size_t needed = table.floatsOfFactors(task) + kLine;
+  const size_t needed = floats + kLine;
   if (factors.size() < needed)
     factors.resize(needed);
   auto address = reinterpret_cast<uintptr_t>(factors.data());
-  float *aligned = factors.data() + (kLine - address / sizeof(float) % kLine);
+  return factors.data() + (kLine - address / sizeof(float) % kLine);
+}
+
+void llm::linear(const LinearOperands &operands, std::vector<float> &factors) {
+  if (operands.x.sizes[1] == 0) // then w has no address to read from
+    return clear(operands.out);
+  if (isBlockFormat(operands.format))
+    return linearOfBlocks(operands, factors);
+  const LinearTask task = {.x = &operands.x,
+                           .out = &operands.out,
+                           .w = operands.w.data,
+                           .k = operands.x.sizes[1],
+                           .columns = operands.out.sizes[1],
+                           .rounded = operands.activations == LLM_BF16,
+                           .streaming = isStreamed(operands.out),
+                           .type = operands.w.dtype,
+                           .tiled = isTiled(operands.w)};
+  const int64_t rows = operands.x.sizes[0];
+  float *aligned = scratchOf(factors, kernels().floatsOfFactors(task));
 
   const int64_t panels = divideUp(task.columns, kWeightPanelColumns);
   if (rows >= numThreads() * kLeastRows)

@@ -46,6 +46,9 @@
 #define LLM_NO_UNROLL _Pragma("GCC unroll 1")
 #endif
 
+/// For parts of a loop over registers: what is not inlined has them in memory.
+#define LLM_INLINE inline __attribute__((always_inline))
+
 namespace llm::cpu {
 namespace {
 
@@ -68,6 +71,7 @@ constexpr int kLanes = 4, kBlockRows = 2, kBlockVecs = 4;
 typedef float Vec __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t UInts __attribute__((vector_size(kLanes * 4)));
 typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
+typedef int16_t Shorts __attribute__((vector_size(kLanes * 4)));
 typedef uint16_t Halves __attribute__((vector_size(kLanes * 2)));
 typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
 
@@ -181,6 +185,38 @@ inline void pairRowsOfF8(Vec first, Vec second, Vec *x) {
   pairsOfF8((Vec)_mm512_unpackhi_epi8(a, b), x[2], x[3]);
 }
 #endif
+
+/// The sums of the products of both 16-bit integers of each lane.
+inline Ints multiplyPairs(Shorts a, Shorts b) {
+#if defined(LLM_CPU_X86_V4)
+  return (Ints)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif defined(LLM_CPU_X86_V3)
+  return (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__x86_64__)
+  return (Ints)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#else
+  Ints low = ((Ints)a << 16 >> 16) * ((Ints)b << 16 >> 16);
+  return low + ((Ints)a >> 16) * ((Ints)b >> 16);
+#endif
+}
+
+/// c + the products of the four bytes of each lane: a's unsigned, b's signed.
+inline Ints dotBytes(UInts a, UInts b, Ints c) {
+#if defined(LLM_CPU_X86_VNNI)
+  return (Ints)_mm512_dpbusd_epi32((__m512i)c, (__m512i)a, (__m512i)b);
+#else
+  Shorts even = (Shorts)(b << 8) >> 8, odd = (Shorts)b >> 8;
+  c += multiplyPairs((Shorts)(a & 0x00ff00ff), even);
+  return c + multiplyPairs((Shorts)(a >> 8 & 0x00ff00ff), odd);
+#endif
+}
+
+/// The four bytes at `from` in every lane.
+inline UInts splatBytes(const char *from) {
+  uint32_t bits;
+  memcpy(&bits, from, sizeof(bits));
+  return UInts{} + bits;
+}
 
 #if !defined(LLM_CPU_X86_V4)
 /// The integer below, for at most 2^22 in magnitude; NaN for NaN.

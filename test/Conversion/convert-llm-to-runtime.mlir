@@ -111,16 +111,28 @@ func.func private @poison() {
   return
 }
 
-// Activations are numbered as llm_dtype; the result has as many rows as x.
+// The format of the weight is numbered as llm_file_format, activations as
+// llm_dtype; the result has as many rows as x.
 
 // CHECK-LABEL: func private @linear
 // CHECK-SAME: %[[X:[a-z0-9]*]]: tensor<?x64xf32>
 func.func private @linear(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>) -> tensor<?x40xf32> {
   // CHECK: %[[ROWS:.*]] = tensor.dim %[[X]]
+  // CHECK: arith.constant 3 : i32
   // CHECK: %[[BF16:.*]] = arith.constant 2 : i32
+  // CHECK-NEXT: %[[F32:.*]] = arith.constant 0 : i32
   // CHECK: memref.alloc(%[[ROWS]]) : memref<?x40xf32>
-  // CHECK: call @llm_rt_linear(%{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}, %[[BF16]], %{{.*}}) {llm.op = "llm.linear"}
-  %y = llm.linear %x, %w as bf16 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
+  // CHECK: call @llm_rt_linear(%{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}, %[[BF16]], %[[F32]], %{{.*}}) {llm.op = "llm.linear"}
+  %y = llm.linear %x, %w as f32 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
+  return %y : tensor<?x40xf32>
+}
+
+// CHECK-LABEL: func private @linear_of_blocks
+func.func private @linear_of_blocks(%x: tensor<?x64xf32>, %w: tensor<2x2x640xi8>) -> tensor<?x40xf32> {
+  // CHECK: %[[Q4_1:.*]] = arith.constant 5 : i32
+  // CHECK-NEXT: %[[I8:.*]] = arith.constant 6 : i32
+  // CHECK: call @llm_rt_linear(%{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}, %[[Q4_1]], %[[I8]], %{{.*}}) {llm.op = "llm.linear"}
+  %y = llm.linear %x, %w of q4_1 as i8 : tensor<?x64xf32>, tensor<2x2x640xi8> -> tensor<?x40xf32>
   return %y : tensor<?x40xf32>
 }
 

@@ -53,6 +53,7 @@ TEST(MatrixSizesTest, layersAreSummedAndNoNorms) {
   const int64_t roles = 2 + 3 + 4 + 5 + 7 + 8 + 9;
   EXPECT_EQ(layers.parameters, 10 * (2 * roles + 7 * 7));
   EXPECT_EQ(layers.fileBytes, 2 * layers.parameters);
+  EXPECT_EQ(layers.formats, std::vector<std::string>{"f16"});
 }
 
 TEST(MatrixSizesTest, theHeadMayBeTheEmbedding) {

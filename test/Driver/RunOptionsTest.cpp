@@ -48,7 +48,7 @@ TEST(RunOptionsTest, defaults) {
   EXPECT_EQ(options.sampler.topP, 1);
   EXPECT_EQ(options.prefillChunk, 512);
   EXPECT_EQ(options.cache, (CacheFormats{CacheFormat::F16, CacheFormat::F16}));
-  EXPECT_EQ(options.weights, ElementKind::F32);
+  EXPECT_EQ(options.weights, std::nullopt);
   EXPECT_EQ(options.context + options.poolBlocks, 0);
   EXPECT_EQ(options.blockSize + options.threads, 0);
   EXPECT_TRUE(options.compileCache && !options.verbose);
@@ -232,21 +232,33 @@ TEST(RunOptionsTest, badTypes) {
             "expected --cache-dtype with K and V of one type where neither is "
             "f8, i8 or i4, got 'f16:bf16'");
   expectBad({"-m", "m", "-p", "x", "--weights-as", "f16"},
-            "expected --weights-as to be one of f32|bf16, got 'f16'");
+            "expected --weights-as to be one of native|f32|bf16, got 'f16'");
   expectBad({"-m", "m", "-p", "x", "--activations", "i8"},
-            "expected --activations to be one of f32|bf16, got 'i8'");
-  expectBad({"-m", "m", "-p", "x", "--activations", "bf16"},
-            "expected --activations to be f32 beside --weights-as f32, got "
-            "'bf16'");
+            "expected --activations to be one of int8|bf16|f32, got 'i8'");
+}
+
+TEST(RunOptionsTest, activationsGoWithWeights) {
+  expectBad(
+      {"-m", "m", "-p", "x", "--weights-as", "f32", "--activations", "bf16"},
+      "expected --activations to be f32 beside --weights-as f32, got "
+      "'bf16'");
+  expectBad(
+      {"-m", "m", "-p", "x", "--weights-as", "bf16", "--activations", "int8"},
+      "expected --activations to be f32 or bf16 beside --weights-as "
+      "bf16, got 'int8'");
+  RunOptions options = expectParsed(
+      {"-m", "m", "-p", "x", "--weights-as", "native", "--activations", "f32"});
+  EXPECT_EQ(options.weights, ElementKind::Native);
+  EXPECT_EQ(options.activations, Activations::F32);
+  options = expectParsed({"-m", "m", "-p", "x", "--activations", "int8"});
+  EXPECT_EQ(options.weights, std::nullopt); // the file decides
+  EXPECT_EQ(options.activations, Activations::I8);
 }
 
 TEST(RunOptionsTest, activationsFollowWeights) {
-  EXPECT_TRUE(expectParsed({"-m", "m", "-p", "x"}).exactActivations);
-  EXPECT_FALSE(expectParsed({"-m", "m", "-p", "x", "--weights-as", "bf16"})
-                   .exactActivations);
-  EXPECT_TRUE(expectParsed({"-m", "m", "-p", "x", "--weights-as", "bf16",
-                            "--activations", "f32"})
-                  .exactActivations);
+  EXPECT_EQ(defaultActivations(ElementKind::F32), Activations::F32);
+  EXPECT_EQ(defaultActivations(ElementKind::BF16), Activations::BF16);
+  EXPECT_EQ(defaultActivations(ElementKind::Native), Activations::I8);
 }
 
 TEST(RunOptionsTest, badIds) {

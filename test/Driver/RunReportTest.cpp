@@ -27,7 +27,9 @@ static RunReport generationReport() {
   RunReport report;
   report.loadSeconds = 0.5;
   report.packSeconds = 0.25;
-  report.matrices = {{1000, 625}, {200, 125}};
+  report.weightsAs = "native";
+  report.activations = "int8";
+  report.matrices = {{1000, 625, {"q4_1", "q8_0"}}, {200, 125, {"q8_0"}}};
   report.packedBytes = 4800;
   report.compileSeconds = 2;
   report.compileCPUSeconds = 1.5;
@@ -85,12 +87,19 @@ TEST(RunReportTest, phases) {
 
 TEST(RunReportTest, weights) {
   const json::Object object = toJSON(generationReport());
-  EXPECT_EQ(*object.getObject("weights"),
-            json::Object({{"packed_bytes", 4800},
-                          {"layers", json::Object({{"parameters", 1000},
-                                                   {"file_bytes", 625}})},
-                          {"head", json::Object({{"parameters", 200},
-                                                 {"file_bytes", 125}})}}));
+  EXPECT_EQ(
+      *object.getObject("weights"),
+      json::Object(
+          {{"as", "native"},
+           {"activations", "int8"},
+           {"packed_bytes", 4800},
+           {"layers",
+            json::Object({{"parameters", 1000},
+                          {"file_bytes", 625},
+                          {"file_formats", json::Array{"q4_1", "q8_0"}}})},
+           {"head", json::Object({{"parameters", 200},
+                                  {"file_bytes", 125},
+                                  {"file_formats", json::Array{"q8_0"}}})}}));
 }
 
 TEST(RunReportTest, sequences) {
@@ -135,6 +144,8 @@ TEST(RunReportTest, summary) {
   printSummary(report, os);
   EXPECT_EQ(text,
             "load 0.50 s, compile 2.00 s (cached), peak memory 0.0 MiB\n"
+            "weights native (in the file: layers q4_1, q8_0, head q8_0), "
+            "activations int8, 0.0 MiB packed\n"
             "prefill 100 tokens in 0.25 s (400.0 tokens/s), decode 10 tokens "
             "in 0.50 s (20.0 tokens/s)\n"
             "prefill attention 0.100 s (40.0%, 50.000 ms a step, 2.0 GB/s, 4.0 "

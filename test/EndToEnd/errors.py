@@ -196,6 +196,20 @@ def weights() -> None:
     refuse(file, *map(checkpoints.gguf_name, wrong), "31", "32", "33", "64")
 
 
+@suite.check("error-native-weights")
+def native_weights() -> None:
+    """A file without quantized weights has none to hold as they are."""
+    native = ["--weights-as", "native"]
+    words = ["tiny.gguf: expected quantized weights", "got none: take f32 or bf16"]
+    model = write_gguf()
+    done = call("LLM_RUN", "-m", model, "--ids", "1,2", *native, status=1)
+    check_mentions(done, words)
+    check_mentions(call("LLM_IMPORT", model, *native, status=1), words)
+    rounded = ["--activations", "int8"]
+    done = call("LLM_RUN", "-m", model, "--ids", "1,2", *rounded, status=1)
+    check_mentions(done, ["--activations to be f32 beside --weights-as f32"])
+
+
 # Runs
 
 

@@ -112,6 +112,25 @@ def weights() -> None:
     assert 0 < report["pack_s"] <= report["load_s"]
 
 
+@suite.check("smollm2-native")
+def native() -> None:
+    """By default weights keep the file's bits, and the answer is the same."""
+    answer = expected("chat-1")
+    common = [smollm2(), "--chat", "-p", answer.text, "-n", DEMANDED["chat-1"]]
+    done = run(*common)
+    sizes = done.report["weights"]
+    layers, head = sizes["layers"], sizes["head"]
+    # The embedding is of bf16, norms are of f32.
+    rest = 2 * head["parameters"] + 4 * 61 * 576
+    assert sizes["packed_bytes"] == layers["file_bytes"] + head["file_bytes"] + rest
+    assert (sizes["as"], sizes["activations"]) == ("native", "int8")
+    assert (layers["file_formats"], head["file_formats"]) == (["q4_1"], ["q8_0"])
+    assert done.sequence(0) == answer.ids[: DEMANDED["chat-1"]]
+    exact = run(*common, "--activations", "f32")
+    assert exact.report["weights"]["activations"] == "f32"
+    assert exact.sequence(0) == done.sequence(0)
+
+
 SINGLE = {
     "chunk-1": Variation(chunk=1),
     "chunk-7": Variation(chunk=7),
@@ -191,6 +210,8 @@ for name, *how in [
     ("f32", "f32", "f32", EXACTLY, 1e-3),
     ("bf16", "bf16", "bf16", EXACTLY, 5e-3),
     ("activations", "bf16", "bf16", ROUNDED, 2e-4, "--activations", "f32"),
+    ("native", "native", "f16", EXACTLY, 1.5e-2, "--prefill-chunk", 1),
+    ("native-chunks", "native", "f16", EXACTLY, 5e-3),
     ("window", "f32", "f32", KEPT, 2e-3, "--window", 512, "--sinks", 4),
     ("cache-i8", "f32", "i8", "int8, symmetric, scale per token and head", 1e-3),
     ("cache-f8", "f32", "f8", "fp8 E4M3, scale max/448 per token and head", 2e-3),

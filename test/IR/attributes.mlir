@@ -34,11 +34,15 @@ func.func private @default_config(!kv {llm.config = #llm.kv_cache_config<strateg
 // CHECK-SAME: tensor<96x64xbf16> {llm.weight = #llm.weight<["q", "k", "v"]>}
 // CHECK-SAME: tensor<64x96xf32> {llm.weight = #llm.weight<["a", "b"], axis = 1>}
 // CHECK-SAME: tensor<3x64x32xf32> {llm.weight = #llm.weight<["w"], panel_rows = 70>}
+// CHECK-SAME: tensor<96x64xf32> {llm.weight = #llm.weight<["q"], format = q8_0>}
+// CHECK-SAME: tensor<3x2x576xi8> {llm.weight = #llm.weight<["q"], panel_rows = 70, format = q4_0>}
 func.func private @weights(
     tensor<64xf32> {llm.weight = #llm.weight<["norm.weight"]>},
     tensor<96x64xbf16> {llm.weight = #llm.weight<["q", "k", "v"], axis = 0>},
     tensor<64x96xf32> {llm.weight = #llm.weight<["a", "b"], axis = 1>},
-    tensor<3x64x32xf32> {llm.weight = #llm.weight<["w"], panel_rows = 70>})
+    tensor<3x64x32xf32> {llm.weight = #llm.weight<["w"], panel_rows = 70>},
+    tensor<96x64xf32> {llm.weight = #llm.weight<["q"], axis = 0, format = q8_0>},
+    tensor<3x2x576xi8> {llm.weight = #llm.weight<["q"], panel_rows = 70, format = q4_0>})
 
 // CHECK-LABEL: func private @arguments
 // CHECK-SAME: !llm.paged_kv_cache<2x1x64xf16> {llm.borrowed, llm.name = "cache"}

@@ -67,6 +67,26 @@ func.func private @tiles_of_f32(tensor<2x2x1024xf32> {llm.weight = #llm.weight<[
 
 // -----
 
+// expected-error @+1 {{expected 2 panels of 32 rows for 40 rows, got 'tensor<2x2x640xi8>'}}
+func.func private @blocks_of_another_format(tensor<2x2x640xi8> {llm.weight = #llm.weight<["w"], panel_rows = 40, format = q8_0>})
+
+// -----
+
+// expected-error @+1 {{expected 2 panels of 32 rows for 40 rows, got 'tensor<2x2x32xi8>'}}
+func.func private @panels_of_i8(tensor<2x2x32xi8> {llm.weight = #llm.weight<["w"], panel_rows = 40>})
+
+// -----
+
+// expected-error @+1 {{expected a weight of format q4_1 to be a matrix of f32 with a multiple of 32 columns, got 'tensor<40x64xbf16>'}}
+func.func private @quantized_bf16(tensor<40x64xbf16> {llm.weight = #llm.weight<["w"], format = q4_1>})
+
+// -----
+
+// expected-error @+1 {{expected a weight of format q4_0 to be a matrix of f32 with a multiple of 32 columns, got 'tensor<40x70xf32>'}}
+func.func private @parts_of_blocks(tensor<40x70xf32> {llm.weight = #llm.weight<["w"], format = q4_0>})
+
+// -----
+
 // expected-error @+1 {{expected 'llm.weight' to be a #llm.weight, got "w"}}
 func.func private @weight_kind(tensor<4xf32> {llm.weight = "w"})
 

@@ -39,9 +39,9 @@ func.func @statistics(%c: !llm.paged_kv_cache) {
 
 // -----
 
-func.func @tiles(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xf32>) {
-  // expected-error @+1 {{operand #1 must be 3D tensor of bfloat16 type values, but got 'tensor<2x2x1024xf32>'}}
-  %y = "llm.linear"(%x, %w) {activations = bf16} : (tensor<?x64xf32>, tensor<2x2x1024xf32>) -> tensor<?x40xf32>
+func.func @tiles(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xf16>) {
+  // expected-error @+1 {{operand #1 must be 3D tensor of 32-bit float or bfloat16 type or 8-bit signless integer values, but got 'tensor<2x2x1024xf16>'}}
+  %y = "llm.linear"(%x, %w) {activations = bf16} : (tensor<?x64xf32>, tensor<2x2x1024xf16>) -> tensor<?x40xf32>
   return
 }
 
@@ -50,6 +50,14 @@ func.func @tiles(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xf32>) {
 func.func @activations(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>) {
   // expected-error @+1 {{attribute 'activations' failed to satisfy constraint: any type attribute}}
   %y = "llm.linear"(%x, %w) {activations = 1 : i32} : (tensor<?x64xf32>, tensor<2x2x1024xbf16>) -> tensor<?x40xf32>
+  return
+}
+
+// -----
+
+func.func @format(%x: tensor<?x64xf32>, %w: tensor<2x2x640xi8>) {
+  // expected-error @+1 {{attribute 'format' failed to satisfy constraint: Format of quantized weights}}
+  %y = "llm.linear"(%x, %w) {activations = i8, format = 5 : i32} : (tensor<?x64xf32>, tensor<2x2x640xi8>) -> tensor<?x40xf32>
   return
 }
 

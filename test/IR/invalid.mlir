@@ -793,7 +793,7 @@ func.func @handle_of_an_input() {
 //===----------------------------------------------------------------------===//
 
 func.func @activations(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>) {
-  // expected-error @+1 {{expected activations of f32 or bf16, got 'f16'}}
+  // expected-error @+1 {{expected activations of f32 or bf16, or of i8 beside a weight with a format, got 'f16'}}
   %y = llm.linear %x, %w as f16 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
   return
 }
@@ -801,7 +801,7 @@ func.func @activations(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>) {
 // -----
 
 func.func @depth(%x: tensor<?x65xf32>, %w: tensor<2x2x1024xbf16>) {
-  // expected-error @+1 {{expected a static [N, K] matrix, K a multiple of 32, got x of type 'tensor<?x65xf32>' and a result of type 'tensor<?x40xf32>'}}
+  // expected-error @+1 {{expected K of tiles and blocks to be a multiple of 32, got x of type 'tensor<?x65xf32>'}}
   %y = llm.linear %x, %w as bf16 : tensor<?x65xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
   return
 }
@@ -809,7 +809,7 @@ func.func @depth(%x: tensor<?x65xf32>, %w: tensor<2x2x1024xbf16>) {
 // -----
 
 func.func @dynamic_columns(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>) {
-  // expected-error @+1 {{expected a static [N, K] matrix}}
+  // expected-error @+1 {{expected a static [N, K] matrix, got x of type 'tensor<?x64xf32>' and a result of type 'tensor<?x?xf32>'}}
   %y = llm.linear %x, %w as bf16 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x?xf32>
   return
 }
@@ -817,8 +817,40 @@ func.func @dynamic_columns(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>) {
 // -----
 
 func.func @tiles(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>) {
-  // expected-error @+1 {{expected a weight of shape [3, 2, 1024], got 'tensor<2x2x1024xbf16>'}}
+  // expected-error @+1 {{expected a weight of type 'tensor<3x2x1024xbf16>', got 'tensor<2x2x1024xbf16>'}}
   %y = llm.linear %x, %w as bf16 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x65xf32>
+  return
+}
+
+// -----
+
+func.func @panels(%x: tensor<?x65xf32>, %w: tensor<2x64x32xf32>) {
+  // expected-error @+1 {{expected a weight of type 'tensor<2x65x32xf32>', got 'tensor<2x64x32xf32>'}}
+  %y = llm.linear %x, %w as f32 : tensor<?x65xf32>, tensor<2x64x32xf32> -> tensor<?x40xf32>
+  return
+}
+
+// -----
+
+func.func @blocks(%x: tensor<?x64xf32>, %w: tensor<2x2x640xi8>) {
+  // expected-error @+1 {{expected a weight of type 'tensor<2x2x576xi8>', got 'tensor<2x2x640xi8>'}}
+  %y = llm.linear %x, %w of q4_0 as i8 : tensor<?x64xf32>, tensor<2x2x640xi8> -> tensor<?x40xf32>
+  return
+}
+
+// -----
+
+func.func @rounded_beside_panels(%x: tensor<?x64xf32>, %w: tensor<2x64x32xf32>) {
+  // expected-error @+1 {{expected activations of f32 beside panels, got 'bf16'}}
+  %y = llm.linear %x, %w as bf16 : tensor<?x64xf32>, tensor<2x64x32xf32> -> tensor<?x40xf32>
+  return
+}
+
+// -----
+
+func.func @integers_beside_tiles(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>) {
+  // expected-error @+1 {{expected activations of f32 or bf16, or of i8 beside a weight with a format, got 'i8'}}
+  %y = llm.linear %x, %w as i8 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
   return
 }
 

@@ -283,11 +283,27 @@ func.func @call_arguments() {
   return
 }
 
+// CHECK-LABEL: func @linear_of_panels
+// CHECK: llm.linear %{{.*}}, %{{.*}} as f32 : tensor<?x70xf32>, tensor<2x70x32xf32> -> tensor<?x40xf32>
+func.func @linear_of_panels(%x: tensor<?x70xf32>, %w: tensor<2x70x32xf32>) -> tensor<?x40xf32> {
+  %y = llm.linear %x, %w as f32 : tensor<?x70xf32>, tensor<2x70x32xf32> -> tensor<?x40xf32>
+  return %y : tensor<?x40xf32>
+}
+
 // CHECK-LABEL: func @linear
 // CHECK: llm.linear %{{.*}}, %{{.*}} as bf16 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
 func.func @linear(%x: tensor<?x64xf32>, %w: tensor<2x2x1024xbf16>) -> tensor<?x40xf32> {
   %y = llm.linear %x, %w as bf16 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
   return %y : tensor<?x40xf32>
+}
+
+// CHECK-LABEL: func @linear_of_blocks
+// CHECK: llm.linear %{{.*}}, %{{.*}} of q8_0 as i8 : tensor<?x64xf32>, tensor<2x2x1088xi8> -> tensor<?x40xf32>
+// CHECK: llm.linear %{{.*}}, %{{.*}} of q8_0 as f32
+func.func @linear_of_blocks(%x: tensor<?x64xf32>, %w: tensor<2x2x1088xi8>) -> (tensor<?x40xf32>, tensor<?x40xf32>) {
+  %y = llm.linear %x, %w of q8_0 as i8 : tensor<?x64xf32>, tensor<2x2x1088xi8> -> tensor<?x40xf32>
+  %z = llm.linear %x, %w of q8_0 as f32 : tensor<?x64xf32>, tensor<2x2x1088xi8> -> tensor<?x40xf32>
+  return %y, %z : tensor<?x40xf32>, tensor<?x40xf32>
 }
 
 // CHECK-LABEL: func @check_size

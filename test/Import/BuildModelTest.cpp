@@ -14,6 +14,7 @@
 #include "llm/Import/BuildModel.h"
 
 #include "TestFiles.h"
+#include "TestGGUF.h"
 
 #include "llm/IR/LLM.h"
 #include "llm/Import/ModelFile.h"
@@ -273,6 +274,95 @@ TEST_F(BuildModelTest, OptionsChooseElementTypes) {
   EXPECT_EQ(types[10], "tensor<8x6xbf16>");
 }
 
+/// A GGUF file of two layers, whose matrices are q4_1 but for those named.
+std::string quantizedModel(const std::map<std::string, std::string> &formats) {
+  struct Format {
+    uint32_t type, bytes;
+  };
+  const std::map<std::string, Format> known = {{"f32", {0, 128}},
+                                               {"q4_0", {2, 18}},
+                                               {"q4_1", {3, 20}},
+                                               {"q8_0", {8, 34}}};
+  GGUFWriter file = smallModel();
+  file.set("llama.block_count", 2);
+  auto matrix = [&](const std::string &name, int64_t rows, int64_t columns) {
+    auto found = formats.find(name);
+    Format format = known.at(found == formats.end() ? "q4_1" : found->second);
+    file.tensor(name + ".weight", {rows, columns}, format.type,
+                std::string(rows * columns / 32 * format.bytes, 'w'));
+  };
+  for (std::string layer : {"blk.0.", "blk.1."}) {
+    for (std::string norm : {"attn_norm", "ffn_norm"})
+      file.tensor(layer + norm + ".weight", {32}, 0, std::string(128, 'n'));
+    matrix(layer + "attn_q", 32, 32);
+    matrix(layer + "attn_k", 16, 32);
+    matrix(layer + "attn_v", 16, 32);
+    matrix(layer + "attn_output", 32, 32);
+    matrix(layer + "ffn_gate", 64, 32);
+    matrix(layer + "ffn_up", 64, 32);
+    matrix(layer + "ffn_down", 32, 64);
+  }
+  return file.write();
+}
+
+/// The type and the format of each weight of the entry that is a matrix.
+std::vector<std::string> matrixTypes(func::FuncOp entry) {
+  std::vector<std::string> result;
+  for (unsigned i = 0; i < entry.getNumArguments(); ++i) {
+    auto weight =
+        entry.getArgAttrOfType<WeightAttr>(i, LLMDialect::kWeightAttr);
+    auto type = dyn_cast<RankedTensorType>(entry.getArgumentTypes()[i]);
+    if (!weight || type.getRank() != 2)
+      continue;
+    std::string format =
+        weight.getFormat() ? stringifyEnum(*weight.getFormat()).str() : "none";
+    result.push_back(print(type.getElementType()) + " " + format);
+  }
+  return result;
+}
+
+TEST_F(BuildModelTest, NativeWeightsHaveTheFormatsOfTheFile) {
+  write("model.gguf", quantizedModel({}));
+  OwningOpRef<ModuleOp> module =
+      importModel(directory / "model.gguf", {ElementKind::Native});
+  ASSERT_TRUE(module) << error;
+  const std::string q41 = "f32 q4_1";
+  EXPECT_EQ(matrixTypes(entryOf(*module)),
+            (std::vector<std::string>{"bf16 none", q41, q41, q41, q41, q41, q41,
+                                      q41, q41, "f32 q8_0"}));
+  EXPECT_FALSE(module->lookupSymbol("layer1"));
+  module = importModel(directory / "model.gguf", {ElementKind::BF16});
+  ASSERT_TRUE(module) << error;
+  EXPECT_EQ(matrixTypes(entryOf(*module)),
+            std::vector<std::string>(10, "bf16 none"));
+}
+
+/// A layer whose weights have other formats is another kind of layer; of two
+/// formats in one argument, or of f32, comes bf16.
+TEST_F(BuildModelTest, KindsOfLayersHaveFunctions) {
+  write("model.gguf", quantizedModel({{"blk.1.ffn_down", "q4_0"},
+                                      {"blk.1.attn_v", "q8_0"},
+                                      {"blk.1.attn_output", "f32"}}));
+  OwningOpRef<ModuleOp> module =
+      importModel(directory / "model.gguf", {ElementKind::Native});
+  ASSERT_TRUE(module) << error;
+  const std::string q41 = "f32 q4_1";
+  EXPECT_EQ(
+      matrixTypes(entryOf(*module)),
+      (std::vector<std::string>{"bf16 none", q41, q41, q41, q41, "bf16 none",
+                                "bf16 none", q41, "f32 q4_0", "f32 q8_0"}));
+  std::vector<std::string> callees;
+  for (auto call : entryOf(*module).getOps<func::CallOp>())
+    callees.push_back(call.getCallee().str());
+  EXPECT_EQ(callees, (std::vector<std::string>{"layer", "layer1"}));
+}
+
+TEST_F(BuildModelTest, NativeWeightsNeedAQuantizedFile) {
+  EXPECT_FALSE(importModel(Checkpoint(1), {ElementKind::Native}));
+  EXPECT_THAT(error, HasSubstr("expected quantized weights to hold them as "
+                               "they are, got none: take f32 or bf16"));
+}
+
 TEST_F(BuildModelTest, OptionsChooseAWindow) {
   ImportOptions options;
   options.window = 512;
@@ -349,7 +439,8 @@ TEST(WeightAttrTest, NeedsAName) {
   ScopedDiagnosticHandler handler(
       &context, [&](Diagnostic &diagnostic) { error = diagnostic.str(); });
   auto refuse = [&] { return emitError(UnknownLoc::get(&context)); };
-  EXPECT_FALSE(WeightAttr::getChecked(refuse, &context, {}, 0, 0));
+  EXPECT_FALSE(
+      WeightAttr::getChecked(refuse, &context, {}, 0, 0, std::nullopt));
   EXPECT_EQ(error, "expected at least one tensor name");
 }
 

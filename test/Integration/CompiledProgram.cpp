@@ -54,10 +54,11 @@ CompiledProgram::CompiledProgram(const char *ir,
             LLM_OK)
       << error.message;
   for (const NamedWeight &weight : weights) {
-    llm_weight_source source = {weight.values.data(),
-                                LLM_FILE_F32,
-                                static_cast<int32_t>(weight.sizes.size()),
-                                {}};
+    const void *data = weight.values.data();
+    if (weight.format != LLM_FILE_F32)
+      data = weight.bytes.data();
+    llm_weight_source source = {
+        data, weight.format, static_cast<int32_t>(weight.sizes.size()), {}};
     std::copy(weight.sizes.begin(), weight.sizes.end(), source.sizes);
     EXPECT_EQ(llm_model_bind_weight(model, weight.name, &source, &error),
               LLM_OK)

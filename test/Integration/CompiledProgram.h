@@ -22,10 +22,13 @@
 namespace llm::testing {
 
 /// f32 weights by name.
+/// Of f32 `values`, or of `bytes` in another format.
 struct NamedWeight {
   const char *name;
   std::vector<int64_t> sizes;
   std::vector<float> values;
+  llm_file_format format = LLM_FILE_F32;
+  std::vector<uint8_t> bytes = {};
 };
 
 /// IR text as native code, with a model of it. Locations of the text are in

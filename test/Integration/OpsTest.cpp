@@ -621,3 +621,68 @@ TEST(ExpTest, IsAsGoodAsF32) {
     ASSERT_LE(std::abs(y.get(i) - exact), 2.5e-7 * exact) << x.get(i);
   }
 }
+
+static const char blocks[] = R"mlir(
+#rows = affine_map<(m, n, k) -> (m, k)>
+#transposed = affine_map<(m, n, k) -> (n, k)>
+#result = affine_map<(m, n, k) -> (m, n)>
+
+func.func @linear(%x: tensor<?x64xf32>,
+                  %w: tensor<40x64xf32> {llm.weight = #llm.weight<["a", "b"], format = q8_0>})
+    -> tensor<?x40xf32> {
+  %i = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %t = tensor.dim %x, %i : tensor<?x64xf32>
+  %empty = tensor.empty(%t) : tensor<?x40xf32>
+  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x40xf32>)
+      -> tensor<?x40xf32>
+  %y = linalg.matmul indexing_maps = [#rows, #transposed, #result]
+      ins(%x, %w : tensor<?x64xf32>, tensor<40x64xf32>)
+      outs(%init : tensor<?x40xf32>) -> tensor<?x40xf32>
+  return %y : tensor<?x40xf32>
+}
+)mlir";
+
+/// Rows of `matrix` as blocks of q8_0 whose scales are 1.
+static std::vector<uint8_t> asBlocks(const std::vector<int8_t> &matrix) {
+  std::vector<uint8_t> result;
+  for (size_t block = 0; block < matrix.size(); block += 32) {
+    result.insert(result.end(), {0x00, 0x3c});
+    result.insert(result.end(), matrix.begin() + block,
+                  matrix.begin() + block + 32);
+  }
+  return result;
+}
+
+TEST(WeightsTest, BlocksReachTheKernel) {
+  std::vector<int8_t> first(30 * 64), second(10 * 64);
+  for (int64_t i = 0; i < 30 * 64; ++i)
+    first[i] = static_cast<int8_t>(i * 7 % 23 - 11);
+  for (int64_t i = 0; i < 10 * 64; ++i)
+    second[i] = static_cast<int8_t>(i * 5 % 19 - 9);
+  CompiledProgram program(
+      blocks, {{"a", {30, 64}, {}, LLM_FILE_Q8_0, asBlocks(first)},
+               {"b", {10, 64}, {}, LLM_FILE_Q8_0, asBlocks(second)}});
+  const llm_weight_desc &weight = program.descriptor().weights[0];
+  EXPECT_EQ(weight.layout, LLM_LAYOUT_BLOCKS32);
+  EXPECT_EQ(weight.format, LLM_FILE_Q8_0);
+  EXPECT_EQ(weight.dtype, LLM_I8);
+  EXPECT_EQ(weight.sizes[0], 40);
+  EXPECT_EQ(weight.sizes[1], 64);
+  for (int64_t rows : {3, 21}) {
+    Tensor x(LLM_F32, {rows, 64}), y(LLM_F32, {rows, 40});
+    for (int64_t i = 0; i < x.count;
+         ++i) // a block's largest is 127: no rounding
+      x.set(i, i % 32 == 0 ? 127.0f : static_cast<float>(i * 5 % 31 - 15));
+    ASSERT_TRUE(program.runs("linear", {}, {x}, {y}));
+    for (int64_t i = 0; i < y.count; ++i) {
+      const int64_t column = i % 40;
+      const int8_t *row =
+          column < 30 ? &first[column * 64] : &second[(column - 30) * 64];
+      float expected = 0; // integers: exact
+      for (int64_t k = 0; k < 64; ++k)
+        expected += x.get(i / 40 * 64 + k) * row[k];
+      EXPECT_EQ(y.get(i), expected);
+    }
+  }
+}

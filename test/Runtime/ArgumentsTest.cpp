@@ -170,7 +170,7 @@ protected:
       return pick(2) ? llm_rt_drop_kv(call, 1, kv)
                      : llm_rt_replace_kv(call, 1, kv, handle(call));
     case 13:
-      return llm_rt_linear(call, 1, s, s, llm_dtype(pick(4)), s);
+      return llm_rt_linear(call, 1, s, s, pick(8) - 1, pick(9) - 1, s);
     default:
       return pick(2) ? llm_rt_workspace_release(call, 1, length())
                      : llm_rt_workspace(call, 1, length(), &data);

@@ -482,7 +482,8 @@ TEST_F(HandleTest, LinearChecksItsOperands) {
   const llm_tensor result = {out.data(), LLM_F32, 2, {2, 40}, {40, 1}};
   std::fill(x.begin(), x.end(), 0.5f);
   works(one, [&](llm_call *call) {
-    return llm_rt_linear(call, 1, &rows, &weight, LLM_BF16, &result);
+    return llm_rt_linear(call, 1, &rows, &weight, LLM_FILE_BF16, LLM_BF16,
+                         &result);
   });
   EXPECT_EQ(out, std::vector<float>(2 * 40, 32));
 
@@ -492,7 +493,7 @@ TEST_F(HandleTest, LinearChecksItsOperands) {
     fails(
         one,
         [&](llm_call *call) {
-          return llm_rt_linear(call, 1, &a, &b, activations, &c);
+          return llm_rt_linear(call, 1, &a, &b, LLM_FILE_BF16, activations, &c);
         },
         code, expected, got);
   };
@@ -515,6 +516,75 @@ TEST_F(HandleTest, LinearChecksItsOperands) {
   refused(rows, weight, LLM_F16, result, LLM_UNSUPPORTED, LLM_BF16, LLM_F16);
   EXPECT_STREQ(one.error.message,
                "expected activations of f32 or bf16, got f16");
+}
+
+TEST_F(HandleTest, LinearTakesPanels) {
+  std::vector<float> x(2 * 5, 0.5f), out(2 * 40), panels(2 * 5 * 32, 2);
+  const llm_tensor rows = {x.data(), LLM_F32, 2, {2, 5}, {5, 1}};
+  const llm_tensor weight = {
+      panels.data(), LLM_F32, 3, {2, 5, 32}, {160, 32, 1}};
+  const llm_tensor result = {out.data(), LLM_F32, 2, {2, 40}, {40, 1}};
+  works(one, [&](llm_call *call) {
+    return llm_rt_linear(call, 1, &rows, &weight, LLM_FILE_F32, LLM_F32,
+                         &result);
+  });
+  EXPECT_EQ(out, std::vector<float>(2 * 40, 5));
+  fails(
+      one,
+      [&](llm_call *call) {
+        return llm_rt_linear(call, 1, &rows, &weight, LLM_FILE_F32, LLM_BF16,
+                             &result);
+      },
+      LLM_UNSUPPORTED, LLM_F32, LLM_BF16);
+  EXPECT_STREQ(one.error.message,
+               "expected activations of f32 beside w in panels, got bf16");
+TEST_F(HandleTest, LinearChecksItsBlocks) {
+  std::vector<float> x(2 * 64, 0.5f), out(2 * 40);
+  std::vector<uint8_t> blocks(2 * 2 * 640);
+  for (size_t i = 0; i < blocks.size(); i += 640)
+    std::memset(&blocks[i + 128], 0x11, 512); // weights of 1
+  for (size_t i = 0; i < blocks.size(); i += 640)
+    for (size_t row = 0; row < 32; ++row)
+      blocks[i + 2 * row + 1] = 0x3c; // scales of 1
+  const llm_tensor rows = {x.data(), LLM_F32, 2, {2, 64}, {64, 1}};
+  const llm_tensor weight = {
+      blocks.data(), LLM_I8, 3, {2, 2, 640}, {1280, 640, 1}};
+  const llm_tensor result = {out.data(), LLM_F32, 2, {2, 40}, {40, 1}};
+  for (llm_dtype activations : {LLM_I8, LLM_BF16, LLM_F32}) {
+    std::fill(out.begin(), out.end(), 0.0f);
+    works(one, [&](llm_call *call) {
+      return llm_rt_linear(call, 1, &rows, &weight, LLM_FILE_Q4_1, activations,
+                           &result);
+    });
+    for (float number : out)
+      EXPECT_NEAR(number, 32, 1e-5);
+  }
+
+  const auto refused = [&](llm_tensor w, llm_file_format format,
+                           llm_dtype activations, llm_code code,
+                           int64_t expected, int64_t got) {
+    fails(
+        one,
+        [&](llm_call *call) {
+          return llm_rt_linear(call, 1, &rows, &w, format, activations,
+                               &result);
+        },
+        code, expected, got);
+  };
+  refused(weight, LLM_FILE_Q8_0, LLM_I8, LLM_INVALID_ARGUMENT, 1088, 640);
+  refused(weight, LLM_FILE_F16, LLM_I8, LLM_UNSUPPORTED, LLM_FILE_BF16,
+          LLM_FILE_F16);
+  EXPECT_STREQ(one.error.message,
+               "expected w of f32, bf16, q8_0, q4_0 or q4_1, got format 1");
+  llm_tensor other = weight;
+  other.dtype = LLM_BF16;
+  refused(other, LLM_FILE_Q4_1, LLM_I8, LLM_INVALID_ARGUMENT, LLM_I8, LLM_BF16);
+  other = weight;
+  other.strides[1] = 641;
+  refused(other, LLM_FILE_Q4_1, LLM_I8, LLM_INVALID_ARGUMENT, 1280, 1280);
+  refused(weight, LLM_FILE_Q4_1, LLM_F16, LLM_UNSUPPORTED, LLM_BF16, LLM_F16);
+  EXPECT_STREQ(one.error.message,
+               "expected activations of f32, bf16 or i8, got f16");
 }
 
 TEST_F(HandleTest, WorkspaceIsAlignedAndReleased) {

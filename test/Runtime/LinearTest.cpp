@@ -7,7 +7,7 @@
 //===----------------------------------------------------------------------===//
 //
 // Every row against a sum of doubles over the numbers that are multiplied: the
-// weights as bf16, and x as bf16 or as it is.
+// weights as bf16 or f32, and x as bf16 or as it is.
 //
 //===----------------------------------------------------------------------===//
 
@@ -17,9 +17,11 @@
 #include "Parallel.h"
 #include "Weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <random>
 #include <vector>
 
@@ -35,19 +37,30 @@ float toBrain(float x) {
   return x;
 }
 
+/// How weights lie.
+struct Weights {
+  llm_dtype dtype;
+  llm_layout layout;
+};
+constexpr Weights tiles = {LLM_BF16, LLM_LAYOUT_TILES32};
+constexpr Weights floatPanels = {LLM_F32, LLM_LAYOUT_PANEL32};
+constexpr Weights brainPanels = {LLM_BF16, LLM_LAYOUT_PANEL32};
+
 /// out has two numbers behind each row, which no one may write.
 struct Product {
   int64_t rows, k, columns;
+  Weights weights;
   std::vector<float> w, x, out;
-  std::vector<uint16_t> packed;
+  std::vector<char> packed;
 
-  Product(int64_t rows, int64_t k, int64_t columns)
-      : rows(rows), k(k), columns(columns), w(columns * k), x(rows * (k + 3)),
-        out(rows * (columns + 2), -7) {
+  Product(int64_t rows, int64_t k, int64_t columns, Weights weights = tiles)
+      : rows(rows), k(k), columns(columns), weights(weights), w(columns * k),
+        x(rows * (k + 3)), out(rows * (columns + 2), -7) {
     std::mt19937 random(static_cast<unsigned>(rows * 31 + k * 7 + columns));
     std::normal_distribution<float> normal;
     for (float &weight : w)
-      weight = toBrain(normal(random));
+      weight =
+          weights.dtype == LLM_F32 ? normal(random) : toBrain(normal(random));
     for (float &number : x)
       number = normal(random);
   }
@@ -55,27 +68,34 @@ struct Product {
   void pack() {
     llm_weight_desc desc = {};
     desc.num_names = 1;
-    desc.dtype = LLM_BF16;
-    desc.layout = LLM_LAYOUT_TILES32;
+    desc.dtype = weights.dtype;
+    desc.layout = weights.layout;
     desc.rank = 2;
     desc.sizes[0] = columns;
     desc.sizes[1] = k;
-    packed.resize(packedBytes(desc) / 2);
+    packed.resize(packedBytes(desc));
     llm_weight_source source = {w.data(), LLM_FILE_F32, 2, {columns, k}};
     packWeight(desc, &source, packed.data());
   }
 
-  void compute(bool rounded) {
+  void compute(bool rounded) { computeInto(out.data(), columns + 2, rounded); }
+
+  void computeInto(float *to, int64_t stride, bool rounded) {
     pack();
     llm_tensor from = {x.data(), LLM_F32, 2, {rows, k}, {k + 3, 1}};
-    llm_tensor to = {out.data(), LLM_F32, 2, {rows, columns}, {columns + 2, 1}};
+    llm_tensor result = {to, LLM_F32, 2, {rows, columns}, {stride, 1}};
+    const bool tiled = weights.layout == LLM_LAYOUT_TILES32;
+    const int64_t steps = tiled ? k / 32 : k, step = tiled ? 1024 : 32;
     llm_tensor weight = {packed.data(),
-                         LLM_BF16,
+                         weights.dtype,
                          3,
-                         {(columns + 31) / 32, k / 32, 1024},
-                         {k * 32, 1024, 1}};
+                         {(columns + 31) / 32, steps, step},
+                         {steps * step, step, 1}};
     std::vector<float> factors;
-    linear({from, weight, to, rounded}, factors);
+    linear({from, weight, result,
+            weights.dtype == LLM_F32 ? LLM_FILE_F32 : LLM_FILE_BF16,
+            rounded ? LLM_BF16 : LLM_F32},
+           factors);
   }
 
   /// The sum, and that of squares, which does not cancel.
@@ -115,7 +135,7 @@ LLM_AT_EVERY_LEVEL(Linear);
 
 TEST_P(Linear, EveryRowAgainstDoubles) {
   for (bool rounded : {false, true})
-    for (int64_t rows : {1, 2, 3, 5, 8, 9, 16, 17, 33, 130})
+    for (int64_t rows : {1, 2, 3, 4, 5, 8, 9, 12, 13, 16, 24, 25, 37, 130})
       for (auto [k, columns] : {std::pair<int64_t, int64_t>{32, 1},
                                 {64, 16},
                                 {96, 40},
@@ -125,6 +145,43 @@ TEST_P(Linear, EveryRowAgainstDoubles) {
         product.compute(rounded);
         product.check(rounded);
       }
+}
+
+TEST_P(Linear, PanelsAgainstDoubles) {
+  for (Weights weights : {floatPanels, brainPanels})
+    for (int64_t rows : {1, 2, 3, 4, 5, 12, 13, 24, 37, 130})
+      for (auto [k, columns] : {std::pair<int64_t, int64_t>{1, 1},
+                                {5, 40},
+                                {70, 16},
+                                {172, 63},
+                                {576, 192}}) {
+        Product product(rows, k, columns, weights);
+        product.compute(false);
+        product.check(false);
+      }
+}
+
+/// A large out goes past the caches where all of its rows begin at lines.
+TEST_P(Linear, LargeOutHasTheSameBits) {
+  constexpr int64_t kRows = 1030, kColumns = 1024, kMost = kColumns + 16;
+  Product product(kRows, 32, kColumns);
+  product.compute(true);
+  std::vector<float> memory(kRows * kMost + 16);
+  void *at = memory.data();
+  size_t space = memory.size() * sizeof(float);
+  auto *out = static_cast<float *>(
+      std::align(64, kRows * kMost * sizeof(float), at, space));
+  for (int64_t stride : {kMost, kColumns + 1}) {
+    std::fill(memory.begin(), memory.end(), -7.0f);
+    product.computeInto(out, stride, true);
+    for (int64_t row = 0; row < kRows; ++row) {
+      ASSERT_EQ(std::memcmp(out + row * stride,
+                            &product.out[row * (kColumns + 2)],
+                            kColumns * sizeof(float)),
+                0);
+      ASSERT_EQ(out[row * stride + kColumns], -7) << "wrote behind row " << row;
+    }
+  }
 }
 
 TEST_P(Linear, NoDepthIsZero) {
@@ -159,17 +216,21 @@ TEST_P(Linear, KeepsAllOfF32) {
 /// A row's bits are its own: those of any rows beside it, and of any number of
 /// threads, among calls of few rows and among calls of many.
 TEST_P(Linear, RowsDoNotMeet) {
-  for (int64_t rows : {5, 150}) {
-    Product all(rows, 96, 200);
+  for (auto [rows, weights] : {std::pair<int64_t, Weights>{5, tiles},
+                               {150, tiles},
+                               {5, floatPanels},
+                               {150, floatPanels}}) {
+    const bool rounded = weights.dtype == LLM_BF16;
+    Product all(rows, 96, 200, weights);
     setNumThreads(3);
-    all.compute(true);
+    all.compute(rounded);
     setNumThreads(1);
     Product some = all;
     int64_t kept = rows == 5 ? 1 : 20, first = rows - kept;
     some.rows = kept;
     some.x.erase(some.x.begin(), some.x.begin() + first * 99);
     some.out.assign(kept * 202, -7);
-    some.compute(true);
+    some.compute(rounded);
     setNumThreads(0);
     EXPECT_EQ(std::memcmp(some.out.data(), &all.out[first * 202],
                           some.out.size() * sizeof(float)),

@@ -147,9 +147,9 @@ TEST_F(ModelTest, UnknownTypesAndLayoutsAreUnsupported) {
   EXPECT_EQ(create(), LLM_UNSUPPORTED);
   expectError(LLM_UNSUPPORTED, LLM_F32, LLM_F16);
   weights[1].dtype = LLM_BF16;
-  weights[1].layout = 3;
+  weights[1].layout = 4;
   EXPECT_EQ(create(), LLM_UNSUPPORTED);
-  expectError(LLM_UNSUPPORTED, LLM_LAYOUT_TILES32, 3);
+  expectError(LLM_UNSUPPORTED, LLM_LAYOUT_BLOCKS32, 4);
 }
 
 TEST_F(ModelTest, TilesAreOfBF16AndWholeSteps) {
@@ -162,6 +162,32 @@ TEST_F(ModelTest, TilesAreOfBF16AndWholeSteps) {
   weights[1].sizes[1] = 40;
   EXPECT_EQ(create(), LLM_UNSUPPORTED);
   expectError(LLM_UNSUPPORTED, 32, 40);
+}
+
+TEST_F(ModelTest, BlocksAreOfI8AndTheirFormatAndWholeSteps) {
+  weights[1].layout = LLM_LAYOUT_BLOCKS32;
+  weights[1].rank = 2;
+  weights[1].sizes[1] = 64;
+  weights[1].dtype = LLM_F32;
+  EXPECT_EQ(create(), LLM_UNSUPPORTED);
+  expectError(LLM_UNSUPPORTED, LLM_I8, LLM_F32);
+  weights[1].dtype = LLM_I8;
+  weights[1].format = LLM_FILE_BF16;
+  EXPECT_EQ(create(), LLM_UNSUPPORTED);
+  expectError(LLM_UNSUPPORTED, LLM_FILE_Q4_1, LLM_FILE_BF16);
+  EXPECT_EQ(std::string(error.message),
+            "expected blocks of format 3 to 5 for weight 1, got 2");
+  weights[1].format = LLM_FILE_Q4_0;
+  weights[1].sizes[1] = 40;
+  EXPECT_EQ(create(), LLM_UNSUPPORTED);
+  expectError(LLM_UNSUPPORTED, 32, 40);
+  weights[1].sizes[1] = 64;
+  EXPECT_EQ(create(), LLM_OK);
+  EXPECT_EQ(bind("norm", {2, 64}, LLM_FILE_Q4_1), LLM_INVALID_ARGUMENT);
+  expectError(LLM_INVALID_ARGUMENT, LLM_FILE_Q4_0, LLM_FILE_Q4_1);
+  EXPECT_EQ(std::string(error.message),
+            "expected norm of format q4_0, got q4_1");
+  EXPECT_EQ(bind("norm", {2, 64}, LLM_FILE_Q4_0), LLM_OK);
 }
 
 TEST_F(ModelTest, WeightsAreVectorsOrMatrices) {

@@ -6,75 +6,25 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The reference computes one weight at a time, in double, from the block
-// definitions of ggml, and places it by index arithmetic.
+// The reference places the weights of FileTensor.h by index arithmetic.
 //
 //===----------------------------------------------------------------------===//
 
 #include "Weights.h"
 
+#include "FileTensor.h"
 #include "Parallel.h"
+#include "cpu/Blocks.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstring>
-#include <random>
 #include <vector>
 
 using namespace llm;
 
 namespace {
-
-//===----------------------------------------------------------------------===//
-// The reference
-//===----------------------------------------------------------------------===//
-
-double halfAt(const uint8_t *bytes) {
-  int bits = bytes[0] | bytes[1] << 8;
-  int exponent = bits >> 10 & 31, fraction = bits & 1023;
-  double value = exponent ? std::ldexp(1024 + fraction, exponent - 25)
-                          : std::ldexp(fraction, -24);
-  return bits >> 15 ? -value : value;
-}
-
-double brainAt(const uint8_t *bytes) {
-  uint32_t bits = uint32_t(bytes[0] | bytes[1] << 8) << 16;
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-
-double floatAt(const uint8_t *bytes) {
-  float value;
-  std::memcpy(&value, bytes, 4);
-  return value;
-}
-
-int nibble(const uint8_t *quants, int64_t i) {
-  return i < 16 ? quants[i] & 15 : quants[i - 16] >> 4;
-}
-
-double weightAt(llm_file_format format, const uint8_t *row, int64_t col) {
-  int64_t block = col / 32, i = col % 32;
-  switch (format) {
-  case LLM_FILE_F32:
-    return floatAt(row + col * 4);
-  case LLM_FILE_F16:
-    return halfAt(row + col * 2);
-  case LLM_FILE_BF16:
-    return brainAt(row + col * 2);
-  case LLM_FILE_Q8_0:
-    row += block * 34;
-    return halfAt(row) * static_cast<int8_t>(row[2 + i]);
-  case LLM_FILE_Q4_0:
-    row += block * 18;
-    return halfAt(row) * (nibble(row + 2, i) - 8);
-  default:
-    row += block * 20;
-    return halfAt(row) * nibble(row + 4, i) + halfAt(row + 2);
-  }
-}
 
 /// Nearest bf16, the even one of two, of a finite number.
 uint16_t toBrain(float x) {
@@ -87,54 +37,6 @@ uint16_t toBrain(float x) {
   return static_cast<uint16_t>(bits >> 16);
 }
 
-//===----------------------------------------------------------------------===//
-// Tensors
-//===----------------------------------------------------------------------===//
-
-constexpr llm_file_format formats[] = {LLM_FILE_F32,  LLM_FILE_F16,
-                                       LLM_FILE_BF16, LLM_FILE_Q8_0,
-                                       LLM_FILE_Q4_0, LLM_FILE_Q4_1};
-
-/// A tensor of random finite weights at an odd address.
-struct Tensor {
-  std::vector<uint8_t> bytes;
-  llm_weight_source source;
-
-  Tensor(llm_file_format format, int32_t rank, int64_t rows, int64_t cols,
-         unsigned seed = 1) {
-    int64_t rowBytes = llm_file_row_bytes(format, cols);
-    std::mt19937 random(seed);
-    bytes.resize(1 + rows * rowBytes);
-    for (uint8_t &byte : bytes)
-      byte = static_cast<uint8_t>(random());
-    int64_t unit = llm_file_row_bytes(format, cols % 32 ? 1 : 32);
-    for (size_t at = 1; at < bytes.size(); at += unit)
-      tame(format, cols % 32 ? 1 : 32, &bytes[at]);
-    source = {bytes.data() + 1, format, rank, {rows, cols}};
-    if (rank == 1)
-      source.sizes[0] = cols;
-  }
-
-  /// Clears an exponent bit of every floating-point number of `n` weights.
-  static void tame(llm_file_format format, int64_t n, uint8_t *unit) {
-    if (format == LLM_FILE_F32)
-      for (int64_t i = 0; i < n; ++i)
-        unit[4 * i + 3] = (unit[4 * i + 3] & 0x81) | 0x3e;
-    else if (format == LLM_FILE_F16 || format == LLM_FILE_BF16)
-      for (int64_t i = 0; i < n; ++i)
-        unit[2 * i + 1] &= 0xbf;
-    else
-      unit[1] &= 0xbf, unit[3] &= format == LLM_FILE_Q4_1 ? 0xbf : 0xff;
-  }
-
-  double at(int64_t row, int64_t col) const {
-    int64_t cols = source.rank == 1 ? source.sizes[0] : source.sizes[1];
-    return weightAt(
-        source.format,
-        bytes.data() + 1 + row * llm_file_row_bytes(source.format, cols), col);
-  }
-};
-
 /// Where the weight at (row, col) lies.
 int64_t indexIn(llm_layout layout, int64_t cols, int64_t row, int64_t col) {
   if (layout == LLM_LAYOUT_PLAIN)
@@ -146,13 +48,13 @@ int64_t indexIn(llm_layout layout, int64_t cols, int64_t row, int64_t col) {
 }
 
 /// Packs `tensors` and compares every number, padding included.
-void check(const std::vector<Tensor> &tensors, int32_t axis, llm_dtype dtype,
-           llm_layout layout) {
+void check(const std::vector<FileTensor> &tensors, int32_t axis,
+           llm_dtype dtype, llm_layout layout) {
   std::vector<llm_weight_source> sources;
   int64_t rows = 0, cols = 0;
   int32_t rank = tensors[0].source.rank;
   bool beside = rank == 1 || axis == 1;
-  for (const Tensor &tensor : tensors) {
+  for (const FileTensor &tensor : tensors) {
     sources.push_back(tensor.source);
     int64_t height = rank == 1 ? 1 : tensor.source.sizes[0];
     int64_t width = tensor.source.sizes[rank - 1];
@@ -224,8 +126,8 @@ TEST(Weights, RowBytes) {
 }
 
 TEST(Weights, DequantizesEveryFormat) {
-  for (llm_file_format format : formats) {
-    Tensor tensor(format, 1, 1, 320);
+  for (llm_file_format format : fileFormats) {
+    FileTensor tensor(format, 1, 1, 320);
     std::vector<float> result(320);
     dequantize(format, tensor.source.data, 320, result.data());
     for (int64_t i = 0; i < 320; ++i)
@@ -235,61 +137,129 @@ TEST(Weights, DequantizesEveryFormat) {
 }
 
 TEST(Weights, PacksEveryFormatTypeAndLayout) {
-  for (llm_file_format format : formats)
+  for (llm_file_format format : fileFormats)
     for (llm_dtype dtype : {LLM_F32, LLM_BF16})
       for (llm_layout layout : {LLM_LAYOUT_PLAIN, LLM_LAYOUT_PANEL32})
         for (int64_t rows : {1, 31, 32, 70})
           for (int64_t cols : {32, 256, 576}) {
             SCOPED_TRACE(llm_file_format_name(format));
-            check({Tensor(format, 2, rows, cols)}, 0, dtype, layout);
+            check({FileTensor(format, 2, rows, cols)}, 0, dtype, layout);
           }
 }
 
 TEST(Weights, PacksTiles) {
-  for (llm_file_format format : formats)
+  for (llm_file_format format : fileFormats)
     for (int64_t rows : {1, 31, 32, 70})
       for (int64_t cols : {32, 256, 576}) {
         SCOPED_TRACE(llm_file_format_name(format));
-        check({Tensor(format, 2, rows, cols)}, 0, LLM_BF16, LLM_LAYOUT_TILES32);
+        check({FileTensor(format, 2, rows, cols)}, 0, LLM_BF16,
+              LLM_LAYOUT_TILES32);
       }
 }
 
 TEST(Weights, TilesCrossTensors) {
-  check({Tensor(LLM_FILE_F32, 2, 37, 7, 1),
-         Tensor(LLM_FILE_Q4_0, 2, 37, 288, 2),
-         Tensor(LLM_FILE_F16, 2, 37, 25, 3)},
+  check({FileTensor(LLM_FILE_F32, 2, 37, 7, 1),
+         FileTensor(LLM_FILE_Q4_0, 2, 37, 288, 2),
+         FileTensor(LLM_FILE_F16, 2, 37, 25, 3)},
         1, LLM_BF16, LLM_LAYOUT_TILES32);
+}
+
+/// The weight at (row, col) of blocks, by where its numbers lie.
+double weightInBlocks(llm_file_format format, const uint8_t *packed,
+                      int64_t cols, int64_t row, int64_t col) {
+  const bool nibbles = format != LLM_FILE_Q8_0;
+  const int64_t lines = format == LLM_FILE_Q4_1 ? 128 : 64;
+  const int64_t bytes = lines + (nibbles ? 512 : 1024);
+  const uint8_t *block = packed + (row / 32 * (cols / 32) + col / 32) * bytes;
+  const int64_t k = nibbles ? col % 16 : col % 32;
+  const uint8_t byte = block[lines + row % 32 / 16 * (nibbles ? 256 : 512) +
+                             k / 4 * 64 + row % 16 * 4 + k % 4];
+  const double scale = halfAt(block + row % 32 * 2);
+  if (!nibbles)
+    return scale * (byte - 128);
+  const int number = col % 32 < 16 ? byte & 15 : byte >> 4;
+  return format == LLM_FILE_Q4_0
+             ? scale * (number - 8)
+             : scale * number + halfAt(block + 64 + row % 32 * 2);
+}
+
+/// Packs two tensors as blocks, one on top of the other or beside it, and
+/// compares every weight, padding included.
+void checkBlocks(llm_file_format format, int32_t axis, const int64_t (&a)[2],
+                 const int64_t (&b)[2]) {
+  const FileTensor first(format, 2, a[0], a[1], 1);
+  const FileTensor second(format, 2, b[0], b[1], 2);
+  const llm_weight_source sources[] = {first.source, second.source};
+  llm_weight_desc desc = {};
+  desc.num_names = 2;
+  desc.axis = axis;
+  desc.dtype = LLM_I8;
+  desc.layout = LLM_LAYOUT_BLOCKS32;
+  desc.format = format;
+  desc.rank = 2;
+  desc.sizes[0] = axis ? a[0] : a[0] + b[0];
+  desc.sizes[1] = axis ? a[1] + b[1] : a[1];
+  const int64_t rows = desc.sizes[0], cols = desc.sizes[1];
+  const int64_t padded = (rows + 31) / 32 * 32;
+  ASSERT_EQ(packedBytes(desc),
+            padded / 32 * (cols / 32) * cpu::bytesOfBlock(format));
+  ASSERT_EQ(packedBytes(desc), padded * llm_file_row_bytes(format, cols));
+  std::vector<uint8_t> packed(packedBytes(desc) + 8, 0xcd);
+  packWeight(desc, sources, packed.data());
+  for (int64_t row = 0; row < padded; ++row)
+    for (int64_t col = 0; col < cols; ++col) {
+      const bool inFirst = axis ? col < a[1] : row < a[0];
+      const double expected = row >= rows ? 0
+                              : inFirst   ? first.at(row, col)
+                                          : second.at(axis ? row : row - a[0],
+                                                      axis ? col - a[1] : col);
+      ASSERT_EQ(weightInBlocks(format, packed.data(), cols, row, col), expected)
+          << llm_file_format_name(format) << " " << row << ", " << col;
+    }
+  for (size_t i = packedBytes(desc); i < packed.size(); ++i)
+    ASSERT_EQ(packed[i], 0xcd) << "wrote behind the weight";
+}
+
+TEST(Weights, BlocksKeepEveryWeight) {
+  for (llm_file_format format : {LLM_FILE_Q8_0, LLM_FILE_Q4_0, LLM_FILE_Q4_1}) {
+    checkBlocks(format, 0, {1, 32}, {30, 32});
+    checkBlocks(format, 0, {40, 96}, {24, 96});
+    checkBlocks(format, 0, {50, 576}, {21, 576});
+    checkBlocks(format, 1, {37, 64}, {37, 288});
+  }
 }
 
 TEST(Weights, ConcatenatesRowsOfSeveralFormats) {
   for (llm_layout layout :
        {LLM_LAYOUT_PLAIN, LLM_LAYOUT_PANEL32, LLM_LAYOUT_TILES32})
-    check({Tensor(LLM_FILE_Q4_1, 2, 50, 288, 1),
-           Tensor(LLM_FILE_F32, 2, 3, 288, 2),
-           Tensor(LLM_FILE_Q8_0, 2, 40, 288, 3),
-           Tensor(LLM_FILE_BF16, 2, 1, 288, 4)},
+    check({FileTensor(LLM_FILE_Q4_1, 2, 50, 288, 1),
+           FileTensor(LLM_FILE_F32, 2, 3, 288, 2),
+           FileTensor(LLM_FILE_Q8_0, 2, 40, 288, 3),
+           FileTensor(LLM_FILE_BF16, 2, 1, 288, 4)},
           0, LLM_BF16, layout);
 }
 
 TEST(Weights, ConcatenatesColumnsOfSeveralFormats) {
   for (llm_layout layout : {LLM_LAYOUT_PLAIN, LLM_LAYOUT_PANEL32})
-    check({Tensor(LLM_FILE_F32, 2, 37, 7, 1),
-           Tensor(LLM_FILE_Q4_0, 2, 37, 288, 2),
-           Tensor(LLM_FILE_F16, 2, 37, 5, 3)},
+    check({FileTensor(LLM_FILE_F32, 2, 37, 7, 1),
+           FileTensor(LLM_FILE_Q4_0, 2, 37, 288, 2),
+           FileTensor(LLM_FILE_F16, 2, 37, 5, 3)},
           1, LLM_F32, layout);
 }
 
 TEST(Weights, ConcatenatesVectors) {
   for (llm_dtype dtype : {LLM_F32, LLM_BF16})
-    check(
-        {Tensor(LLM_FILE_F32, 1, 1, 300, 1), Tensor(LLM_FILE_F16, 1, 1, 5, 2)},
-        0, dtype, LLM_LAYOUT_PLAIN);
+    check({FileTensor(LLM_FILE_F32, 1, 1, 300, 1),
+           FileTensor(LLM_FILE_F16, 1, 1, 5, 2)},
+          0, dtype, LLM_LAYOUT_PLAIN);
 }
 
 TEST(Weights, AnyNumberOfThreads) {
   for (int32_t threads : {1, 2, 5}) {
     setNumThreads(threads);
-    check({Tensor(LLM_FILE_Q8_0, 2, 500, 64)}, 0, LLM_BF16, LLM_LAYOUT_PANEL32);
+    checkBlocks(LLM_FILE_Q4_0, 0, {500, 64}, {3, 64});
+    check({FileTensor(LLM_FILE_Q8_0, 2, 500, 64)}, 0, LLM_BF16,
+          LLM_LAYOUT_PANEL32);
   }
   setNumThreads(0);
 }

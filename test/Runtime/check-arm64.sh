@@ -13,7 +13,7 @@ if ! echo '#include <atomic>' | $compile -fsyntax-only -x c++ -; then
 fi
 compiled=0
 for name in cpu/LevelBaseline cpu/Attention cpu/Parallel cpu/Target \
-  cpu/WriteKV Weights; do
+  cpu/WriteKV cpu/Linear cpu/LinearBlocks Weights; do
   $compile -Wall -Wextra -Werror -I "$includes" -c "$sources/$name.cpp" \
     -o /dev/null || exit 1
   compiled=$((compiled + 1))

@@ -101,7 +101,7 @@ func.func @element(%x: tensor<4xf64>) {
 
 // -----
 
-// expected-error @+1 {{argument 0: expected a weight of f32 or bf16, got 'tensor<4xf16>'}}
+// expected-error @+1 {{argument 0: expected a weight of f32 or bf16, or in blocks, got 'tensor<4xf16>'}}
 func.func @weight(%x: tensor<4xf16> {llm.weight = #llm.weight<["w"]>}) {
   return
 }

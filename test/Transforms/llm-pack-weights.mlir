@@ -1,13 +1,13 @@
 // RUN: %llm-opt %s --llm-pack-weights --split-input-file | FileCheck %s --check-prefixes=CHECK,ROUNDED
-// RUN: %llm-opt %s --llm-pack-weights=exact-activations --split-input-file | FileCheck %s --check-prefixes=CHECK,EXACT
+// RUN: %llm-opt %s --llm-pack-weights=activations=bf16 --split-input-file | FileCheck %s --check-prefixes=CHECK,BF16
+// RUN: %llm-opt %s --llm-pack-weights=activations=f32 --split-input-file | FileCheck %s --check-prefixes=CHECK,EXACT
 
 #x = affine_map<(m, n, k) -> (m, k)>
 #w = affine_map<(m, n, k) -> (n, k)>
 #y = affine_map<(m, n, k) -> (m, n)>
 
 // The weight reaches its product through a private function. 40 rows take two
-// panels; the columns of the padding are cut off. There is no kernel for 70
-// columns.
+// panels. 70 columns are no whole tiles, and panels meet activations as they are.
 
 // CHECK-LABEL: func private @linear
 // CHECK-SAME: %[[X:.*]]: tensor<?x70xf32>, %[[PANELS:.*]]: tensor<2x70x32xbf16>
@@ -17,13 +17,9 @@ func.func private @linear(%x: tensor<?x70xf32>, %w: tensor<40x70xbf16>) -> tenso
   %rows = tensor.dim %x, %c0 : tensor<?x70xf32>
   %empty = tensor.empty(%rows) : tensor<?x40xf32>
   %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x40xf32>) -> tensor<?x40xf32>
-  // CHECK: %[[PRODUCT:.*]] = linalg.generic {{.*}}["parallel", "parallel", "reduction", "parallel"]
-  // CHECK-SAME: ins(%[[X]], %[[PANELS]]
-  // CHECK-SAME: attrs = {llm.linear}
-  // CHECK: arith.extf
-  // CHECK: %[[PADDED:.*]] = tensor.collapse_shape %[[PRODUCT]] {{.*}} into tensor<?x64xf32>
-  // CHECK: tensor.extract_slice %[[PADDED]][0, 0] [%{{.*}}, 40] [1, 1]
+  // CHECK: %[[Y:.*]] = llm.linear %[[X]], %[[PANELS]] as f32 : tensor<?x70xf32>, tensor<2x70x32xbf16> -> tensor<?x40xf32>
   // CHECK-NOT: linalg.matmul
+  // CHECK: return %[[Y]]
   %y = linalg.matmul indexing_maps = [#x, #w, #y]
       ins(%x, %w : tensor<?x70xf32>, tensor<40x70xbf16>) outs(%init : tensor<?x40xf32>) -> tensor<?x40xf32>
   return %y : tensor<?x40xf32>
@@ -42,7 +38,7 @@ func.func @packed(%x: tensor<?x70xf32>, %w: tensor<40x70xbf16> {llm.weight = #ll
 #w = affine_map<(m, n, k) -> (n, k)>
 #y = affine_map<(m, n, k) -> (m, n)>
 
-// Where there is a kernel, a weight becomes tiles.
+// Of 64 columns, a weight of bf16 becomes tiles.
 
 // CHECK-LABEL: func @tiles
 // CHECK-SAME: %[[X:.*]]: tensor<?x64xf32>, %[[TILES:.*]]: tensor<2x2x1024xbf16> {llm.weight = #llm.weight<["a"], panel_rows = 40>}
@@ -53,11 +49,125 @@ func.func @tiles(%x: tensor<?x64xf32>, %w: tensor<40x64xbf16> {llm.weight = #llm
   %empty = tensor.empty(%rows) : tensor<?x40xf32>
   %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x40xf32>) -> tensor<?x40xf32>
   // ROUNDED: %[[Y:.*]] = llm.linear %[[X]], %[[TILES]] as bf16 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
+  // BF16: %[[Y:.*]] = llm.linear %[[X]], %[[TILES]] as bf16 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
   // EXACT: %[[Y:.*]] = llm.linear %[[X]], %[[TILES]] as f32 : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
   // CHECK: return %[[Y]]
   %y = linalg.matmul indexing_maps = [#x, #w, #y]
       ins(%x, %w : tensor<?x64xf32>, tensor<40x64xbf16>) outs(%init : tensor<?x40xf32>) -> tensor<?x40xf32>
   return %y : tensor<?x40xf32>
+}
+
+// -----
+
+#x = affine_map<(m, n, k) -> (m, k)>
+#w = affine_map<(m, n, k) -> (n, k)>
+#y = affine_map<(m, n, k) -> (m, n)>
+
+// A weight of f32 becomes panels.
+
+// CHECK-LABEL: func @panels
+// CHECK-SAME: %[[X:.*]]: tensor<?x64xf32>, %[[PANELS:.*]]: tensor<2x64x32xf32> {llm.weight = #llm.weight<["a"], panel_rows = 40>}
+func.func @panels(%x: tensor<?x64xf32>, %w: tensor<40x64xf32> {llm.weight = #llm.weight<["a"]>}) -> tensor<?x40xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %rows = tensor.dim %x, %c0 : tensor<?x64xf32>
+  %empty = tensor.empty(%rows) : tensor<?x40xf32>
+  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x40xf32>) -> tensor<?x40xf32>
+  // CHECK: %[[Y:.*]] = llm.linear %[[X]], %[[PANELS]] as f32 : tensor<?x64xf32>, tensor<2x64x32xf32> -> tensor<?x40xf32>
+  // CHECK: return %[[Y]]
+  %y = linalg.matmul indexing_maps = [#x, #w, #y]
+      ins(%x, %w : tensor<?x64xf32>, tensor<40x64xf32>) outs(%init : tensor<?x40xf32>) -> tensor<?x40xf32>
+  return %y : tensor<?x40xf32>
+}
+
+// -----
+
+#x = affine_map<(m, n, k) -> (m, k)>
+#w = affine_map<(m, n, k) -> (n, k)>
+#y = affine_map<(m, n, k) -> (m, n)>
+
+// A weight with a format keeps the bits of the file, as blocks of 32 rows and
+// columns, also where a private function multiplies with it.
+
+// CHECK-LABEL: func private @blocks
+// CHECK-SAME: %[[X:.*]]: tensor<?x64xf32>, %[[BLOCKS:.*]]: tensor<2x2x640xi8>
+func.func private @blocks(%x: tensor<?x64xf32>, %w: tensor<40x64xf32>) -> tensor<?x40xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %rows = tensor.dim %x, %c0 : tensor<?x64xf32>
+  %empty = tensor.empty(%rows) : tensor<?x40xf32>
+  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x40xf32>) -> tensor<?x40xf32>
+  // ROUNDED: %[[Y:.*]] = llm.linear %[[X]], %[[BLOCKS]] of q4_1 as i8 : tensor<?x64xf32>, tensor<2x2x640xi8> -> tensor<?x40xf32>
+  // BF16: %[[Y:.*]] = llm.linear %[[X]], %[[BLOCKS]] of q4_1 as bf16
+  // EXACT: %[[Y:.*]] = llm.linear %[[X]], %[[BLOCKS]] of q4_1 as f32
+  // CHECK: return %[[Y]]
+  %y = linalg.matmul indexing_maps = [#x, #w, #y]
+      ins(%x, %w : tensor<?x64xf32>, tensor<40x64xf32>) outs(%init : tensor<?x40xf32>) -> tensor<?x40xf32>
+  return %y : tensor<?x40xf32>
+}
+
+// CHECK: func @quantized
+// CHECK-SAME: tensor<2x2x640xi8> {llm.weight = #llm.weight<["a", "b"], panel_rows = 40, format = q4_1>}
+// CHECK-SAME: tensor<1x2x576xi8> {llm.weight = #llm.weight<["c"], panel_rows = 7, format = q4_0>}
+// CHECK-SAME: tensor<1x2x1088xi8> {llm.weight = #llm.weight<["d"], panel_rows = 8, format = q8_0>}
+func.func @quantized(%x: tensor<?x64xf32>,
+    %w: tensor<40x64xf32> {llm.weight = #llm.weight<["a", "b"], format = q4_1>},
+    %u: tensor<7x64xf32> {llm.weight = #llm.weight<["c"], format = q4_0>},
+    %v: tensor<8x64xf32> {llm.weight = #llm.weight<["d"], format = q8_0>})
+    -> (tensor<?x40xf32>, tensor<?x7xf32>, tensor<?x8xf32>) {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %rows = tensor.dim %x, %c0 : tensor<?x64xf32>
+  %seven = tensor.empty(%rows) : tensor<?x7xf32>
+  %eight = tensor.empty(%rows) : tensor<?x8xf32>
+  %init7 = linalg.fill ins(%zero : f32) outs(%seven : tensor<?x7xf32>) -> tensor<?x7xf32>
+  %init8 = linalg.fill ins(%zero : f32) outs(%eight : tensor<?x8xf32>) -> tensor<?x8xf32>
+  %y = call @blocks(%x, %w) : (tensor<?x64xf32>, tensor<40x64xf32>) -> tensor<?x40xf32>
+  // CHECK: llm.linear {{.*}} of q4_0 as
+  %z = linalg.matmul indexing_maps = [#x, #w, #y]
+      ins(%x, %u : tensor<?x64xf32>, tensor<7x64xf32>) outs(%init7 : tensor<?x7xf32>) -> tensor<?x7xf32>
+  // CHECK: llm.linear {{.*}} of q8_0 as
+  %t = linalg.matmul indexing_maps = [#x, #w, #y]
+      ins(%x, %v : tensor<?x64xf32>, tensor<8x64xf32>) outs(%init8 : tensor<?x8xf32>) -> tensor<?x8xf32>
+  return %y, %z, %t : tensor<?x40xf32>, tensor<?x7xf32>, tensor<?x8xf32>
+}
+
+// -----
+
+#x = affine_map<(m, n, k) -> (m, k)>
+#w = affine_map<(m, n, k) -> (n, k)>
+#y = affine_map<(m, n, k) -> (m, n)>
+
+// A function that gets weights of several formats, or of none, has panels of
+// f32, which the loader unpacks them to.
+
+// CHECK-LABEL: func private @linear
+// CHECK-SAME: tensor<1x64x32xf32>
+func.func private @linear(%x: tensor<?x64xf32>, %w: tensor<32x64xf32>) -> tensor<?x32xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %rows = tensor.dim %x, %c0 : tensor<?x64xf32>
+  %empty = tensor.empty(%rows) : tensor<?x32xf32>
+  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x32xf32>) -> tensor<?x32xf32>
+  // CHECK: llm.linear {{.*}} as f32 :
+  %y = linalg.matmul indexing_maps = [#x, #w, #y]
+      ins(%x, %w : tensor<?x64xf32>, tensor<32x64xf32>) outs(%init : tensor<?x32xf32>) -> tensor<?x32xf32>
+  return %y : tensor<?x32xf32>
+}
+
+// CHECK: func @two_formats
+// CHECK-SAME: tensor<1x64x32xf32> {llm.weight = #llm.weight<["a"], panel_rows = 32>}
+// CHECK-SAME: tensor<1x64x32xf32> {llm.weight = #llm.weight<["b"], panel_rows = 32>}
+// CHECK-SAME: tensor<1x64x32xf32> {llm.weight = #llm.weight<["c"], panel_rows = 32>}
+func.func @two_formats(%x: tensor<?x64xf32>,
+    %u: tensor<32x64xf32> {llm.weight = #llm.weight<["a"], format = q4_1>},
+    %v: tensor<32x64xf32> {llm.weight = #llm.weight<["b"], format = q8_0>},
+    %w: tensor<32x64xf32> {llm.weight = #llm.weight<["c"]>})
+    -> (tensor<?x32xf32>, tensor<?x32xf32>, tensor<?x32xf32>) {
+  %y = call @linear(%x, %u) : (tensor<?x64xf32>, tensor<32x64xf32>) -> tensor<?x32xf32>
+  %z = call @linear(%x, %v) : (tensor<?x64xf32>, tensor<32x64xf32>) -> tensor<?x32xf32>
+  %t = call @linear(%x, %w) : (tensor<?x64xf32>, tensor<32x64xf32>) -> tensor<?x32xf32>
+  return %y, %z, %t : tensor<?x32xf32>, tensor<?x32xf32>, tensor<?x32xf32>
 }
 
 // -----

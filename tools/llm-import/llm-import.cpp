@@ -28,7 +28,9 @@ static cl::opt<ElementKind>
     weights("weights-as", cl::init(ElementKind::F32), cl::cat(category),
             cl::desc("What weight matrices hold when the model runs"),
             cl::values(clEnumValN(ElementKind::F32, "f32", "(default)"),
-                       clEnumValN(ElementKind::BF16, "bf16", "")));
+                       clEnumValN(ElementKind::BF16, "bf16", ""),
+                       clEnumValN(ElementKind::Native, "native",
+                                  "the blocks of a quantized file")));
 static cl::opt<std::string>
     cache("cache-dtype", cl::init("f16"), cl::cat(category),
           cl::value_desc("format"),

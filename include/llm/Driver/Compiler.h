@@ -12,6 +12,7 @@
 
 #include "llm/Driver/BuildIds.h"
 #include "llm/Runtime/CAPI.h"
+#include "llm/Transforms/Activations.h"
 
 #include "mlir/IR/BuiltinOps.h"
 #include "llvm/Support/Error.h"
@@ -32,8 +33,8 @@ class ObjectCache;
 struct CompileOptions {
   /// How much LLVM optimizes: 0 to 3. Tests of many programs want none of it.
   unsigned optLevel = 3;
-  /// Whether what weights of bf16 are multiplied with stays f32.
-  bool exactActivations = false;
+  /// What linear layers may round their input to.
+  Activations activations = Activations::I8;
   /// LLVM's name of the CPU to compile for; empty: this machine's.
   std::string cpu = "";
   /// Where an `ObjectCache` keeps compiled code; empty: nowhere.

@@ -16,6 +16,7 @@ namespace mlir::llm {
 struct MatrixSize {
   int64_t parameters = 0;
   int64_t fileBytes = 0;
+  std::vector<std::string> formats; ///< of the file, each once
 };
 
 /// The matrices that tokens are multiplied with: what a step has to read, and

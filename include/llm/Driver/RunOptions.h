@@ -11,6 +11,7 @@
 
 #include "llm/Driver/Generation.h"
 #include "llm/Import/BuildModel.h"
+#include "llm/Transforms/Activations.h"
 
 #include "llvm/Support/Error.h"
 
@@ -52,8 +53,8 @@ struct RunOptions {
   std::optional<int64_t> maxWindows, maxDocuments;
 
   // Compilation, cache and threads. Zero: a default that the model decides.
-  ElementKind weights = ElementKind::F32;
-  bool exactActivations = true; ///< linear layers do not round their input
+  std::optional<ElementKind> weights;
+  std::optional<Activations> activations;
   CacheFormats cache;
   int32_t window = 0;
   int32_t sinks = 0;
@@ -69,6 +70,16 @@ struct RunOptions {
   bool verbose = false;
   std::string logitsFile;
 };
+
+/// The words of the command line.
+::llvm::StringRef nameOf(ElementKind weights);
+::llvm::StringRef nameOf(Activations activations);
+
+/// What linear layers may round their input to unless the user says it.
+Activations defaultActivations(ElementKind weights);
+
+/// Fails where that is less than the weights are.
+::llvm::Error checkActivations(ElementKind weights, Activations activations);
 
 /// Reads a command line. Bad usage is an error whose message says what to do
 /// about it. Prints the help text and exits the program on --help.

@@ -37,6 +37,7 @@ struct RunReport {
   double compileCPUSeconds = 0; ///< of all threads, whoever else is at work
   bool compileCached = false;   ///< the code is of an earlier run
   Phase prefill, decode;
+  std::string weightsAs, activations; ///< in the words of the command line
   MatrixSizes matrices;
   int64_t packedBytes = 0; ///< of all weights, as they lie in memory
   int64_t peakRSSBytes = 0;
@@ -63,8 +64,8 @@ int64_t peakRSSBytes();
 /// The object that `--json` writes.
 ::llvm::json::Object toJSON(const RunReport &report);
 
-/// For a reader: time and memory, speed, what attention took of it in each
-/// phase that was, the cache, and a score.
+/// For a reader: time, memory and weights, speed, what attention took of it in
+/// each phase that was, the cache, and a score.
 void printSummary(const RunReport &report, ::llvm::raw_ostream &os);
 
 } // namespace mlir::llm

@@ -24,15 +24,20 @@
 
 namespace mlir::llm {
 /// How a weight argument lies in memory: llm_layout of CAPI.h.
-enum class PackedLayout : int32_t { Plain, Panel32, Tiles32 };
-/// Rows of a panel, and what a step of tiles has of it: columns, and elements.
+enum class PackedLayout : int32_t { Plain, Panel32, Tiles32, Blocks32 };
+/// Rows of a panel, and what a step of it has: columns, and elements of tiles.
 inline constexpr int64_t kPanelRows = 32, kTileDepth = 32;
 inline constexpr int64_t kTileElements = kPanelRows * kTileDepth;
-/// A matrix in tiles, [ceil(N / 32)][K / 32][1024] of bf16.
+/// A matrix in tiles, [ceil(N / 32)][K / 32][1024] of bf16; else it is in panels,
+/// [ceil(N / 32)][K][32].
 inline bool isTiled(RankedTensorType type) {
   return type.getRank() == 3 && type.getDimSize(2) == kTileElements &&
          type.getElementType().isBF16();
 }
+/// Bytes of 32 rows and columns in quantized blocks: a step of a panel.
+int64_t getBlockBytes(WeightFormat format);
+/// A matrix in blocks, [ceil(N / 32)][K / 32][getBlockBytes] of i8.
+bool isInBlocks(RankedTensorType type, WeightFormat format);
 } // namespace mlir::llm
 
 #define GET_ATTRDEF_CLASSES

@@ -76,6 +76,30 @@ def LLM_ExtraAttr : EnumAttr<LLM_Dialect, LLM_Extra, "extra"> {
 def LLM_ExtraNamesAttr
     : TypedArrayAttrBase<LLM_ExtraAttr, "names of the optional operands">;
 
+/// Numbered as llm_file_format of CAPI.h.
+def LLM_WeightFormat : I32Enum<"WeightFormat", "format of quantized weights", [
+    I32EnumCase<"Q8_0", 3, "q8_0">,
+    I32EnumCase<"Q4_0", 4, "q4_0">,
+    I32EnumCase<"Q4_1", 5, "q4_1">]> {
+  let cppNamespace = "::mlir::llm";
+}
+
+def LLM_WeightFormatAttr
+    : EnumAttr<LLM_Dialect, LLM_WeightFormat, "weight_format"> {
+  let summary = "Format of quantized weights";
+  let description = [{
+    Blocks of 32 numbers of a row, as ggml has them: `q8_0` a scale and 32
+    signed bytes, `q4_0` a scale and 32 nibbles from -8 on, `q4_1` a scale, a
+    minimum and 32 nibbles.
+  }];
+}
+
+def LLM_OptionalWeightFormat
+    : OptionalParameter<"std::optional<::mlir::llm::WeightFormat>",
+                        "of quantized tensors"> {
+  let printer = "$_printer << stringifyEnum(*$_self)";
+}
+
 def LLM_ArgumentKind : I32Enum<"ArgumentKind", "kind of a call's argument", [
     I32EnumCase<"Input", 0, "input">,
     I32EnumCase<"Output", 1, "output">,
@@ -196,9 +220,14 @@ def LLM_WeightAttr : LLM_Attr<"Weight", "weight"> {
     The argument attribute `llm.weight` of a public function. Several names are
     concatenated along `axis` at load, each read in its file's own format.
     `panel_rows` is set by `llm-pack-weights`: the argument then holds the
-    [N, K] matrix of that many rows N as panels `[ceil(N / 32)][K][32]`, or, of
-    bf16 and for `llm.linear`, as panels of tiles `[ceil(N / 32)][K / 32][1024]`
-    (LLM_LAYOUT_TILES32 of CAPI.h).
+    [N, K] matrix of that many rows N for `llm.linear`, as panels
+    `[ceil(N / 32)][K][32]` or, of bf16, as panels of tiles
+    `[ceil(N / 32)][K / 32][1024]` (LLM_LAYOUT_TILES32 of CAPI.h).
+
+    `format` says that every tensor is quantized and how. The argument is then a
+    matrix of f32, which has the exact values of the weights, until it is packed
+    as panels of blocks `[ceil(N / 32)][K / 32][1088, 576 or 640]` of i8, which
+    have the bits of the file (LLM_LAYOUT_BLOCKS32 of CAPI.h).
 
     Example:
 
@@ -213,9 +242,10 @@ def LLM_WeightAttr : LLM_Attr<"Weight", "weight"> {
   let parameters = (ins
     ArrayRefParameter<"::mlir::StringAttr">:$names,
     DefaultValuedParameter<"int64_t", "0">:$axis,
-    OptionalParameter<"int64_t", "rows of a packed matrix">:$panel_rows);
+    OptionalParameter<"int64_t", "rows of a packed matrix">:$panel_rows,
+    LLM_OptionalWeightFormat:$format);
   let assemblyFormat = [{
-    `<` `[` $names `]` (`,` struct($axis, $panel_rows)^)? `>`
+    `<` `[` $names `]` (`,` struct($axis, $panel_rows, $format)^)? `>`
   }];
   let extraClassDeclaration = [{
     /// How an argument of `type` with this attribute lies in memory.

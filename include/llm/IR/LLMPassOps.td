@@ -136,13 +136,18 @@ def LLM_CheckSizeOp : LLM_RuntimeOp<"check_size", "llm_rt_check_size"> {
 //===----------------------------------------------------------------------===//
 
 def LLM_LinearOp : LLM_RuntimeOp<"linear", "llm_rt_linear", [Pure]> {
-  let summary = "The product with a weight matrix in tiles";
+  let summary = "The product with a packed weight matrix";
   let description = [{
-    `x [M, K] * transpose(w)`, of `llm-pack-weights`, where the runtime has a
-    kernel: w is a [N, K] matrix of bf16 as tiles `[ceil(N / 32)][K / 32][1024]`
-    (LLM_LAYOUT_TILES32 of CAPI.h), and the result is [M, N]. x is rounded to
-    `activations`, f32 or bf16, first; products of normal numbers are exact,
-    sums are of f32 (`llm_rt_linear` of CAPI.h).
+    `x [M, K] * transpose(w)`, of `llm-pack-weights`: the result is [M, N], and
+    w is a [N, K] matrix of bf16 as tiles `[ceil(N / 32)][K / 32][1024]`
+    (LLM_LAYOUT_TILES32 of CAPI.h), of f32 or bf16 as panels
+    `[ceil(N / 32)][K][32]`, or of a quantized `format` as blocks
+    `[ceil(N / 32)][K / 32][1088, 576 or 640]` (LLM_LAYOUT_BLOCKS32). x is
+    rounded to `activations` first: f32, bf16 beside tiles and blocks, or, beside
+    blocks, i8: that with a scale for each 32 numbers of a row, and of few rows;
+    many are of bf16 then. Blocks meet rows of i8 as they are, others rounded to
+    bf16. Products of normal numbers are exact, sums are of f32
+    (`llm_rt_linear` of CAPI.h).
 
     Example:
 
@@ -153,14 +158,21 @@ def LLM_LinearOp : LLM_RuntimeOp<"linear", "llm_rt_linear", [Pure]> {
         : tensor<?x64xf32>, tensor<2x2x1024xbf16> -> tensor<?x40xf32>
       return %y : tensor<?x40xf32>
     }
+    func.func @quantized(%x: tensor<?x64xf32>, %w: tensor<2x2x640xi8>)
+        -> tensor<?x40xf32> {
+      %y = llm.linear %x, %w of q4_1 as i8
+        : tensor<?x64xf32>, tensor<2x2x640xi8> -> tensor<?x40xf32>
+      return %y : tensor<?x40xf32>
+    }
     ```
   }];
-  let arguments = (ins 2DTensorOf<[F32]>:$x, 3DTensorOf<[BF16]>:$weight,
+  let arguments = (ins 2DTensorOf<[F32]>:$x, 3DTensorOf<[F32, BF16, I8]>:$weight,
+                       OptionalAttr<LLM_WeightFormatAttr>:$format,
                        TypeAttr:$activations);
   let results = (outs 2DTensorOf<[F32]>:$result);
   let assemblyFormat = [{
-    $x `,` $weight `as` $activations attr-dict `:` type($x) `,` type($weight)
-    `->` type($result)
+    $x `,` $weight (`of` `` $format^)? `as` $activations attr-dict `:` type($x)
+    `,` type($weight) `->` type($result)
   }];
   let hasVerifier = 1;
 }

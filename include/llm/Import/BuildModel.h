@@ -19,8 +19,13 @@ namespace mlir::llm {
 
 class ModelFile;
 
-/// What linear layers compute with.
-enum class ElementKind { F32, BF16 };
+/// What weight matrices hold. Native: each the quantized blocks of the file,
+/// and bf16 what has none: the embedding, which is read row by row, and a
+/// matrix made of tensors in formats that differ or are not quantized.
+enum class ElementKind { F32, BF16, Native };
+
+/// Whether linear layers of the model have weights that are quantized.
+bool hasQuantizedWeights(const ModelFile &model);
 
 struct ImportOptions {
   ElementKind weights = ElementKind::F32;
@@ -29,16 +34,16 @@ struct ImportOptions {
   int32_t window = 0, sinks = 0;
 };
 
-/// Builds the module of `model`: one private function @layer for all layers
-/// and the entry
+/// Builds the module of `model`: one private function @layer for all layers,
+/// or one for each kind of them whose weights have other formats, and the entry
 ///
 ///   @forward(tokens [T], seq_ids [B], cu_seqlens [B+1], logit_rows [R],
 ///            cache, weights...) -> (logits [R, vocab], cache)
 ///
 /// over a ragged batch. Weight arguments carry `#llm.weight` with the source's
 /// tensor names. Fails, naming the tensor, when the file lacks one or holds it
-/// in another shape: all problems in one message; and when there are sinks
-/// without a window.
+/// in another shape: all problems in one message; when there are sinks without
+/// a window; and when weights shall be native but none is quantized.
 ::llvm::Expected<OwningOpRef<ModuleOp>>
 buildModel(MLIRContext &context, const ModelFile &model,
            const ImportOptions &options);

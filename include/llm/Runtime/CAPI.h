@@ -44,7 +44,7 @@ extern "C" {
 #endif
 
 /// Bumped with every change of a struct, a signature or a meaning below.
-#define LLM_ABI_VERSION 6u
+#define LLM_ABI_VERSION 7u
 
 #if defined(_WIN32)
 #define LLM_API
@@ -198,17 +198,37 @@ typedef struct llm_kv_group_desc {
   int64_t default_max_seq_len;
 } llm_kv_group_desc;
 
+typedef int32_t llm_file_format;
+enum {
+  LLM_FILE_F32 = 0,
+  LLM_FILE_F16 = 1,
+  LLM_FILE_BF16 = 2,
+  /// ggml blocks of 32 weights: f16 scale, then the quants.
+  LLM_FILE_Q8_0 = 3,
+  LLM_FILE_Q4_0 = 4,
+  /// ggml block of 32 weights: f16 scale, f16 minimum, then the quants.
+  LLM_FILE_Q4_1 = 5,
+};
+
 typedef int32_t llm_layout;
 enum {
   /// Row-major, as in the logical shape.
   LLM_LAYOUT_PLAIN = 0,
-  /// A logical [N, K] matrix as [ceil(N / 32)][K][32], padded with zeros.
+  /// A logical [N, K] matrix as [ceil(N / 32)][K][32], padded with zeros. What
+  /// llm_rt_linear reads.
   LLM_LAYOUT_PANEL32 = 1,
   /// A logical [N, K] matrix of bf16, K a multiple of 32, as
   /// [ceil(N / 32)][K / 32][2][16][16][2]: panels of 32 rows, of them steps of
   /// 32 columns, of them two tiles of 16 rows, as 16 pairs of columns of each
-  /// row. Padded with zeros. What llm_rt_linear reads.
+  /// row. Padded with zeros. What llm_rt_linear reads fastest of bf16.
   LLM_LAYOUT_TILES32 = 2,
+  /// A logical [N, K] matrix of Q8_0, Q4_0 or Q4_1, as bytes [ceil(N / 32)]
+  /// [K / 32][B]: panels of 32 rows, of them the blocks that stand below each
+  /// other: 32 scales, of Q4_1 32 minimums, then two times, for 16 rows, four
+  /// weights of each row after four of each row: pairs of nibbles as in the
+  /// file, or bytes, the highest bit of them flipped. Padded with zeros. What
+  /// llm_rt_linear reads.
+  LLM_LAYOUT_BLOCKS32 = 3,
 };
 
 /// One weight argument. Several names are concatenated along `axis`.
@@ -216,10 +236,12 @@ typedef struct llm_weight_desc {
   const char *const *names;
   int32_t num_names;
   int32_t axis;
-  llm_dtype dtype; ///< what compiled code reads: LLM_F32 or LLM_BF16
+  /// What compiled code reads: LLM_F32 or LLM_BF16; of blocks LLM_I8.
+  llm_dtype dtype;
   llm_layout layout;
-  int32_t rank;     ///< logical rank, 1 or 2
-  int32_t reserved; ///< zero
+  int32_t rank; ///< logical rank, 1 or 2
+  /// Of blocks, that of every name in the file; else zero.
+  llm_file_format format;
   int64_t sizes[2]; ///< logical sizes after concatenation
 } llm_weight_desc;
 
@@ -293,17 +315,6 @@ LLM_API llm_code llm_model_create(llm_context *context,
 LLM_API void llm_model_destroy(llm_model *model);
 LLM_API const llm_program *llm_model_describe(const llm_model *model);
 
-typedef int32_t llm_file_format;
-enum {
-  LLM_FILE_F32 = 0,
-  LLM_FILE_F16 = 1,
-  LLM_FILE_BF16 = 2,
-  /// ggml blocks of 32 weights: f16 scale, then the quants.
-  LLM_FILE_Q8_0 = 3,
-  LLM_FILE_Q4_0 = 4,
-  /// ggml block of 32 weights: f16 scale, f16 minimum, then the quants.
-  LLM_FILE_Q4_1 = 5,
-};
 /// "q4_1"; null for a number that is no format.
 LLM_API const char *llm_file_format_name(llm_file_format format);
 /// Bytes of one row of `cols` weights, or -1 where a row does not consist of
@@ -592,14 +603,27 @@ LLM_API llm_code llm_rt_lookup_kv(llm_call *, int32_t site, uint64_t kv,
                                   const llm_tensor *v,
                                   const llm_extras *extras);
 /// out = x * transpose(w), all of f32 but w: x [M, K], out [M, N], and the
-/// [N, K] matrix w in LLM_LAYOUT_TILES32 as bf16 [ceil(N / 32), K / 32, 1024].
-/// x is rounded to `activations`, LLM_F32 or LLM_BF16, first. Sums are of f32.
-/// Subnormal numbers may count as zero; of an infinite weight beside f32
-/// activations NaN may come. LLM_INVALID_ARGUMENT: x or out not rows of f32, K
-/// not a multiple of 32, or w not whole; LLM_UNSUPPORTED: other activations.
+/// [N, K] matrix w, of `format` LLM_FILE_BF16 in LLM_LAYOUT_TILES32 as bf16
+/// [ceil(N / 32), K / 32, 1024], of LLM_FILE_F32 or LLM_FILE_BF16 in
+/// LLM_LAYOUT_PANEL32 as f32 or bf16 [ceil(N / 32), K, 32], of LLM_FILE_Q8_0,
+/// Q4_0 or Q4_1 in LLM_LAYOUT_BLOCKS32 as i8 [ceil(N / 32), K / 32, 1088, 576 or
+/// 640].
+///
+/// x is rounded to `activations` first: LLM_F32, LLM_BF16 beside tiles and
+/// blocks, or LLM_I8 beside blocks alone. Beside the first two weights of blocks
+/// are rounded to bf16. LLM_I8 of at most 32 rows takes the blocks as they are:
+/// each 32 numbers of a row of x become integers times their largest magnitude /
+/// 127, and a row with a number that is not finite gives NaN. Of more rows it is
+/// LLM_BF16.
+///
+/// Sums are of f32. Beside tiles and blocks subnormal numbers may count as zero,
+/// and of an infinite weight beside f32 activations NaN may come.
+/// LLM_INVALID_ARGUMENT: x or out not rows of f32, K of tiles or blocks not a
+/// multiple of 32, or w not whole; LLM_UNSUPPORTED: another format or other
+/// activations.
 LLM_API llm_code llm_rt_linear(llm_call *, int32_t site, const llm_tensor *x,
-                               const llm_tensor *w, llm_dtype activations,
-                               const llm_tensor *out);
+                               const llm_tensor *w, llm_file_format format,
+                               llm_dtype activations, const llm_tensor *out);
 /// children[i] shares the first lengths[i] tokens of parents[i]; i32 [N] each.
 LLM_API llm_code llm_rt_fork_kv(llm_call *, int32_t site, uint64_t kv,
                                 const llm_tensor *parents,

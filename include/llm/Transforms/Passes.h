@@ -11,6 +11,7 @@
 #define LLM_TRANSFORMS_PASSES_H
 
 #include "llm/IR/LLM.h"
+#include "llm/Transforms/Activations.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Pass/Pass.h"
@@ -30,10 +31,13 @@ struct LLMToCPUOptions : public PassPipelineOptions<LLMToCPUOptions> {
       *this, "strict",
       ::llvm::cl::desc("Report an error where a cache would be copied."),
       ::llvm::cl::init(false)};
-  Option<bool> exactActivations{
-      *this, "exact-activations",
-      ::llvm::cl::desc("Multiply weights of bf16 with activations of f32."),
-      ::llvm::cl::init(false)};
+  Option<Activations> activations{
+      *this, "activations",
+      ::llvm::cl::desc("What linear layers may round their input to."),
+      ::llvm::cl::values(clEnumValN(Activations::F32, "f32", ""),
+                         clEnumValN(Activations::BF16, "bf16", ""),
+                         clEnumValN(Activations::I8, "i8", "")),
+      ::llvm::cl::init(Activations::I8)};
   Option<std::string> programName{
       *this, "program-name", ::llvm::cl::desc("Name of the exported program."),
       ::llvm::cl::init("")};

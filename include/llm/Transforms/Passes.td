@@ -60,17 +60,17 @@ def DecomposeRope : Pass<"llm-decompose-rope", "::mlir::ModuleOp"> {
 }
 
 def PackWeights : Pass<"llm-pack-weights", "::mlir::ModuleOp"> {
-  let summary = "Hold weight matrices as panels of 32 rows, or as tiles";
+  let summary = "Hold weight matrices as panels of 32 rows, tiles or blocks";
   let description = [{
     A weight argument `[N, K]` of a public function that is only used as the
     second operand of `linalg.matmul` with a transposed right side, directly or
     through calls of private functions, becomes panels `[ceil(N / 32)][K][32]`
-    (zeros behind row N), and each product a `linalg.generic` over panels with
-    the attribute `llm.linear`. Where the runtime has a kernel, for bf16 and K a
-    multiple of 32, it becomes tiles `[ceil(N / 32)][K / 32][1024]`, and each
-    product an `llm.linear`, which rounds activations to bf16 as well, unless
-    `exact-activations` is given. The loader packs (`panel_rows` in
-    `#llm.weight`). Other weights stay as they are.
+    (zeros behind row N) or, of bf16 and for K a multiple of 32, tiles
+    `[ceil(N / 32)][K / 32][1024]`, and each product an `llm.linear`. A weight
+    with a `format` becomes blocks of the file's bits; a parameter that gets
+    several formats has none. `llm.linear` rounds its input to i8 beside blocks
+    and to bf16 beside tiles, unless `activations` is a larger type. The loader
+    packs (`panel_rows` in `#llm.weight`). Other weights stay as they are.
 
     ```mlir
     func.func @f(%x: tensor<?x64xf32>, %w: tensor<96x64xf32>
@@ -86,10 +86,20 @@ def PackWeights : Pass<"llm-pack-weights", "::mlir::ModuleOp"> {
     func.func @f(%x: tensor<?x64xf32>, %w: tensor<3x2x1024xbf16>
         {llm.weight = #llm.weight<["w"], panel_rows = 96>}) -> tensor<?x96xf32>
     ```
+    and with `#llm.weight<["w"], format = q4_1>` for its attribute
+    ```mlir
+    func.func @f(%x: tensor<?x64xf32>, %w: tensor<3x2x640xi8>
+        {llm.weight = #llm.weight<["w"], panel_rows = 96, format = q4_1>})
+        -> tensor<?x96xf32>
+    ```
   }];
   let options = [
-    Option<"exactActivations", "exact-activations", "bool", "false",
-           "Multiply weights of bf16 with activations of f32">];
+    Option<"activations", "activations", "::mlir::llm::Activations",
+           "::mlir::llm::Activations::I8",
+           "What linear layers may round their input to", [{::llvm::cl::values(
+             clEnumValN(::mlir::llm::Activations::F32, "f32", ""),
+             clEnumValN(::mlir::llm::Activations::BF16, "bf16", ""),
+             clEnumValN(::mlir::llm::Activations::I8, "i8", ""))}]>];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
     "::mlir::tensor::TensorDialect"];
@@ -182,19 +192,6 @@ def ConvertLLMToRuntime : Pass<"convert-llm-to-runtime", "::mlir::ModuleOp"> {
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",
     "::mlir::LLVM::LLVMDialect", "::mlir::memref::MemRefDialect"];
-}
-
-def VectorizeLinear : Pass<"llm-vectorize-linear", "::mlir::func::FuncOp"> {
-  let summary = "Tile and vectorize matrix products over panels";
-  let description = [{
-    The schedule for ops marked `llm.linear` by `llm-pack-weights`: panels in
-    parallel (`scf.forall`), 8 rows of activations at a time with a remainder of
-    single rows, an 8 x 32 tile of the result in registers over all of K.
-    Leaves no `llm.linear`.
-  }];
-  let dependentDialects = [
-    "::mlir::affine::AffineDialect", "::mlir::scf::SCFDialect",
-    "::mlir::tensor::TensorDialect", "::mlir::vector::VectorDialect"];
 }
 
 def ExpandExp : Pass<"llm-expand-exp", "::mlir::func::FuncOp"> {
