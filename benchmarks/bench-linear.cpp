@@ -85,7 +85,9 @@ public:
                     3,
                     {(shape.columns + 31) / 32, shape.k * 32 / step, step},
                     {shape.k * 32, step, 1}};
-    linear({from, w, to, /*rounded=*/tiled}, factors);
+    linear({from, w, to, tiled ? LLM_FILE_BF16 : LLM_FILE_F32,
+            tiled ? LLM_BF16 : LLM_F32},
+           factors);
   }
 
   double bytes() const { return matrixBytes; }

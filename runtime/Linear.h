@@ -22,9 +22,9 @@ constexpr int64_t kIntegerRows = 32;
 
 /// out = x * transpose(w). Callers have checked shapes.
 struct LinearOperands {
-  const llm_tensor &x;   ///< f32 [M, K], rows contiguous
-  const llm_tensor &w;   ///< [N, K] in LLM_LAYOUT_TILES32, _PANEL32 or _BLOCKS32
-  const llm_tensor &out; ///< f32 [M, N], rows contiguous
+  const llm_tensor &x; ///< f32 [M, K], rows contiguous
+  const llm_tensor &w; ///< [N, K] in LLM_LAYOUT_TILES32, _PANEL32 or _BLOCKS32
+  const llm_tensor &out;  ///< f32 [M, N], rows contiguous
   llm_file_format format; ///< of w: LLM_FILE_F32 or BF16, or that of its blocks
   llm_dtype activations;  ///< what x is rounded to first, see llm_rt_linear
 };

@@ -385,7 +385,9 @@ void OpLowering::lowerOp(LinearOp op) {
   std::optional<WeightFormat> format = op.getFormat();
   const bool isF32 = getElementTypeOrSelf(op.getWeight()).isF32();
   args.values = {tensor(args, op.getX()), tensor(args, op.getWeight()),
-                 number(format ? int32_t(*format) : isF32 ? kF32 : kBF16),
+                 number(format  ? int32_t(*format)
+                        : isF32 ? kF32
+                                : kBF16),
                  number(getDTypeNumber(op.getActivations()))};
   addResult(args, result, sizes);
   emit(args, op.getRuntimeSymbol(), op);

@@ -614,9 +614,9 @@ LogicalResult LinearOp::verify() {
                          << getX().getType() << " and a result of type "
                          << getResult().getType();
   if (inSteps && k % kTileDepth)
-    return emitOpError() << "expected K of tiles and blocks to be a multiple of "
-                         << kTileDepth << ", got x of type "
-                         << getX().getType();
+    return emitOpError()
+           << "expected K of tiles and blocks to be a multiple of "
+           << kTileDepth << ", got x of type " << getX().getType();
   int64_t elements = format  ? getBlockBytes(*format)
                      : tiled ? kTileElements
                              : kPanelRows;

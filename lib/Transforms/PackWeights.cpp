@@ -234,8 +234,7 @@ static void replace(linalg::MatmulOp op, OpBuilder &b, Value result) {
 /// What a product's input is rounded to where it may be rounded to `most`:
 /// panels meet it as it is.
 static Type getActivations(OpBuilder &b, Activations most, Product product) {
-  auto weight =
-      cast<RankedTensorType>(product.op.getDpsInputs()[1].getType());
+  auto weight = cast<RankedTensorType>(product.op.getDpsInputs()[1].getType());
   if (most == Activations::F32 || (!product.format && !isTiled(weight)))
     return b.getF32Type();
   if (most == Activations::I8 && product.format)

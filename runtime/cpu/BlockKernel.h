@@ -8,8 +8,8 @@
 //
 //   out[row][n] = sum over k of x[row][k] * w[n][k],  w in LLM_LAYOUT_BLOCKS32
 //
-// Few rows meet the weights as they are, drawn in Blocks.h. Each 32 numbers of x
-// become integers first, once for all panels:
+// Few rows meet the weights as they are, drawn in Blocks.h. Each 32 numbers of
+// x become integers first, once for all panels:
 //
 //   x[k] ~ scale * q[k],  q in [-127, 127],  scale = the largest |x[k]| / 127
 //

@@ -538,6 +538,8 @@ TEST_F(HandleTest, LinearTakesPanels) {
       LLM_UNSUPPORTED, LLM_F32, LLM_BF16);
   EXPECT_STREQ(one.error.message,
                "expected activations of f32 beside w in panels, got bf16");
+}
+
 TEST_F(HandleTest, LinearChecksItsBlocks) {
   std::vector<float> x(2 * 64, 0.5f), out(2 * 40);
   std::vector<uint8_t> blocks(2 * 2 * 640);
