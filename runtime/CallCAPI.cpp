@@ -297,7 +297,7 @@ static Status checkLinear(const llm_tensor *x, const llm_tensor *w,
   LLM_TRY(checkTensor("out", out, LLM_F32, {x->sizes[0], -1}));
   LLM_TRY(checkRows("out", *out));
   constexpr int64_t kColumns = cpu::kWeightPanelColumns;
-  WeightSteps steps;
+  WeightSteps steps = {};
   LLM_TRY(stepsOf(w, format, steps));
   LLM_TRY(checkPanels(w, steps, (out->sizes[1] + kColumns - 1) / kColumns,
                       x->sizes[1]));

