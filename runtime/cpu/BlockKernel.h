@@ -121,8 +121,9 @@ struct BlockColumns {
     if constexpr (hasMinimums(Format))
       minimum = load<LLM_F16>(block + kBlockScaleBytes + 2 * column);
     const char *lines = linesOfColumn(block, column);
+    constexpr int64_t kLines = linesOf(Format);
     LLM_UNROLL
-    for (int i = 0; i < linesOf(Format); ++i) {
+    for (int i = 0; i < kLines; ++i) {
       UInts line = bitsOf(
           load(reinterpret_cast<const float *>(lines + i * kBlockLineBytes)));
       if constexpr (hasNibbles(Format)) {
@@ -183,8 +184,9 @@ inline void multiplyColumns(const BlockTask &task, const float *factors,
   LLM_NO_UNROLL
   for (int64_t step = 0; step < steps; ++step, ++x) {
     if (ask) {
+      constexpr int64_t kBytes = bytesOfBlock(Format);
       LLM_UNROLL
-      for (int64_t i = 0; i < bytesOfBlock(Format); i += kBlockLineBytes)
+      for (int64_t i = 0; i < kBytes; i += kBlockLineBytes)
         __builtin_prefetch(block + kBlocksAheadBytes + i);
     }
     LLM_UNROLL
@@ -269,8 +271,9 @@ inline void unpackColumns(const char *block, int64_t column, float *tile) {
   auto write = [&](int64_t pair, UInts both) {
     store(to + pair * kWeightTileColumns, ofBits(both));
   };
+  constexpr int64_t kLines = linesOf(Format);
   LLM_UNROLL
-  for (int i = 0; i < linesOf(Format); ++i) {
+  for (int i = 0; i < kLines; ++i) {
     const char *from = lines + i * kBlockLineBytes;
     __builtin_prefetch(from + kBlocksAheadBytes);
     UInts line = bitsOf(load(reinterpret_cast<const float *>(from)));
