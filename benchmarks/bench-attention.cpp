@@ -51,7 +51,7 @@ const Format i4 = {"i4",
                    LLM_KV_STORAGE_I4,
                    LLM_KV_STORAGE_I4,
                    /*blockSize=*/32};
-const Format f8 = {"f8", LLM_F16, LLM_F32, Ceiling::Fma,
+const Format f8 = {"f8", LLM_F16, LLM_F32, Ceiling::Bf16Dot,
                    LLM_KV_STORAGE_F8E4M3FN};
 
 const Heads grouped = {32, 8, 128}; // Llama
