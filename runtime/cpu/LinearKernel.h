@@ -39,7 +39,7 @@
 // flops for each row over the peak of f32 fma, of bf16 dot products, or of AMX.
 // On Zen 5, one thread, cold matrices of SmolLM2-135M (bench-linear): of 1 row
 // 0.88-0.92 of it, of 4 and 8 0.96-1.0, of 16 0.85-0.93, of 37 0.92-0.95, of
-// 128 and 512 0.92-0.95.
+// 128 0.94-0.96, of 512 0.91-0.95 but for 3072 x 576, not measured alone.
 //
 //===----------------------------------------------------------------------===//
 
