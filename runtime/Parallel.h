@@ -1,5 +1,4 @@
-//===- Parallel.h - Loops over threads ---------------------------*- C++
-//-*-===//
+//===- Parallel.h - Loops over threads --------------------------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

@@ -1,5 +1,4 @@
-//===- Weights.h - From a file's formats to packed weights -------*- C++
-//-*-===//
+//===- Weights.h - From a file's formats to packed weights ------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

@@ -1,5 +1,4 @@
-//===- LLMToLinalg.h - Parts of convert-llm-to-linalg ------------*- C++
-//-*-===//
+//===- LLMToLinalg.h - Parts of convert-llm-to-linalg -----------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

@@ -1,5 +1,4 @@
-//===- FirstProblem.h - An error that waits until it is asked for -*- C++
-//-*-===//
+//===- FirstProblem.h - An error kept until it is asked for -----*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

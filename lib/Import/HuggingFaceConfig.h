@@ -1,5 +1,4 @@
-//===- HuggingFaceConfig.h - config.json and generation_config.json -*- C++
-//-*-===//
+//===- HuggingFaceConfig.h - The config.json files of a model ---*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

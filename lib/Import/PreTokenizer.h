@@ -1,5 +1,4 @@
-//===- PreTokenizer.h - Text into the pieces that merges stay within -*- C++
-//-*-===//
+//===- PreTokenizer.h - Text into pieces that merges stay in ----*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

@@ -1,5 +1,4 @@
-//===- Exp.h - Exponentials of vectors ---------------------------*- C++
-//-*-===//
+//===- Exp.h - Exponentials of vectors --------------------------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

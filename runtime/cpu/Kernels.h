@@ -1,5 +1,4 @@
-//===- Kernels.h - The table of kernels of one CPU level ---------*- C++
-//-*-===//
+//===- Kernels.h - The table of kernels of one CPU level --------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

@@ -1,5 +1,4 @@
-//===- Digest.h - All that a pool holds, as one number --------- -*- C++
-//-*-===//
+//===- Digest.h - All that a pool holds, as one number ----------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

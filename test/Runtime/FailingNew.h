@@ -1,5 +1,4 @@
-//===- FailingNew.h - Host memory that runs out ---------------- -*- C++
-//-*-===//
+//===- FailingNew.h - Host memory that runs out -----------------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

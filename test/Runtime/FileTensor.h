@@ -1,5 +1,4 @@
-//===- FileTensor.h - Tensors as they lie in files ----------------*- C++
-//-*-===//
+//===- FileTensor.h - Tensors as they lie in files --------------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

@@ -1,5 +1,4 @@
-//===- Levels.h - Tests that run at every CPU level ---------------*- C++
-//-*-===//
+//===- Levels.h - Tests that run at every CPU level -------------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

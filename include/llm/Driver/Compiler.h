@@ -1,5 +1,4 @@
-//===- Compiler.h - From a model module to native code -----------*- C++
-//-*-===//
+//===- Compiler.h - From a model module to native code ----------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

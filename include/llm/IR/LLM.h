@@ -1,5 +1,4 @@
-//===- LLM.h - The llm dialect -----------------------------------*- C++
-//-*-===//
+//===- LLM.h - The llm dialect ----------------------------------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

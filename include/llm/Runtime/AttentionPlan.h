@@ -1,5 +1,4 @@
-//===- AttentionPlan.h - How attention is cut for threads --------*- C++
-//-*-===//
+//===- AttentionPlan.h - How attention is cut for threads -------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.

@@ -1,5 +1,4 @@
-//===- Passes.h - Passes and pipelines ---------------------------*- C++
-//-*-===//
+//===- Passes.h - Passes and pipelines --------------------------*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
