@@ -25,10 +25,6 @@ namespace {
 /// ask for a line at each step of their products, more rows at each block.
 inline bool asksAtSteps(const Frame &f) { return f.rowsPerHead <= 64; }
 
-/// Few rows are not multiplied with pairs of i8.
-template <typename Product, llm_dtype T>
-constexpr bool kReadsFew = Product::kDepth == 1 || T != LLM_I8;
-
 /// Of a head's keys of a tile, `bytes` of each: lines to ask for at a block.
 /// Asked for all at once, many would be dropped.
 inline int64_t linesOfBlock(const Frame &f, int64_t bytes) {
@@ -46,7 +42,7 @@ void scoreTile(const Frame &f, int64_t tile, KeyRange keys, const State &) {
     Keys k = f.keys(f.task.pages->k, f.work.kOffsets, head);
     int64_t first = head * f.rowsPerHead;
     Ahead ahead = afterKeys(f, tile, head);
-    if (kReadsFew<Product, T> && f.few) {
+    if (f.few) {
       forRowBlocks<4>(f.rowsPerHead, [&](auto n, int64_t row) {
         scoresOfFew<Product, T, n.value>(f.q(first + row, 0), k, keys,
                                          f.scores(first + row), ahead);
@@ -124,11 +120,12 @@ void addWeighted(const Frame &f, int64_t head, int64_t tile, const State &state,
   });
 }
 
-/// Whether few rows read V in parts: outputs have their order (outputPartOf)
-/// until the end of a chunk.
+/// Whether few rows read V in parts, which pairs of i8 are not: outputs have
+/// their order (outputPartOf) until the end of a chunk.
 template <typename Product, llm_dtype T>
 inline bool hasParts(const Frame &f) {
-  return kReadsFew<Product, T> && f.few && f.dim % kLoaded<T> == 0;
+  return (Product::kDepth == 1 || T != LLM_I8) && f.few &&
+         f.dim % kLoaded<T> == 0;
 }
 
 /// Values of a step, from dimension `dim` on, in parts.
@@ -261,13 +258,13 @@ void scaleTile(const Frame &f, const KVPlane &plane, int64_t head, int64_t tile,
 }
 
 /// Quantized numbers are multiplied as they are: a key's scale is the score's.
-template <typename Product, llm_dtype T>
+template <llm_dtype T>
 void scoreQuantized(const Frame &f, int64_t tile, KeyRange keys,
                     const State &state) {
-  scoreTile<Product, T>(f, tile, keys, state);
+  scoreTile<FmaProduct, T>(f, tile, keys, state);
   for (int64_t head = 0; head < f.heads; ++head)
     scaleTile<FmaProduct>(f, f.task.pages->k, head, tile, keys,
-                          f.few ? kPartUnit<Product, T> : 1);
+                          f.few ? kPartUnit<FmaProduct, T> : 1);
 }
 
 /// A value's scale is the weight's, of which the sum has been taken.

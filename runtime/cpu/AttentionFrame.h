@@ -155,16 +155,6 @@ void loadRows(const Frame &f, const llm_tensor &q) {
   }
 }
 
-template <typename Product>
-void loadRowsAs(const Frame &f, const llm_tensor &q) {
-  if (q.dtype == LLM_F32)
-    loadRows<Product, LLM_F32>(f, q);
-  else if (q.dtype == LLM_F16)
-    loadRows<Product, LLM_F16>(f, q);
-  else
-    loadRows<Product, LLM_BF16>(f, q);
-}
-
 /// The same in the order of loadParts<K>.
 template <llm_dtype K>
 void orderQueries(const Frame &f) {
@@ -176,18 +166,6 @@ void orderQueries(const Frame &f) {
       memcpy(q + d, parts, sizeof(parts));
     }
   }
-}
-
-/// Pairs of queries in the order of pairsOfF8.
-inline void orderPairs(const Frame &f) {
-  for (int64_t row = 0; row < f.rows; ++row)
-    for (float *q = f.work.q + row * f.stride, *end = q + f.dim / 2; q < end;
-         q += 2 * kLanes) {
-      float pairs[2 * kLanes];
-      for (int64_t i = 0; i < 2 * kLanes; ++i)
-        pairs[i % 8 / 4 * kLanes + i / 8 * 4 + i % 4] = q[i];
-      memcpy(q, pairs, sizeof(pairs));
-    }
 }
 
 #if defined(LLM_CPU_X86_VNNI)
@@ -211,16 +189,28 @@ inline void setQueries(const Frame &f) {
 }
 #endif
 
-/// What is bf16 in queries and pages is multiplied as it is. Numbers of f8, and
-/// those of i8 that are not multiplied as integers, are bf16 without a loss,
-/// and what rounds the factors beside them is far below their own error.
-inline bool usesDots(const AttentionTask &task, const KVPlane &plane) {
-  if (plane.dtype == LLM_BF16)
+/// Queries and keys of bf16 are multiplied as they are.
+inline bool scoresAreDots(const AttentionTask &task) {
+  return kHasDots && task.q->dtype == LLM_BF16 &&
+         task.pages->k.dtype == LLM_BF16;
+}
+
+/// And their values, with weights rounded to bf16. So are values of f8, and of
+/// i8 that are not multiplied as integers, which are bf16 without a loss: their
+/// own rounding is far above that of weights.
+inline bool valuesAreDots(const AttentionTask &task) {
+  const KVPages &pages = *task.pages;
+  switch (pages.v.dtype) {
+  case LLM_BF16:
     return kHasDots && task.q->dtype == LLM_BF16;
-  if (plane.dtype == LLM_F8E4M3FN)
+  case LLM_F8E4M3FN:
     return kHasDots &&
-           (!isFew(task) || task.pages->headDim % kLoaded<LLM_F8E4M3FN> == 0);
-  return kHasDots && plane.dtype == LLM_I8 && !isFew(task);
+           (!isFew(task) || pages.headDim % kLoaded<LLM_F8E4M3FN> == 0);
+  case LLM_I8:
+    return kHasDots && !isFew(task);
+  default:
+    return false;
+  }
 }
 
 #if defined(LLM_CPU_X86_AMX)
@@ -287,13 +277,14 @@ inline void loadQueries(const Frame &f, const llm_tensor &q) {
     return loadMatrixQueries(f, q);
 #endif
   const KVPlane &k = f.task.pages->k;
-  if (usesDots(f.task, k)) {
-    loadRowsAs<BestProduct>(f, q);
-    if (f.few && k.dtype == LLM_F8E4M3FN)
-      orderPairs(f);
-    return;
-  }
-  loadRowsAs<FmaProduct>(f, q);
+  if (scoresAreDots(f.task))
+    return loadRows<BestProduct, LLM_BF16>(f, q);
+  if (q.dtype == LLM_F32)
+    loadRows<FmaProduct, LLM_F32>(f, q);
+  else if (q.dtype == LLM_F16)
+    loadRows<FmaProduct, LLM_F16>(f, q);
+  else
+    loadRows<FmaProduct, LLM_BF16>(f, q);
   if (f.few && k.dtype == LLM_BF16)
     orderQueries<LLM_BF16>(f);
   if (f.few && k.dtype == LLM_F8E4M3FN && kHasEvenParts<LLM_F8E4M3FN>)

@@ -28,10 +28,10 @@
 //
 // Everything is f32, with two exceptions where the level has dot products: what
 // is bf16 in queries and pages is multiplied by those of bf16, and weights (not
-// their sum l) are rounded to bf16, and so it is with pages of f8, and of i8
-// for many rows, whose queries are rounded, too; and few rows are multiplied
-// with pages of i8 and i4 as integers (IntegerTile.h, IntegerGroups.h). Where
-// it has AMX, many rows are multiplied as sums of bf16 instead (MatrixTile.h).
+// their sum l) are rounded to bf16, as they are beside values of f8, and of i8
+// for many rows; and few rows are multiplied with pages of i8 and i4 as
+// integers (IntegerTile.h, IntegerGroups.h). Where it has AMX, many rows are
+// multiplied as sums of bf16 instead (MatrixTile.h).
 //
 // Sinks and window are two segments of keys, cut where the sinks end even if
 // the window begins before: a tile that holds both is computed once for each. A
@@ -144,8 +144,7 @@ inline void attendTile(const Frame &f, int64_t tile, const State &state) {
     return attendMatrixTile(f, tile, keys, state);
 #endif
   f.scoreTile(f, tile, keys, state);
-  const KVPlane &v = f.task.pages->v;
-  if (usesDots(f.task, v) && !v.scales) // which scale weights first
+  if (valuesAreDots(f.task) && !f.task.pages->v.scales) // which come first
     tileSoftmax<BestProduct>(f, tile, 0, f.rows, state);
   else
     tileSoftmax<FmaProduct>(f, tile, 0, f.rows, state);
@@ -167,27 +166,26 @@ TileFns floatFns(llm_dtype type) {
     return {scoreTile<Product, LLM_BF16>, weighTile<Product, LLM_BF16>,
             orderOutputs<Product, LLM_BF16>};
   case LLM_F8E4M3FN:
-    return {scoreQuantized<Product, LLM_F8E4M3FN>,
-            weighQuantized<Product, LLM_F8E4M3FN>,
+    return {scoreQuantized<LLM_F8E4M3FN>, weighQuantized<Product, LLM_F8E4M3FN>,
             kHasEvenParts<LLM_F8E4M3FN> ? orderOutputs<Product, LLM_F8E4M3FN>
                                         : nullptr};
   default:
-    return {scoreQuantized<Product, LLM_I8>, weighQuantized<Product, LLM_I8>};
+    return {scoreQuantized<LLM_I8>, weighQuantized<Product, LLM_I8>};
   }
 }
 
-inline TileFns tileFnsOf(const AttentionTask &task, const KVPlane &plane) {
+inline TileFns tileFnsOf([[maybe_unused]] const AttentionTask &task,
+                         const KVPlane &plane, bool dots) {
 #if defined(LLM_CPU_X86_VNNI)
   if (plane.dtype == LLM_I8 && isFew(task))
-    return {scoresAreIntegers(task) ? scoreIntegers
-                                    : scoreQuantized<FmaProduct, LLM_I8>,
+    return {scoresAreIntegers(task) ? scoreIntegers : scoreQuantized<LLM_I8>,
             weighIntegers};
   if (plane.dtype == LLM_I4 && isFew(task))
     return {task.pages->headDim <= kMaxByteDim ? scoreIntegerGroups
                                                : scoreGroups,
             weighIntegerGroups};
 #endif
-  if (usesDots(task, plane))
+  if (dots)
     return floatFns<BestProduct>(plane.dtype);
   if (plane.dtype == LLM_I4)
     return {scoreGroups, weighGroups};
@@ -255,6 +253,8 @@ inline void finish(const AttentionTask &task, const State &state) {
 
 inline Frame frameOf(const AttentionTask &task, Workspace &work) {
   int64_t dim = task.pages->headDim;
+  TileFns k = tileFnsOf(task, task.pages->k, scoresAreDots(task));
+  TileFns v = tileFnsOf(task, task.pages->v, valuesAreDots(task));
   return {task,
           work,
           task.headEnd - task.headBegin,
@@ -263,9 +263,9 @@ inline Frame frameOf(const AttentionTask &task, Workspace &work) {
           dim,
           strideOfQueries(dim),
           isFew(task),
-          tileFnsOf(task, task.pages->k).score,
-          tileFnsOf(task, task.pages->v).weigh,
-          tileFnsOf(task, task.pages->v).orderOutputs};
+          k.score,
+          v.weigh,
+          v.orderOutputs};
 }
 
 constexpr int64_t kStateFloats = kMaxTaskFloats + 2 * kMaxTaskRows;

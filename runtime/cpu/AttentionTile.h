@@ -1,5 +1,4 @@
-//===- AttentionTile.h - Products of rows with a tile of keys ----*- C++
-//-*-===//
+//===- AttentionTile.h - Products of rows with a tile of keys ---*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -172,10 +171,7 @@ struct DotProduct {
 
   template <llm_dtype T>
   static Vec lanes(const char *from, int64_t n) {
-    if constexpr (T == LLM_BF16)
-      return loadPacked<T>(from, n);
-    return roundPairs(load<T>(from, min(n, kLanes)),
-                      load<T>(from + kLanes * bytesOf(T), max(n - kLanes, 0)));
+    return loadPacked<T>(from, n);
   }
   /// No weight is subnormal (decay), which this instruction flushes.
   static void storeWeights(float *row, int64_t key, Vec p) {
@@ -216,13 +212,13 @@ inline void forStrips(int64_t begin, int64_t end, Fn fn) {
     forStrips<Width / 2>(begin, end, fn);
 }
 
-/// Calls fn(Int<count>, row), count from 1 to N.
+/// Calls fn(Int<n>) for n = count, of 1 to N.
 template <int N, typename Fn>
-inline void callWithCount(int64_t count, Fn fn, int64_t row) {
-  if (count == N)
-    return fn(Int<N>{}, row);
+inline void withCount(int64_t count, Fn fn) {
   if constexpr (N > 1)
-    callWithCount<N - 1>(count, fn, row);
+    if (count < N)
+      return withCount<N - 1>(count, fn);
+  fn(Int<N>{});
 }
 
 /// Calls fn(Int<n>, first row) for blocks of N rows. What is left of more than
@@ -232,7 +228,7 @@ inline void forRowBlocks(int64_t rows, Fn fn, int64_t row = 0) {
   while (row < rows) {
     int64_t left = rows - row;
     int64_t count = left >= 2 * N ? N : left > N ? (left + 1) / 2 : left;
-    callWithCount<N>(count, fn, row);
+    withCount<N>(count, [&](auto n) { fn(n, row); });
     row += count;
   }
 }
@@ -322,12 +318,6 @@ int64_t packKeys(const Keys &k, KeyRange keys, int64_t dim, float *panel) {
     for (int64_t d = dim; d < end; d += kStep, to += kLanes * kRow) {
       Vec x[kLanes];
       turnKeys<T>(k, key, d, min(end - d, kStep), x);
-      if constexpr (isQuantized(T) && Product::kDepth == 2) {
-        LLM_UNROLL
-        for (int i = 0; i < kLanes; i += 2)
-          store(to + i / 2 * kTileKeys, pairOf(x[i], x[i + 1]));
-        continue;
-      }
       LLM_UNROLL
       for (int i = 0; i < kLanes; ++i)
         storeKeys<Product, T>(to + i * kRow, x[i]);
@@ -412,11 +402,7 @@ inline void loadHalved(const char *from, int64_t n, Vec *x) {
 /// The first n of kLoaded numbers at `from`, then zeros, each at its partOf.
 template <typename Product, llm_dtype T>
 inline void loadParts(const char *from, int64_t n, Vec *x) {
-  if constexpr (Product::kDepth == 2 && kIsHalved<T>) {
-#if defined(LLM_CPU_X86_BF16)
-    pairsOfF8(load<LLM_F32>(from), x[0], x[1]);
-#endif
-  } else if constexpr (Product::kDepth == 2) {
+  if constexpr (Product::kDepth == 2) {
     x[0] = loadPacked<T>(from, n);
   } else if constexpr (T == LLM_BF16) {
     unpack<T>(loadPacked<T>(from, n), x[0], x[1]);
@@ -440,7 +426,7 @@ inline void loadParts(const char *from, int64_t n, Vec *x) {
 template <typename Product, llm_dtype T, int NumRows, bool Whole>
 inline void scoresOfKeys(Rows<const float> q, const Keys &k, int64_t key,
                          Rows<float> s, Ahead &ahead) {
-  constexpr int kParts = cpu::kParts<T> / Product::kDepth;
+  constexpr int kParts = Product::kDepth == 2 ? 1 : cpu::kParts<T>;
   constexpr int kSlots = NumRows == 3 ? 4 : NumRows; // rows, a power of two
   constexpr int kKeys = kLanes / kSlots;
   Vec acc[kSlots][kKeys] = {};

@@ -52,17 +52,9 @@ namespace llm::cpu {
 namespace {
 
 constexpr int64_t kPairs = kWeightDepth / 2;
-constexpr int64_t kWeightTile = kPairs * kWeightTileColumns; ///< in floats
 
 /// Vectors of a line.
 constexpr int kLineVecs = kWeightTileColumns / kLanes;
-
-/// Tile `tile` of the first step; those of the next one are two tiles behind.
-inline const float *tileOf(const LinearTask &task, int64_t tile) {
-  int64_t panel = task.k / kWeightDepth * 2 * kWeightTile;
-  return static_cast<const float *>(task.w) + tile / 2 * panel +
-         tile % 2 * kWeightTile;
-}
 
 inline float *outAt(const LinearTask &task, int64_t row, int64_t column) {
   return static_cast<float *>(task.out->data) + row * task.out->strides[0] +
@@ -287,15 +279,6 @@ inline void multiplyTiles(const LinearTask &task, Rows<const float> x,
 constexpr int kSums = kBlockRows * kBlockVecs;
 constexpr int kLineRows = kSums / kLineVecs / (kLineVecs > 1 ? 1 : 2);
 
-/// Calls fn(Int<n>) for n = count, of 1 to N.
-template <int N, typename Fn>
-inline void withCount(int64_t count, Fn fn) {
-  if constexpr (N > 1)
-    if (count < N)
-      return withCount<N - 1>(count, fn);
-  fn(Int<N>{});
-}
-
 /// Some rows and all columns of a panel.
 template <typename Product>
 inline void multiplyPanel(const LinearTask &task, Rows<const float> x,
@@ -367,6 +350,15 @@ inline void roundRows(const LinearTask &task, float *factors, KeyRange rows) {
 //===----------------------------------------------------------------------===//
 
 #if defined(LLM_CPU_X86_AMX)
+
+constexpr int64_t kWeightTile = kPairs * kWeightTileColumns; ///< in floats
+
+/// Tile `tile` of the first step; those of the next one are two tiles behind.
+inline const float *tileOf(const LinearTask &task, int64_t tile) {
+  int64_t panel = task.k / kWeightDepth * 2 * kWeightTile;
+  return static_cast<const float *>(task.w) + tile / 2 * panel +
+         tile % 2 * kWeightTile;
+}
 
 /// Few rows leave tiles empty, and wait for memory anyway.
 inline bool usesMatrices(const LinearTask &task) {

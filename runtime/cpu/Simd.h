@@ -132,11 +132,6 @@ inline void pairRows(Vec first, Vec second, Vec &low, Vec &high) {
   high = (Vec)_mm512_unpackhi_epi16((__m512i)first, (__m512i)second);
 }
 
-/// Each lane rounded to bf16: those of `low`, then those of `high`.
-inline Vec roundPairs(Vec low, Vec high) {
-  return (Vec)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
-}
-
 /// What the bits of an f8E4M3FN without its sign are as bf16.
 struct Bf16OfF8 {
   alignas(64) uint8_t low[128], high[128];
