@@ -36,7 +36,8 @@ inline int64_t linesOfBlock(const Frame &f, int64_t bytes) {
 //===----------------------------------------------------------------------===//
 
 /// Scores of every row; a block of rows computes what any of its rows sees.
-template <typename Product, llm_dtype T>
+/// Few rows may have a product of their own.
+template <typename Product, llm_dtype T, typename Few = Product>
 void scoreTile(const Frame &f, int64_t tile, KeyRange keys, const State &) {
   for (int64_t head = 0; head < f.heads; ++head) {
     Keys k = f.keys(f.task.pages->k, f.work.kOffsets, head);
@@ -44,8 +45,8 @@ void scoreTile(const Frame &f, int64_t tile, KeyRange keys, const State &) {
     Ahead ahead = afterKeys(f, tile, head);
     if (f.few) {
       forRowBlocks<4>(f.rowsPerHead, [&](auto n, int64_t row) {
-        scoresOfFew<Product, T, n.value>(f.q(first + row, 0), k, keys,
-                                         f.scores(first + row), ahead);
+        scoresOfFew<Few, T, n.value>(f.q(first + row, 0), k, keys,
+                                     f.scores(first + row), ahead);
       });
       continue;
     }
@@ -258,13 +259,13 @@ void scaleTile(const Frame &f, const KVPlane &plane, int64_t head, int64_t tile,
 }
 
 /// Quantized numbers are multiplied as they are: a key's scale is the score's.
-template <llm_dtype T>
+template <typename Few, llm_dtype T>
 void scoreQuantized(const Frame &f, int64_t tile, KeyRange keys,
                     const State &state) {
-  scoreTile<FmaProduct, T>(f, tile, keys, state);
+  scoreTile<FmaProduct, T, Few>(f, tile, keys, state);
   for (int64_t head = 0; head < f.heads; ++head)
     scaleTile<FmaProduct>(f, f.task.pages->k, head, tile, keys,
-                          f.few ? kPartUnit<FmaProduct, T> : 1);
+                          f.few ? kPartUnit<Few, T> : 1);
 }
 
 /// A value's scale is the weight's, of which the sum has been taken.

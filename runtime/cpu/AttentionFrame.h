@@ -168,6 +168,19 @@ void orderQueries(const Frame &f) {
   }
 }
 
+/// The same for keys of f8: what F8Product multiplies.
+inline void orderF8Queries(const Frame &f) {
+#if defined(LLM_CPU_X86_BF16)
+  for (int64_t row = 0; row < f.rows; ++row)
+    for (float *q = f.work.q + row * f.stride, *end = q + f.stride; q < end;
+         q += kLoaded<LLM_F8E4M3FN>)
+      splitPairs(q, q);
+#else
+  if (kHasEvenParts<LLM_F8E4M3FN>)
+    orderQueries<LLM_F8E4M3FN>(f);
+#endif
+}
+
 #if defined(LLM_CPU_X86_VNNI)
 inline bool scoresAreIntegers(const AttentionTask &task) {
   const KVPages &pages = *task.pages;
@@ -287,8 +300,8 @@ inline void loadQueries(const Frame &f, const llm_tensor &q) {
     loadRows<FmaProduct, LLM_BF16>(f, q);
   if (f.few && k.dtype == LLM_BF16)
     orderQueries<LLM_BF16>(f);
-  if (f.few && k.dtype == LLM_F8E4M3FN && kHasEvenParts<LLM_F8E4M3FN>)
-    orderQueries<LLM_F8E4M3FN>(f);
+  if (f.few && k.dtype == LLM_F8E4M3FN)
+    orderF8Queries(f);
 #if defined(LLM_CPU_X86_VNNI)
   if (scoresAreIntegers(f.task))
     setQueries(f);

@@ -166,11 +166,13 @@ TileFns floatFns(llm_dtype type) {
     return {scoreTile<Product, LLM_BF16>, weighTile<Product, LLM_BF16>,
             orderOutputs<Product, LLM_BF16>};
   case LLM_F8E4M3FN:
-    return {scoreQuantized<LLM_F8E4M3FN>, weighQuantized<Product, LLM_F8E4M3FN>,
+    return {scoreQuantized<F8Product, LLM_F8E4M3FN>,
+            weighQuantized<Product, LLM_F8E4M3FN>,
             kHasEvenParts<LLM_F8E4M3FN> ? orderOutputs<Product, LLM_F8E4M3FN>
                                         : nullptr};
   default:
-    return {scoreQuantized<LLM_I8>, weighQuantized<Product, LLM_I8>};
+    return {scoreQuantized<FmaProduct, LLM_I8>,
+            weighQuantized<Product, LLM_I8>};
   }
 }
 
@@ -178,7 +180,8 @@ inline TileFns tileFnsOf([[maybe_unused]] const AttentionTask &task,
                          const KVPlane &plane, bool dots) {
 #if defined(LLM_CPU_X86_VNNI)
   if (plane.dtype == LLM_I8 && isFew(task))
-    return {scoresAreIntegers(task) ? scoreIntegers : scoreQuantized<LLM_I8>,
+    return {scoresAreIntegers(task) ? scoreIntegers
+                                    : scoreQuantized<FmaProduct, LLM_I8>,
             weighIntegers};
   if (plane.dtype == LLM_I4 && isFew(task))
     return {task.pages->headDim <= kMaxByteDim ? scoreIntegerGroups

@@ -179,11 +179,16 @@ struct DotProduct {
     memcpy(reinterpret_cast<char *>(row) + 2 * key, &rounded, sizeof(rounded));
   }
 };
+/// The same of two factors for each of a key's: what remains of a query that is
+/// rounded to bf16, rounded once more, is below 2^-17 of it.
+struct DigitProduct : DotProduct {};
 constexpr bool kHasDots = true;
 using BestProduct = DotProduct;
+using F8Product = DigitProduct;
 #else
 constexpr bool kHasDots = false;
 using BestProduct = FmaProduct;
+using F8Product = FmaProduct;
 #endif
 
 //===----------------------------------------------------------------------===//
@@ -382,11 +387,15 @@ template <typename Product, llm_dtype T>
 constexpr float kPartUnit = kIsHalved<T> && Product::kDepth == 1 ? 0x1p8f : 1;
 
 #if defined(LLM_CPU_X86_V4)
+/// The first n of 64 bytes, then zeros.
+inline UInts loadBytes(const char *from, int64_t n) {
+  return n >= 64 ? (UInts)_mm512_loadu_si512(from)
+                 : (UInts)_mm512_maskz_loadu_epi8((uint64_t(1) << n) - 1, from);
+}
+
 /// The first n of 64 f8E4M3FN: as f16, 2^-8 of them.
 inline void loadHalved(const char *from, int64_t n, Vec *x) {
-  __m512i bytes = n >= 64
-                      ? _mm512_loadu_si512(from)
-                      : _mm512_maskz_loadu_epi8((uint64_t(1) << n) - 1, from);
+  __m512i bytes = (__m512i)loadBytes(from, n);
   const __m512i mask = _mm512_set1_epi16(static_cast<short>(0xbf80));
   // The sign goes down with the other bits, and stays: the mask takes one.
   auto halves = [&](__m512i upper, Vec *to) {
@@ -399,10 +408,20 @@ inline void loadHalved(const char *from, int64_t n, Vec *x) {
 }
 #endif
 
-/// The first n of kLoaded numbers at `from`, then zeros, each at its partOf.
+/// The vectors of loadParts.
+template <typename Product, llm_dtype T>
+constexpr int kFactors = Product::kDepth == 2 && T == LLM_BF16 ? 1 : kParts<T>;
+
+/// The first n of kLoaded numbers at `from`, then zeros, each at its partOf, or
+/// as the pairs that Product multiplies.
 template <typename Product, llm_dtype T>
 inline void loadParts(const char *from, int64_t n, Vec *x) {
-  if constexpr (Product::kDepth == 2) {
+  if constexpr (Product::kDepth == 2 && T == LLM_F8E4M3FN) {
+#if defined(LLM_CPU_X86_BF16)
+    pairsOfF8(ofBits(loadBytes(from, n)), x[0], x[1]);
+    x[2] = x[0], x[3] = x[1];
+#endif
+  } else if constexpr (Product::kDepth == 2) {
     x[0] = loadPacked<T>(from, n);
   } else if constexpr (T == LLM_BF16) {
     unpack<T>(loadPacked<T>(from, n), x[0], x[1]);
@@ -426,7 +445,7 @@ inline void loadParts(const char *from, int64_t n, Vec *x) {
 template <typename Product, llm_dtype T, int NumRows, bool Whole>
 inline void scoresOfKeys(Rows<const float> q, const Keys &k, int64_t key,
                          Rows<float> s, Ahead &ahead) {
-  constexpr int kParts = Product::kDepth == 2 ? 1 : cpu::kParts<T>;
+  constexpr int kParts = kFactors<Product, T>;
   constexpr int kSlots = NumRows == 3 ? 4 : NumRows; // rows, a power of two
   constexpr int kKeys = kLanes / kSlots;
   Vec acc[kSlots][kKeys] = {};
@@ -435,16 +454,18 @@ inline void scoresOfKeys(Rows<const float> q, const Keys &k, int64_t key,
     int64_t n = Whole ? kLoaded<T> : min(k.dim - d, kLoaded<T>);
     const float *factors = q.data + d / kLoaded<T> * kParts * kLanes;
     ahead.ask<kKeys>();
+    Vec x[kKeys][kParts];
     LLM_UNROLL
-    for (int i = 0; i < kKeys; ++i) {
-      Vec x[kParts];
-      loadParts<Product, T>(k.at(key + i, d * bytesOf(T)), n, x);
+    for (int i = 0; i < kKeys; ++i)
+      loadParts<Product, T>(k.at(key + i, d * bytesOf(T)), n, x[i]);
+    LLM_UNROLL
+    for (int p = 0; p < kParts; ++p)
       LLM_UNROLL
-      for (int r = 0; r < NumRows; ++r)
-        LLM_UNROLL
-      for (int p = 0; p < kParts; ++p)
-        acc[r][i] = Product::multiply(load(factors + r * q.stride + p * kLanes),
-                                      x[p], acc[r][i]);
+    for (int r = 0; r < NumRows; ++r) {
+      Vec factor = load(factors + r * q.stride + p * kLanes);
+      LLM_UNROLL
+      for (int i = 0; i < kKeys; ++i)
+        acc[r][i] = Product::multiply(factor, x[i][p], acc[r][i]);
     }
   }
   // The score of row r and key i belongs into lane r * kKeys + i.

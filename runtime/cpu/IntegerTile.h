@@ -45,13 +45,6 @@ constexpr int64_t kMaxByteDim = 512;
 /// Rows whose digits lie together.
 constexpr int kDigitRows = 4;
 
-/// The first n bytes at `from`, then zeros.
-inline UInts loadBytes(const char *from, int64_t n) {
-  return n >= kVecBytes
-             ? (UInts)_mm512_loadu_si512(from)
-             : (UInts)_mm512_maskz_loadu_epi8((uint64_t(1) << n) - 1, from);
-}
-
 /// x as integers, for at most 2^22 in magnitude.
 inline Ints integersOf(Vec x) { return (Ints)_mm512_cvtps_epi32((__m512)x); }
 

@@ -172,6 +172,25 @@ inline void pairsOfF8(Vec x, Vec &first, Vec &second) {
   second = (Vec)_mm512_unpackhi_epi8(low, high);
 }
 
+/// 64 numbers as pairs in the order of pairsOfF8: what bf16 keeps of them, two
+/// vectors, then what it keeps of the rest.
+inline void splitPairs(const float *from, float *to) {
+  __m512 x[4];
+  __m512i pairs[2];
+  for (int i = 0; i < 4; ++i)
+    x[i] = _mm512_loadu_ps(from + 16 * i);
+  for (int digit = 0; digit < 4; digit += 2) {
+    for (int i = 0; i < 2; ++i)
+      pairs[i] = (__m512i)_mm512_cvtne2ps_pbh(x[2 * i + 1], x[2 * i]);
+    _mm512_storeu_si512(to + 16 * digit,
+                        _mm512_shuffle_i32x4(pairs[0], pairs[1], 0x88));
+    _mm512_storeu_si512(to + 16 * digit + 16,
+                        _mm512_shuffle_i32x4(pairs[0], pairs[1], 0xdd));
+    for (__m512 &number : x)
+      number -= _mm512_cvtpbh_ps(_mm512_cvtneps_pbh(number));
+  }
+}
+
 /// Two rows of 64 f8E4M3FN as pairs, one of each row, the first in the lower
 /// half: numbers 16 i + 4 j to 16 i + 4 j + 3 in lanes 4 i to 4 i + 3 of x[j].
 inline void pairRowsOfF8(Vec first, Vec second, Vec *x) {
