@@ -57,9 +57,11 @@ inline void weighIntegers(const Frame &f, int64_t tile, KeyRange keys,
     TileScales scales(f, plane, head, tile, keys);
     int64_t first = head * f.rowsPerHead;
     Ahead ahead = afterValues(f, tile, head);
-    for (int64_t row = 0; row < f.rowsPerHead; ++row)
-      setWeights(weights[row], f.scores(first + row)[0], scales.of,
-                 f.visible(first + row, tile));
+    forRowBlocks<4>(f.rowsPerHead, [&](auto n, int64_t row) {
+      setWeights<n.value>(
+          weights + row, f.weights(first + row), scales.of,
+          [&](int i) { return f.visible(first + row + i, tile); });
+    });
     for (int64_t dim = 0; dim < f.dim; dim += kVecBytes) {
       turnValues(v, begin, keys.end, dim, panel);
       forRowBlocks<kDigitRows>(f.rowsPerHead, [&](auto n, int64_t row) {
@@ -126,10 +128,9 @@ inline void scoreIntegerGroups(const Frame &f, int64_t tile, KeyRange keys,
           return scoresOfFew<FmaProduct, LLM_F32, n.value>(
               f.q(row, 0), k, group.keys, f.scores(row), ahead);
         GroupQuery q[n.value];
-        for (int i = 0; i < n.value; ++i)
-          setGroupQuery(q[i], f.q(row + i, 0)[0], f.stride,
-                        plane.groupParamsAt(group.block, head, group.number),
-                        f.dim);
+        setGroupQueries<n.value>(
+            q, f.q(row, 0), f.stride,
+            plane.groupParamsAt(group.block, head, group.number), f.dim);
         for (int64_t key = group.keys.begin / kLanes * kLanes;
              key < group.keys.end; key += kLanes)
           scoresOfCodes<n.value>(q, k, key, f.scores(row), ahead);

@@ -74,6 +74,9 @@ public:
   /// The share of the task's head `head`.
   Ahead(const Runs &runs, int64_t head)
       : next(runs.of), head(head), piece(runs.piece) {
+    // Asking for nothing is dear: there is no page at null.
+    for (const char *&stream : streams)
+      stream = reinterpret_cast<const char *>(runs.of);
     begin = next->begin + head * next->step;
     take();
   }

@@ -47,38 +47,50 @@ struct GroupQuery {
   float step, base;
 };
 
-/// `stride` channels of q, zeros beyond `dim`.
-inline void setGroupQuery(GroupQuery &to, const float *q, int64_t stride,
-                          const uint32_t *params, int64_t dim) {
+/// Count rows of q beside a group's parameters, of which there are `dim`: those
+/// of each of `stride` channels, zeros beyond.
+template <int Count>
+inline void setGroupQueries(GroupQuery *to, Rows<const float> q, int64_t stride,
+                            const uint32_t *params, int64_t dim) {
   constexpr float kMost = 127 * 256 + 127;
-  alignas(64) float x[kMaxByteDim];
-  Vec base = {};
+  alignas(64) float x[Count][kMaxByteDim];
+  Vec base[4] = {}, most[4] = {};
   for (int64_t d = 0; d < stride; d += kLanes) {
     UInts own = bitsOf(load<LLM_F32>(params + d, min(max(dim - d, 0), kLanes)));
-    Vec factor = load(q + d);
-    base = fma(factor, minimumOf(own), base);
-    store(x + d, factor * stepOf(own));
-  }
-  float largest = largestOf(x, stride);
-  bool finite = largest < kInfinity;
-  // What is so small is nothing in a score.
-  float factor = finite && largest > 0x1p-100f ? kMost / largest : 0;
-  for (int64_t d = 0; d < stride; d += kVecBytes) {
-    Ints high[4], low[4];
+    Vec minimum = minimumOf(own), step = stepOf(own);
     LLM_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      Ints integer =
-          factor > 0 ? integersOf(load(x + d + i * kLanes) * factor) : Ints{};
-      high[i] = (integer + 128) >> 8;
-      low[i] = integer - (high[i] << 8);
+    for (int i = 0; i < Count; ++i) {
+      Vec factor = load(q[i] + d), product = factor * step;
+      base[i] = fma(factor, minimum, base[i]);
+      most[i] = LargestBits::of(most[i], magnitudeOf(product));
+      store(x[i] + d, product);
     }
-    UInts bytes = inOrder(packSigned(high));
-    memcpy(to.high + d, &bytes, sizeof(bytes));
-    bytes = inOrder(packSigned(low));
-    memcpy(to.low + d, &bytes, sizeof(bytes));
   }
-  to.step = finite ? largest / kMost : __builtin_nanf("");
-  to.base = sumOf(base);
+  Vec largest = mergedFour<LargestBits>(most);
+  Vec bases = mergedFour<Sum>(base);
+  auto finite = largest < kInfinity;
+  Vec steps = finite ? largest / kMost : splat(__builtin_nanf(""));
+  // What is so small is nothing in a score.
+  alignas(64) float factors[kLanes];
+  store(factors, (finite & (largest > 0x1p-100f)) ? kMost / largest : Vec{});
+  LLM_UNROLL
+  for (int i = 0; i < Count; ++i) {
+    to[i].step = steps[i];
+    to[i].base = bases[i];
+    for (int64_t d = 0; d < stride; d += kVecBytes) {
+      Ints high[4], low[4];
+      LLM_UNROLL
+      for (int j = 0; j < 4; ++j) {
+        Ints integer = integersOf(load(x[i] + d + j * kLanes) * factors[i]);
+        high[j] = (integer + 128) >> 8;
+        low[j] = integer - (high[j] << 8);
+      }
+      UInts bytes = inOrder(packSigned(high));
+      memcpy(to[i].high + d, &bytes, sizeof(bytes));
+      bytes = inOrder(packSigned(low));
+      memcpy(to[i].low + d, &bytes, sizeof(bytes));
+    }
+  }
 }
 
 /// s[row] = q[row] . k for NumRows rows and the kLanes keys from `key` on, of
@@ -166,22 +178,24 @@ struct GroupWeights {
 /// `w` of a tile for those of `keys`; zero for the others.
 inline void setGroupWeights(GroupWeights &to, const float *w,
                             const StripParams &params, KeyRange keys) {
+  FourWeights packed;
+  packWeights<kVecGroups>(
+      [&](int g, int64_t key) {
+        return productOf(w, params.steps[g], keys, key);
+      },
+      packed);
+  memcpy(to.step, packed.step, sizeof(to.step));
+  memcpy(to.unit, packed.unit, sizeof(to.unit));
+  Vec sums[kVecGroups] = {};
+  LLM_UNROLL
+  for (int g = 0; g < kVecGroups; ++g)
+    for (int64_t key = 0; key < kTileKeys; key += kLanes)
+      sums[g] += productOf(w, params.minima[g], keys, key);
+  Vec base = mergedFour<Sum>(sums);
+  memcpy(to.base, &base, sizeof(to.base));
   Vec high[kVecGroups], low[kVecGroups];
-  for (int g = 0; g < kVecGroups; ++g) {
-    PackedWeights weights = packWeights(w, params.steps[g], keys);
-    high[g] = ofBits(weights.high);
-    low[g] = ofBits(weights.low);
-    to.step[g] = weights.step;
-    to.unit[g] = weights.unit;
-    alignas(64) float x[kTileKeys];
-    for (int64_t i = 0; i < kTileKeys; i += kLanes)
-      store(x + i, load(w + i) * load(params.minima[g] + i));
-    clearBeside(x, keys);
-    Vec sum = load(x);
-    for (int64_t i = kLanes; i < kTileKeys; i += kLanes)
-      sum += load(x + i);
-    to.base[g] = sumOf(sum);
-  }
+  memcpy(high, packed.high, sizeof(high));
+  memcpy(low, packed.low, sizeof(low));
   // What was four lanes apart in a vector is now in four vectors.
   LLM_TRANSPOSE(LLM_SHUFFLE, high[0], high[1], high[2], high[3]);
   LLM_TRANSPOSE(LLM_SHUFFLE, low[0], low[1], low[2], low[3]);

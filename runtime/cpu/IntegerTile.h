@@ -170,60 +170,98 @@ struct IntegerWeights {
   float step, unit;
 };
 
-/// The same with digits as they come from packUnsigned.
-struct PackedWeights {
-  UInts high, low;
-  float step, unit;
+/// The same of up to four, with digits as they come from packUnsigned.
+struct FourWeights {
+  UInts high[4], low[4];
+  alignas(16) float step[4], unit[4];
 };
 
-/// Numbers of a tile are zero but for those of `keys`.
-inline void clearBeside(float *x, KeyRange keys) {
-  for (int64_t i = 0; i < keys.begin; ++i)
-    x[i] = 0;
-  for (int64_t i = keys.end; i < kTileKeys; ++i)
-    x[i] = 0;
+/// Which of kLanes keys from `key` on are in the range.
+inline __mmask16 lanesIn(KeyRange keys, int64_t key) {
+  auto below = [&](int64_t end) {
+    return (1u << min(max(end - key, 0), kLanes)) - 1;
+  };
+  return static_cast<__mmask16>(below(keys.end) & ~below(keys.begin));
 }
 
-/// w[key] * scales[key] for `keys` of a tile; zero for the others.
-inline PackedWeights packWeights(const float *w, const float *scales,
-                                 KeyRange keys) {
+/// a * b for `keys` of a tile; zero for the others.
+inline Vec productOf(const float *a, const float *b, KeyRange keys,
+                     int64_t key) {
+  return (Vec)_mm512_maskz_mul_ps(lanesIn(keys, key), (__m512)load(a + key),
+                                  (__m512)load(b + key));
+}
+
+/// Lane i: the lanes of x[i] as one.
+template <typename Merge>
+inline Vec mergedFour(Vec *x) {
+  LLM_TRANSPOSE(LLM_SHUFFLE, x[0], x[1], x[2], x[3]);
+  Vec merged = Merge::of(Merge::of(x[0], x[1]), Merge::of(x[2], x[3]));
+  merged = Merge::of(merged, LLM_SHUFFLE_QUADS(merged, merged, 2, 3));
+  return Merge::of(merged, LLM_SHUFFLE_QUADS(merged, merged, 1, 1));
+}
+
+/// Of bits: infinity is above every number, and NaN above that.
+struct LargestBits {
+  static Vec of(Vec a, Vec b) {
+    return ofBits(bitsOf(a) > bitsOf(b) ? bitsOf(a) : bitsOf(b));
+  }
+};
+
+inline Vec magnitudeOf(Vec x) { return ofBits(bitsOf(x) & 0x7fffffff); }
+
+/// Count rows of a tile, of which weight(i, key) has kLanes from `key` on.
+template <int Count, typename Weight>
+inline void packWeights(Weight weight, FourWeights &to) {
   constexpr float kMost = 65535;
-  PackedWeights to;
-  alignas(64) float x[kTileKeys];
-  for (int64_t i = 0; i < kTileKeys; i += kLanes)
-    store(x + i, load(w + i) * load(scales + i));
-  clearBeside(x, keys);
-  float largest = largestOf(x, kTileKeys);
-  to.unit = 1;
-  for (; largest > 0 && largest < 0x1p-64f; largest *= 0x1p64f) {
-    to.unit *= 0x1p-64f;
-    for (int64_t i = 0; i < kTileKeys; ++i)
-      x[i] *= 0x1p64f;
-  }
-  bool finite = largest < kInfinity;
-  float factor = finite && largest > 0 ? kMost / largest : 0;
-  Ints high[4], low[4];
+  const Vec one = splat(1);
+  Vec most[4] = {};
   LLM_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    Ints integer =
-        factor > 0 ? integersOf(load(x + i * kLanes) * factor) : Ints{};
-    high[i] = integer >> 8;
-    low[i] = integer & 0xff;
+  for (int i = 0; i < Count; ++i)
+    for (int64_t key = 0; key < kTileKeys; key += kLanes)
+      most[i] = LargestBits::of(most[i], magnitudeOf(weight(i, key)));
+  Vec largest = mergedFour<LargestBits>(most);
+  // Reciprocals of what is smaller could be infinite.
+  Vec first = largest < 0x1p-64f ? splat(0x1p64f) : one;
+  largest *= first;
+  Vec second = largest < 0x1p-64f ? splat(0x1p64f) : one;
+  largest *= second;
+  auto finite = largest < kInfinity;
+  alignas(64) float units[kLanes], factors[kLanes];
+  store(units, first);
+  store(factors, (finite & (largest > 0)) ? kMost / largest * second : Vec{});
+  Vec unit = one / first / second;
+  Vec step = finite ? largest / kMost : splat(__builtin_nanf(""));
+  memcpy(to.step, &step, sizeof(to.step));
+  memcpy(to.unit, &unit, sizeof(to.unit));
+  LLM_UNROLL
+  for (int i = 0; i < Count; ++i) {
+    Ints high[4], low[4];
+    LLM_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      Ints integer = integersOf(weight(i, j * kLanes) * units[i] * factors[i]);
+      high[j] = integer >> 8;
+      low[j] = integer & 0xff;
+    }
+    to.high[i] = packUnsigned(high);
+    to.low[i] = packUnsigned(low);
   }
-  to.high = packUnsigned(high);
-  to.low = packUnsigned(low);
-  to.step = finite ? largest / kMost : __builtin_nanf("");
-  return to;
 }
 
-inline void setWeights(IntegerWeights &to, const float *w, const float *scales,
-                       KeyRange keys) {
-  PackedWeights packed = packWeights(w, scales, keys);
-  UInts high = inOrder(packed.high), low = inOrder(packed.low);
-  memcpy(to.high, &high, sizeof(high));
-  memcpy(to.low, &low, sizeof(low));
-  to.step = packed.step;
-  to.unit = packed.unit;
+/// w[key] * scales[key] for what each of Count rows sees of a tile.
+template <int Count, typename Seen>
+inline void setWeights(IntegerWeights *to, Rows<const float> w,
+                       const float *scales, Seen seen) {
+  FourWeights packed;
+  packWeights<Count>(
+      [&](int i, int64_t key) { return productOf(w[i], scales, seen(i), key); },
+      packed);
+  for (int i = 0; i < Count; ++i) {
+    UInts high = inOrder(packed.high[i]), low = inOrder(packed.low[i]);
+    memcpy(to[i].high, &high, sizeof(high));
+    memcpy(to[i].low, &low, sizeof(low));
+    to[i].step = packed.step[i];
+    to[i].unit = packed.unit[i];
+  }
 }
 
 /// `bytes` bytes of four keys from byte `at` on, as four vectors: number m has
