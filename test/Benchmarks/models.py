@@ -62,7 +62,12 @@ Path(path).write_text(text if answer else "")
 """
 
 LLAMA_BATCHED_BENCH = """
-recorded = '''{"n_kv_max": 768, "n_batch": 2048, "n_ubatch": 512, "flash_attn": 1, "is_pp_shared": 0, "n_gpu_layers": -1, "n_threads": 2, "n_threads_batch": 2, "pp": 512, "tg": 64, "pl": 1, "n_kv": 576, "t_pp": 3.145923, "speed_pp": 162.750381, "t_tg": 1.608071, "speed_tg": 39.799240, "t": 4.753993, "speed": 121.161308}'''
+recorded = '''
+{"n_kv_max": 768, "n_batch": 2048, "n_ubatch": 512, "flash_attn": 1, "is_pp_shared": 0,
+"n_gpu_layers": -1, "n_threads": 2, "n_threads_batch": 2, "pp": 512, "tg": 64, "pl": 1,
+"n_kv": 576, "t_pp": 3.145923, "speed_pp": 162.750381, "t_tg": 1.608071,
+"speed_tg": 39.799240, "t": 4.753993, "speed": 121.161308}
+'''
 did = {"pp": int(said["-npp"]), "tg": int(said["-ntg"]), "pl": int(said["-npl"])}
 print()
 print(json.dumps(json.loads(recorded) | did | answer))
@@ -78,8 +83,6 @@ Path(said["--json"]).write_text(json.dumps(found | answer))
 
 OPENVINO_GENAI = """
 from types import SimpleNamespace as Object
-
-__version__ = "stub"
 
 
 class Tensor(list):
@@ -370,7 +373,9 @@ class Models(ToolTest):
         self.assertIn("ratio x llama.cpp x openvino\n", output)
         self.assertEqual(self.line(output, DECODE)[8:], ["0.01", "4.00"])
         cells = self.line(output, DECODE.replace("f32/cache:f16", OPENVINO))
-        self.assertEqual([*cells[1:3], cells[4], *cells[8:]], ["25.0", "40.00", "-", "-", "-", "default"])
+        self.assertEqual(
+            [*cells[1:3], cells[4], *cells[8:]], ["25.0", "40.00", "-", "-", "-", "default"]
+        )
         cells = self.line(output, START.replace("f32/cache:f16", OPENVINO))
         self.assertEqual(cells[1:], ["3.00", *"------"])
         self.assertEqual(self.run_tool(BENCH_MODEL, "--report", self.report), output)
