@@ -50,7 +50,7 @@ def draw(report: Path) -> None:
 
 def append_history(context: dict, rows: dict[str, dict], keys: list[str], path: Path) -> None:
     """One line more: of the context what says which run it was, of rows `keys`."""
-    said = ("commit", "date", "machine", "target", "model")
+    said = ("commit", "date", "machine", "target", "model", "peers")
     line = {key: context[key] for key in said if key in context}
     line["rows"] = {
         name: {key: float(f"{row[key]:.4g}") for key in keys if key in row}

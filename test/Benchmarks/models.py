@@ -1,7 +1,7 @@
 """Tests scripts/bench-model: what it runs, and the figures that it makes of it.
 
-Programs of a few lines stand for llm-run and bench-attention; they say what
-the test wrote into `script.json`, one entry for each call.
+Programs of a few lines stand for llm-run, bench-attention and the peers; they
+say what the test wrote into `script.json`, one entry for each call.
 """
 
 import json
@@ -13,17 +13,21 @@ from pathlib import Path
 
 from tools import BENCH_ATTENTION, REPOSITORY, ToolTest
 
+sys.path.insert(0, str(REPOSITORY / "scripts"))
+from peers import OPENVINO_DRIVER, PEERS
+
 BENCH_MODEL = REPOSITORY / "scripts/bench-model"
 STEPS = 64
 PREFILL = "prefill/f32/cache:f16/ctx:8/threads:2"
 DECODE = "decode/f32/cache:f16/ctx:8/threads:2"
 START = "start/f32/cache:f16/ctx:8/threads:2"
+LLAMA_CPP, OPENVINO = "llama.cpp/cache:f16", "openvino/cache:u8"  # for those formats
 
 PROGRAM = """#!{python}
 import json, os, sys
 from pathlib import Path
 
-folder = Path(__file__).parent
+folder = Path("{folder}")
 calls = folder / "{name}.calls"
 options = sys.argv[1:]
 if options == ["--help"]:
@@ -34,8 +38,9 @@ said["kept in"] = os.environ.get("XDG_CACHE_HOME")
 if "--prompts" in said:
     said["lines"] = Path(said["--prompts"]).read_text().splitlines()
 past = calls.read_text().splitlines() if calls.exists() else []
-with calls.open("a") as file:
+with calls.open("a") as file, (folder / "turns").open("a") as turns:
     file.write(json.dumps(said) + "\\n")
+    turns.write("{name}\\n")
 script = json.loads((folder / "script.json").read_text())["{name}"]
 answer = script[len(past) % len(script)]
 if "fails" in answer:
@@ -54,6 +59,57 @@ rows = [{"name": f"ceiling/{name}/threads:2", "ceiling": rate} for name, rate in
 context = {"commit": "abc", "date": "2026-11-22T01:02:03", "machine": "m", "target": "t"}
 text = json.dumps({"context": context, "benchmarks": rows})
 Path(path).write_text(text if answer else "")
+"""
+
+LLAMA_BATCHED_BENCH = """
+recorded = '''
+{"n_kv_max": 768, "n_batch": 2048, "n_ubatch": 512, "flash_attn": 1, "is_pp_shared": 0,
+"n_gpu_layers": -1, "n_threads": 2, "n_threads_batch": 2, "pp": 512, "tg": 64, "pl": 1,
+"n_kv": 576, "t_pp": 3.145923, "speed_pp": 162.750381, "t_tg": 1.608071,
+"speed_tg": 39.799240, "t": 4.753993, "speed": 121.161308}
+'''
+did = {"pp": int(said["-npp"]), "tg": int(said["-ntg"]), "pl": int(said["-npl"])}
+print()
+print(json.dumps(json.loads(recorded) | did | answer))
+print()
+"""
+
+BENCH_OPENVINO = """
+prompts = [len(line.split()) for line in said["lines"]]
+tokens = [int(said["--steps"]) + 1] * len(prompts)
+found = {"prompt_tokens": prompts, "tokens": tokens, "load": 3, "cache": "u8"}
+Path(said["--json"]).write_text(json.dumps(found | answer))
+"""
+
+OPENVINO_GENAI = """
+from types import SimpleNamespace as Object
+
+
+class Tensor(list):
+    def sum(self, axis):
+        return [sum(row) for row in self]
+
+
+class LLMPipeline:
+    def __init__(self, model, device, **properties):
+        print(model, device, properties)
+
+    def get_tokenizer(self):
+        return self
+
+    def encode(self, prompts):
+        print(prompts)
+        return Object(attention_mask=Object(data=Tensor([1] * len(p.split()) for p in prompts)))
+
+    def generate(self, inputs, config):
+        produced = [1000 + 20 * i for i in range(config.max_new_tokens)]
+        raw = Object(m_times_to_first_token=[250000.0], m_new_token_times=produced)
+        tokens = [[7] * config.max_new_tokens for _ in inputs.attention_mask.data]
+        return Object(tokens=tokens, perf_metrics=Object(raw_metrics=raw))
+
+
+GenerationConfig = Object
+Core = lambda: Object(get_property=lambda *_: Object(get_type_name=lambda: "u8"))
 """
 
 
@@ -86,20 +142,53 @@ def probe(read: float = 1e6, fma: float = 1e6, **others: float) -> dict:
     return {"read": read, "fma": fma, **others}
 
 
+def llama_cpp_run(prefill: float = 0.002, step: float = 1e-4) -> dict:
+    """Quicker than its program starts: what is left of its time is `load`."""
+    return {"t_pp": prefill, "t_tg": step * STEPS}
+
+
+def openvino_run(prefill: float = 0.25, step: float = 0.04, **changes) -> dict:
+    return {"prefill": prefill, "decode": step * STEPS, **changes}
+
+
 class Models(ToolTest):
     def setUp(self):
         super().setUp()
         self.model = self.write_text("model.gguf", "")
         self.report = self.folder / "report.json"
-        for name, rest in (("llm-run", LLM_RUN), ("bench-attention", PROBES)):
-            path = self.write_text(name, PROGRAM.format(python=sys.executable, name=name) + rest)
-            path.chmod(0o755)
+        self.write_program("llm-run", "llm-run", LLM_RUN)
+        self.write_program("bench-attention", "bench-attention", PROBES)
+
+    def write_program(self, path: str, name: str, rest: str) -> None:
+        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        said = {"python": sys.executable, "name": name, "folder": self.folder}
+        self.write_text(path, PROGRAM.format(**said) + rest).chmod(0o755)
+
+    def write_peers(self) -> list:
+        """The options that measure them."""
+        self.write_program(
+            "peers/llama.cpp/build/bin/llama-batched-bench", "llama.cpp", LLAMA_BATCHED_BENCH
+        )
+        self.write_program("peers/openvino/venv/bin/python", "openvino", BENCH_OPENVINO)
+        for name, peer in PEERS.items():
+            self.write_text(f"peers/{name}/recipe.txt", peer.recipe)
+        peers = [word for name in PEERS for word in ("--peer", name)]
+        return [*peers, "--peer-folder", self.folder / "peers"]
 
     def bench(
-        self, *options, runs=None, probes=None, weights=("--weights-as", "f32"), status: int = 0
+        self,
+        *options,
+        runs=None,
+        probes=None,
+        llama_cpp=None,
+        openvino=None,
+        weights=("--weights-as", "f32"),
+        status: int = 0,
     ) -> str:
         """What it prints of these runs and probes, with the fewest of each."""
         script = {"llm-run": runs or [report()], "bench-attention": probes or [probe()]}
+        script["llama.cpp"] = llama_cpp or [llama_cpp_run()]
+        script["openvino"] = openvino or [openvino_run()]
         self.write_text("script.json", json.dumps(script))
         files = ["--model", self.model, "--binaries", self.folder, "--output", self.report]
         usual = ["--threads", "2", "--rounds", "1", "--cache-dtype", "f16", "--cases", "8"]
@@ -214,6 +303,106 @@ class Models(ToolTest):
         self.check(self.rows("--rounds", "3", probes=probes)[DECODE], noisy=1)
         self.check(self.rows("--rounds", "3")[DECODE], noisy=0)
 
+    # Peers
+
+    def test_peers_take_turns_with_llm_run(self):
+        self.bench(*self.write_peers(), "--rounds", "2", "--weights-as", "f32,bf16")
+        turn = ["llm-run", "llm-run", "llama.cpp", "llama.cpp", "openvino", "bench-attention"]
+        turns = (self.folder / "turns").read_text().splitlines()
+        self.assertEqual(turns, ["bench-attention", *turn, *turn])
+
+    def test_peers_do_what_llm_run_does(self):
+        self.bench(*self.write_peers(), "--cases", "4x8")
+        on, off = self.calls("llama.cpp")
+        expected = {"-m": str(self.model), "-npp": "8", "-npl": "4", "-ntg": str(STEPS)}
+        expected |= {"-t": "2", "-tb": "2", "-ctk": "f16", "-ctv": "f16", "-fa": "on"}
+        self.assertLessEqual(expected.items(), on.items())
+        self.assertGreaterEqual(int(on["-c"]), 4 * (8 + STEPS))
+        self.assertEqual(on | {"-fa": "off"}, off)
+        (call,) = self.calls("openvino")
+        self.assertEqual(call["lines"], self.calls("llm-run")[0]["lines"])
+        expected = {"--model": str(self.model), "--steps": str(STEPS), "--threads": "2"}
+        self.assertLessEqual(expected.items(), call.items())
+
+    def test_peers_are_held_to_the_work_of_the_file_s_bits(self):
+        rows = self.rows(*self.write_peers(), probes=[probe(read=2e6, fma=1e9)])
+        row, size = rows[DECODE.replace("f32/cache:f16", OPENVINO)], 837 + 10 * (8 + 65 / 2)
+        self.check(row, median=0.04, tokens_per_second=25, bytes=size, ratio=size / 2e6 / 0.04)
+        self.assertNotIn("attention", row)
+        row = rows[PREFILL.replace("f32/cache:f16", OPENVINO)]
+        self.check(row, median=0.25, tokens_per_second=32, samples=1)
+        self.check(row, bytes=2 * 625 + 212 + 10 * 8 * 1.5)
+        row = rows[START.replace("f32/cache:f16", OPENVINO)]
+        self.check(row, load=3, median=3, samples=1)
+        self.assertGreater(rows[START.replace("f32/cache:f16", LLAMA_CPP)]["load"], 0)
+
+    def test_rows_say_how_many_times_as_fast_as_a_peer_they_are(self):
+        options = *self.write_peers(), "--cases", "8,4x8", "--cache-dtype", "f16,i8"
+        rows = self.rows(*options, openvino=[openvino_run(), openvino_run(0.1, 0.005)])
+        name = "{}/f32/cache:{}/{}ctx:{}/threads:2".format
+        for cache in "f16", "i8":
+            row = rows[name("prefill", cache, "", 8)]
+            self.check(row, **{"over_openvino": 0.5, "over_llama.cpp": 0.004})
+            self.check(rows[name("decode", cache, "", 8)], over_openvino=4)
+            self.check(rows[name("prefill", cache, "batch:4/", 32)], over_openvino=0.2)
+            self.check(rows[name("decode", cache, "batch:4/", 32)], over_openvino=0.5)
+        self.assertNotIn("over_openvino", self.rows()[DECODE])
+
+    def test_ratios_are_those_of_rounds(self):
+        runs = [report(step=seconds) for seconds in (0.01, 0.02, 0.03)]
+        peer = [openvino_run(step=seconds) for seconds in (0.05, 0.06, 0.03)]
+        row = self.rows(*self.write_peers(), "--rounds", "3", runs=runs, openvino=peer)[DECODE]
+        self.check(row, median=0.02, over_openvino=3)  # of 5, 3 and 1
+
+    def test_a_peer_has_its_fastest_settings(self):
+        tried = [llama_cpp_run(0.002, 3e-4), llama_cpp_run(0.005, 1e-4)]
+        rows = self.rows(*self.write_peers(), "--rounds", "3", llama_cpp=tried)
+        row = rows[PREFILL.replace("f32/cache:f16", LLAMA_CPP)]
+        self.check(row, median=0.002, samples=3)
+        self.assertEqual(row["settings"], "flash attention on")
+        row = rows[DECODE.replace("f32/cache:f16", LLAMA_CPP)]
+        self.check(row, median=1e-4, samples=3)
+        self.assertEqual(row["settings"], "flash attention off")
+        self.check(rows[DECODE], **{"over_llama.cpp": 1e-4 / 0.01})
+
+    def test_table_and_history_have_peers(self):
+        history = self.folder / "history.jsonl"
+        output = self.bench(*self.write_peers(), "--history", history)
+        self.assertIn(f"peer llama.cpp: {PEERS['llama.cpp'].about}\n", output)
+        self.assertIn("llama-cpp-python==", output)
+        self.assertIn("ratio x llama.cpp x openvino\n", output)
+        self.assertEqual(self.line(output, DECODE)[8:], ["0.01", "4.00"])
+        cells = self.line(output, DECODE.replace("f32/cache:f16", OPENVINO))
+        self.assertEqual(
+            [*cells[1:3], cells[4], *cells[8:]], ["25.0", "40.00", "-", "-", "-", "default"]
+        )
+        cells = self.line(output, START.replace("f32/cache:f16", OPENVINO))
+        self.assertEqual(cells[1:], ["3.00", *"------"])
+        self.assertEqual(self.run_tool(BENCH_MODEL, "--report", self.report), output)
+        line = json.loads(history.read_text())
+        self.assertEqual(line["rows"][DECODE]["over_openvino"], 4)
+        self.assertEqual(line["peers"]["openvino"], PEERS["openvino"].about)
+
+    def test_picture_has_peers(self):
+        self.bench(*self.write_peers())
+        said = self.report.with_suffix(".svg").read_text()
+        self.assertIn("llama.cpp cache f16", said)
+        self.assertIn("openvino cache u8", said)
+
+    def test_openvino_says_seconds_of_a_warm_run(self):
+        for name in "openvino", "openvino_genai":
+            self.write_text(f"{name}.py", OPENVINO_GENAI)
+        found, prompts = self.folder / "found.json", self.write_text("prompts", "a b c\nd e f\n")
+        command = ["env", f"PYTHONPATH={self.folder}", sys.executable, "-B", OPENVINO_DRIVER]
+        options = ["--model", "m.gguf", "--prompts", prompts, "--steps", "4", "--threads", "2"]
+        said = self.run_tool(*command, *options, "--json", found).splitlines()
+        self.assertEqual(said[0], "m.gguf CPU {'INFERENCE_NUM_THREADS': 2}")
+        self.assertEqual(said[1:], ["['c b a', 'f e d']", "['a b c', 'd e f']"])
+        row = json.loads(found.read_text())
+        self.assertEqual((row["prompt_tokens"], row["tokens"]), ([3, 3], [5, 5]))
+        self.check(row, prefill=0.25, decode=0.08)
+        self.assertEqual(row["cache"], "u8")
+
     # What runs
 
     def test_prompts_have_a_word_for_each_token(self):
@@ -320,6 +509,38 @@ class Models(ToolTest):
         self.assertIn("expected cases like 512 or 4x128, got 'x8'", said)
         said = self.bench("--rounds", "0", status=2)
         self.assertIn("expected --rounds of at least 1, got 0", said)
+
+    def test_peers_that_are_none(self):
+        said = self.bench("--peer", "vllm", status=2)
+        self.assertIn("expected one of llama.cpp, openvino, got 'vllm'", said)
+
+    def test_peers_that_cannot_be_installed(self):
+        options = self.write_peers()
+        for name, words in ("llama.cpp", "download"), ("openvino", "install"):
+            stale = self.write_text(f"peers/{name}/recipe.txt", "of yesterday")
+            command = ["env", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=", BENCH_MODEL]
+            command += ["--binaries", self.folder, "--model", self.model, "--weights-as", "f32"]
+            said = self.run_tool(*command, "--peer", name, *options[-2:], status=1)
+            python = self.folder / "peers" / name / "venv/bin/python"
+            expected = f"error: cannot install peer {name}: failed: {python} -m pip {words} "
+            self.assertIn(expected, said.splitlines()[-1])
+            self.assertFalse(stale.exists())
+
+    def test_peers_that_fail(self):
+        said = self.bench(*self.write_peers(), llama_cpp=[{"fails": "no such option"}], status=1)
+        self.assertIn("no such option\nerror: peer llama.cpp failed: ", said)
+
+    def test_peers_that_do_something_else(self):
+        options = self.write_peers()
+        for changes, expected in (
+            ({"prompt_tokens": [9]}, "tokens of prompts: [9], expected [8]"),
+            ({"tokens": [5]}, "tokens: [5], expected [65]"),
+            ({"cache": "f16"}, "a cache of f16, expected u8"),
+        ):
+            said = self.bench(*options, openvino=[openvino_run(**changes)], status=1)
+            self.assertEqual(said, f"error: peer openvino has {expected}\n")
+        said = self.bench(*options, llama_cpp=[{"pp": 7}], status=1)
+        self.assertEqual(said, "error: peer llama.cpp has tokens of a prompt: 7, expected 8\n")
 
     def test_reports_that_are_none(self):
         bad = self.write_text("bad.json", "{}")
