@@ -10,8 +10,25 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <sys/mman.h>
 
 using namespace llm;
+
+static constexpr int64_t kLargePage = int64_t(2) << 20;
+
+/// What the rows of a prompt need is written for the first time in its first
+/// step, and a fault for each small page of it takes as long as norms do.
+static char *allocateChunk(int64_t bytes) {
+  const bool large = bytes >= 2 * kLargePage;
+  const int64_t unit = large ? kLargePage : Arena::alignment;
+  const int64_t rounded = (bytes + unit - 1) / unit * unit;
+  auto *memory = static_cast<char *>(std::aligned_alloc(unit, rounded));
+#if defined(MADV_HUGEPAGE)
+  if (memory && large)
+    madvise(memory, rounded, MADV_HUGEPAGE); // where the system has some
+#endif
+  return memory;
+}
 
 void Arena::Free::operator()(char *memory) const { std::free(memory); }
 
@@ -43,8 +60,7 @@ bool Arena::addChunk(int64_t bytes) {
     const int64_t begin = capacity();
     const int64_t size =
         std::max({bytes, int64_t(1) << 16, begin / alignment * alignment});
-    std::unique_ptr<char, Free> memory(
-        static_cast<char *>(std::aligned_alloc(alignment, size)));
+    std::unique_ptr<char, Free> memory(allocateChunk(size));
     if (!memory)
       return false;
     chunks_.push_back({std::move(memory), begin, size});

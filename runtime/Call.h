@@ -93,9 +93,10 @@ public:
   VersionTable versions;
   StepTable steps;
   Arena arena;
-  Status status;       ///< the first error
-  int32_t site = -1;   ///< of the first error
-  int64_t dropped = 0; ///< versions that the last call left behind
+  Status status;            ///< the first error
+  int32_t site = -1;        ///< of the first error
+  int64_t dropped = 0;      ///< versions that the last call left behind
+  llm_model_work work = {}; ///< of this call, until the model takes it
 
   // Scratch, kept so that a call allocates nothing once it is warm.
   std::vector<uint64_t> handles;

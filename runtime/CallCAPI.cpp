@@ -9,6 +9,7 @@
 #include "Batch.h"
 #include "Linear.h"
 #include "Tensors.h"
+#include "Work.h"
 #include "cpu/Blocks.h"
 #include "cpu/Kernels.h"
 
@@ -304,12 +305,22 @@ static Status checkLinear(const llm_tensor *x, const llm_tensor *w,
   return checkActivations(format, steps.inSteps, activations);
 }
 
+/// Weights are counted without the rows that pad them, their bytes with those.
+static void countLinear(llm_model_work &work, const llm_tensor &x,
+                        const llm_tensor &w, const llm_tensor &out) {
+  work.linear_bytes +=
+      w.sizes[0] * w.sizes[1] * w.sizes[2] * elementBytes(w.dtype);
+  work.linear_flops += 2 * x.sizes[0] * x.sizes[1] * out.sizes[1];
+}
+
 llm_code llm_rt_linear(llm_call *call, int32_t site, const llm_tensor *x,
                        const llm_tensor *w, llm_file_format format,
                        llm_dtype activations, const llm_tensor *out) {
   return run(call, site, [&](Call &c) -> Status {
     LLM_TRY(checkLinear(x, w, format, activations, out));
+    const Timer timer(c.work.linear_ns);
     linear({*x, *w, *out, format, activations}, c.factors);
+    countLinear(c.work, *x, *w, *out);
     return Status();
   });
 }

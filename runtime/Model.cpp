@@ -140,7 +140,24 @@ std::unique_ptr<Call> llm_model::takeCall() {
 
 void llm_model::giveBack(std::unique_ptr<Call> call) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
+  work_.linear_ns += call->work.linear_ns;
+  work_.linear_bytes += call->work.linear_bytes;
+  work_.linear_flops += call->work.linear_flops;
+  call->work = {};
   idle_.push_back(std::move(call));
+}
+
+llm_model_work llm_model::work() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return work_;
+}
+
+llm_code llm_model_get_work(llm_model *model, llm_model_work *work,
+                            llm_error *error) {
+  if (!model || !work)
+    return report(nullArgument("a model and a place for its work"), error);
+  *work = model->work();
+  return LLM_OK;
 }
 
 //===----------------------------------------------------------------------===//

@@ -31,6 +31,7 @@ struct llm_model {
 
   std::unique_ptr<llm::Call> takeCall();
   void giveBack(std::unique_ptr<llm::Call> call) noexcept;
+  llm_model_work work() const;
 
   const llm_program *const program;
   const int32_t numThreads;
@@ -43,7 +44,8 @@ struct llm_model {
   std::atomic<int64_t> leakedVersions = 0;
 
 private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
+  llm_model_work work_ = {}; ///< of calls that were given back
   std::vector<std::unique_ptr<llm::Call>> idle_;
   size_t calls_ = 0; ///< that exist: idle_ has room for all
 };

@@ -23,7 +23,8 @@ namespace llm {
 /// Threads a loop may use, the calling one included; at least 1.
 int32_t numThreads();
 
-/// For loops that start from now on; n <= 0: one per available core.
+/// For loops that start from now on, of which those of compiled code on this
+/// thread where both are OpenMP's; n <= 0: one per available core.
 void setNumThreads(int32_t n);
 
 namespace detail {

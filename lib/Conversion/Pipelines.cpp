@@ -92,6 +92,7 @@ void mlir::llm::buildLLMToCPUPipeline(OpPassManager &manager,
   PackWeightsOptions packing;
   packing.activations = options.activations;
   manager.addPass(createPackWeights(packing));
+  manager.addNestedPass<func::FuncOp>(createSplitSums());
 
   // Handles; the exported call.
   MaterializeCacheOptions materialize;
@@ -107,6 +108,7 @@ void mlir::llm::buildLLMToCPUPipeline(OpPassManager &manager,
   addBufferization(manager);
   addCheck(manager, "one-shot-bufferize", {"tensor", "bufferization"},
            {"tensor"});
+  manager.addNestedPass<func::FuncOp>(createParallelizeRows());
   manager.addPass(createPlanWorkspace());
   addCheck(manager, "llm-plan-workspace",
            {"memref.alloc", "memref.dealloc", "memref.copy"});

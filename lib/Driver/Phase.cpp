@@ -14,20 +14,41 @@ using namespace mlir::llm;
 using llvm::Error;
 using llvm::Expected;
 
+namespace {
+/// What steps so far have cost, at one look.
+struct Costs {
+  llm_kv_work cache;
+  llm_model_work linear;
+};
+} // namespace
+
+static Expected<Costs> lookAt(const StepModel &model) {
+  Expected<llm_kv_work> cache = model.work();
+  if (!cache)
+    return cache.takeError();
+  Expected<llm_model_work> linear = model.linearWork();
+  if (!linear)
+    return linear.takeError();
+  return Costs{*cache, *linear};
+}
+
 /// Adds what was done between two looks.
-static void add(llm_kv_work &sum, const llm_kv_work &before,
-                const llm_kv_work &after) {
+static void add(Phase &sum, const Costs &before, const Costs &after) {
   for (int64_t llm_kv_work::*counter :
        {&llm_kv_work::append_ns, &llm_kv_work::append_bytes,
         &llm_kv_work::attention_ns, &llm_kv_work::attention_bytes,
         &llm_kv_work::attention_flops})
-    sum.*counter += after.*counter - before.*counter;
+    sum.work.*counter += after.cache.*counter - before.cache.*counter;
+  for (int64_t llm_model_work::*counter :
+       {&llm_model_work::linear_ns, &llm_model_work::linear_bytes,
+        &llm_model_work::linear_flops})
+    sum.linear.*counter += after.linear.*counter - before.linear.*counter;
 }
 
 Error mlir::llm::measureStep(const StepModel &model, Phase &phase,
                              llvm::function_ref<Error()> step) {
   using Clock = std::chrono::steady_clock;
-  Expected<llm_kv_work> before = model.work();
+  Expected<Costs> before = lookAt(model);
   if (!before)
     return before.takeError();
   const Clock::time_point start = Clock::now();
@@ -35,9 +56,9 @@ Error mlir::llm::measureStep(const StepModel &model, Phase &phase,
     return error;
   phase.seconds += std::chrono::duration<double>(Clock::now() - start).count();
   ++phase.steps;
-  Expected<llm_kv_work> after = model.work();
+  Expected<Costs> after = lookAt(model);
   if (!after)
     return after.takeError();
-  add(phase.work, *before, *after);
+  add(phase, *before, *after);
   return Error::success();
 }

@@ -65,10 +65,14 @@ static json::Object toJSON(const Phase &phase) {
                          {"flops", work.attention_flops}};
   json::Object append{{"seconds", seconds(work.append_ns)},
                       {"bytes", work.append_bytes}};
+  json::Object linear{{"seconds", seconds(phase.linear.linear_ns)},
+                      {"bytes", phase.linear.linear_bytes},
+                      {"flops", phase.linear.linear_flops}};
   return json::Object{{"tokens", phase.tokens},
                       {"seconds", phase.seconds},
                       {"tokens_per_second", phase.tokensPerSecond()},
                       {"steps", phase.steps},
+                      {"linear", std::move(linear)},
                       {"attention", std::move(attention)},
                       {"append", std::move(append)}};
 }
@@ -152,18 +156,35 @@ static double ratio(double part, double whole) {
   return whole > 0 ? part / whole : 0;
 }
 
-/// Where the cache's part of the time went; bytes / ns is GB/s.
+/// What kernels took and read and computed; bytes / ns is GB/s.
+static std::string describeKernel(const Phase &phase, int64_t nanoseconds,
+                                  int64_t bytes, int64_t flops) {
+  const double time = seconds(nanoseconds);
+  return llvm::formatv(
+      "{0:f3} s ({1:f1}%, {2:f3} ms a step, {3:f1} GB/s, {4:f1} GFLOP/s)", time,
+      100 * ratio(time, phase.seconds), 1e3 * ratio(time, phase.steps),
+      ratio(bytes, nanoseconds), ratio(flops, nanoseconds));
+}
+
+/// Where the time went. The rest is what compiled code does itself, and what
+/// the host does between steps.
 static std::string describeWork(const Phase &phase) {
   const llm_kv_work &work = phase.work;
-  const double time = seconds(work.attention_ns);
+  const llm_model_work &linear = phase.linear;
+  const double rest =
+      phase.seconds -
+      seconds(linear.linear_ns + work.attention_ns + work.append_ns);
   return llvm::formatv(
-      "attention {0:f3} s ({1:f1}%, {2:f3} ms a step, {3:f1} GB/s, {4:f1} "
-      "GFLOP/s), append {5:f3} s ({6:f1}%, {7:f1} GB/s)",
-      time, 100 * ratio(time, phase.seconds), 1e3 * ratio(time, phase.steps),
-      ratio(work.attention_bytes, work.attention_ns),
-      ratio(work.attention_flops, work.attention_ns), seconds(work.append_ns),
+      "linear {0}, attention {1}, append {2:f3} s ({3:f1}%, {4:f1} GB/s), rest "
+      "{5:f3} s ({6:f1}%, {7:f3} ms a step)",
+      describeKernel(phase, linear.linear_ns, linear.linear_bytes,
+                     linear.linear_flops),
+      describeKernel(phase, work.attention_ns, work.attention_bytes,
+                     work.attention_flops),
+      seconds(work.append_ns),
       100 * ratio(seconds(work.append_ns), phase.seconds),
-      ratio(work.append_bytes, work.append_ns));
+      ratio(work.append_bytes, work.append_ns), rest,
+      100 * ratio(rest, phase.seconds), 1e3 * ratio(rest, phase.steps));
 }
 
 static std::string megabytes(int64_t bytes) {

@@ -13,12 +13,39 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <limits>
 #include <tuple>
 
 using namespace mlir::llm;
 
+/// The highest of a block, in lanes that are compared side by side.
+static float highestOf(llvm::ArrayRef<float> block) {
+  constexpr size_t kLanes = 16;
+  float lanes[kLanes];
+  std::fill(std::begin(lanes), std::end(lanes),
+            -std::numeric_limits<float>::infinity());
+  for (; block.size() >= kLanes; block = block.drop_front(kLanes))
+    for (size_t lane = 0; lane < kLanes; ++lane)
+      lanes[lane] = std::max(lanes[lane], block[lane]);
+  for (float logit : block)
+    lanes[0] = std::max(lanes[0], logit);
+  return *std::max_element(std::begin(lanes), std::end(lanes));
+}
+
 int32_t mlir::llm::bestToken(llvm::ArrayRef<float> logits) {
-  return std::max_element(logits.begin(), logits.end()) - logits.begin();
+  constexpr size_t kBlock = 1024;
+  llvm::ArrayRef<float> best = logits.take_front(kBlock);
+  float highest = highestOf(best);
+  for (llvm::ArrayRef<float> rest = logits.drop_front(best.size());
+       !rest.empty(); rest = rest.drop_front(std::min(kBlock, rest.size()))) {
+    const llvm::ArrayRef<float> block = rest.take_front(kBlock);
+    const float candidate = highestOf(block);
+    if (candidate > highest) {
+      best = block;
+      highest = candidate;
+    }
+  }
+  return std::max_element(best.begin(), best.end()) - logits.begin();
 }
 
 int32_t mlir::llm::secondBestToken(llvm::ArrayRef<float> logits) {

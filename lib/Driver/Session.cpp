@@ -198,6 +198,15 @@ Expected<llm_kv_work> Session::work() const {
   return work;
 }
 
+Expected<llm_model_work> Session::linearWork() const {
+  llm_model_work work = {};
+  if (Error error = callRuntime([&](llm_error *error) {
+        return llm_model_get_work(model.get(), &work, error);
+      }))
+    return error;
+  return work;
+}
+
 Expected<llm_kv_stats> Session::stats() const {
   llm_kv_stats stats = {};
   if (Error error = callRuntime([&](llm_error *error) {

@@ -95,8 +95,10 @@ float *llm::scratchOf(std::vector<float> &factors, int64_t floats) {
   // Vectors do not need to be aligned to a line but are faster.
   constexpr int64_t kLine = 16;
   const size_t needed = floats + kLine;
-  if (factors.size() < needed)
+  if (factors.size() < needed) {
+    factors.clear(); // so that nothing of it is copied
     factors.resize(needed);
+  }
   auto address = reinterpret_cast<uintptr_t>(factors.data());
   return factors.data() + (kLine - address / sizeof(float) % kLine);
 }

@@ -18,7 +18,9 @@
 #include <atomic>
 #include <thread>
 
-#if !defined(LLM_OPENMP)
+#if defined(LLM_OPENMP)
+#include <omp.h>
+#else
 #include <condition_variable>
 #include <mutex>
 #include <system_error>
@@ -153,6 +155,9 @@ int32_t llm::numThreads() {
 
 void llm::setNumThreads(int32_t n) {
   requestedThreads.store(std::max(n, 0), std::memory_order_relaxed);
+#if defined(LLM_OPENMP)
+  omp_set_num_threads(numThreads()); // for the loops of compiled code
+#endif
 }
 
 void llm::detail::parallelFor(int64_t n, int64_t grain, LoopBody body,

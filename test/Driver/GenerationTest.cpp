@@ -62,9 +62,13 @@ TEST(GenerationTest, eachPhaseKnowsItsWork) {
   EXPECT_EQ(result.prefill.work.attention_bytes, 2 + 3);
   EXPECT_EQ(result.prefill.work.attention_ns, 2 * (2 + 3));
   EXPECT_EQ(result.prefill.work.attention_flops, 3 * (2 + 3));
+  EXPECT_EQ(result.prefill.linear.linear_ns, 5 * 3);
+  EXPECT_EQ(result.prefill.linear.linear_bytes, 3);
+  EXPECT_EQ(result.prefill.linear.linear_flops, 6 * 3);
   EXPECT_EQ(result.decode.steps, 2);
   EXPECT_EQ(result.decode.work.append_bytes, 2);
   EXPECT_EQ(result.decode.work.attention_bytes, 4 + 5);
+  EXPECT_EQ(result.decode.linear.linear_bytes, 2);
 }
 
 TEST(GenerationTest, chunkBoundsTheWholeBatch) {
@@ -243,6 +247,9 @@ public:
   llvm::Error fork(int32_t, int32_t) override { return llvm::Error::success(); }
   llvm::Error release(int32_t) override { return llvm::Error::success(); }
   llvm::Expected<llm_kv_work> work() const override { return llm_kv_work{}; }
+  llvm::Expected<llm_model_work> linearWork() const override {
+    return llm_model_work{};
+  }
 
 private:
   std::vector<float> logits{std::numeric_limits<float>::quiet_NaN(), 1};

@@ -38,9 +38,13 @@ static RunReport generationReport() {
       100,
       0.25,
       2,
-      {25'000'000, 50'000'000, 100'000'000, 200'000'000, 400'000'000}};
-  report.decode = {
-      10, 0.5, 10, {50'000, 100'000, 50'000'000, 1'500'000'000, 500'000'000}};
+      {25'000'000, 50'000'000, 100'000'000, 200'000'000, 400'000'000},
+      {75'000'000, 150'000'000, 750'000'000}};
+  report.decode = {10,
+                   0.5,
+                   10,
+                   {50'000, 100'000, 50'000'000, 1'500'000'000, 500'000'000},
+                   {200'000'000, 4'000'000'000, 2'000'000'000}};
   report.peakRSSBytes = 12345;
   report.cache.peak_live_blocks = 7;
   report.config.block_size = 16;
@@ -76,6 +80,9 @@ TEST(RunReportTest, phases) {
                           {"seconds", 0.25},
                           {"tokens_per_second", 400.0},
                           {"steps", 2},
+                          {"linear", json::Object({{"seconds", 0.075},
+                                                   {"bytes", 150'000'000},
+                                                   {"flops", 750'000'000}})},
                           {"attention", json::Object({{"seconds", 0.1},
                                                       {"bytes", 200'000'000},
                                                       {"flops", 400'000'000}})},
@@ -148,10 +155,14 @@ TEST(RunReportTest, summary) {
             "activations int8, 0.0 MiB packed\n"
             "prefill 100 tokens in 0.25 s (400.0 tokens/s), decode 10 tokens "
             "in 0.50 s (20.0 tokens/s)\n"
-            "prefill attention 0.100 s (40.0%, 50.000 ms a step, 2.0 GB/s, 4.0 "
-            "GFLOP/s), append 0.025 s (10.0%, 2.0 GB/s)\n"
-            "decode attention 0.050 s (10.0%, 5.000 ms a step, 30.0 GB/s, 10.0 "
-            "GFLOP/s), append 0.000 s (0.0%, 2.0 GB/s)\n"
+            "prefill linear 0.075 s (30.0%, 37.500 ms a step, 2.0 GB/s, 10.0 "
+            "GFLOP/s), attention 0.100 s (40.0%, 50.000 ms a step, 2.0 GB/s, "
+            "4.0 GFLOP/s), append 0.025 s (10.0%, 2.0 GB/s), rest 0.050 s "
+            "(20.0%, 25.000 ms a step)\n"
+            "decode linear 0.200 s (40.0%, 20.000 ms a step, 20.0 GB/s, 10.0 "
+            "GFLOP/s), attention 0.050 s (10.0%, 5.000 ms a step, 30.0 GB/s, "
+            "10.0 GFLOP/s), append 0.000 s (0.0%, 2.0 GB/s), rest 0.250 s "
+            "(50.0%, 24.995 ms a step)\n"
             "cache 109 tokens appended, at most 7 of 256 blocks of 16 tokens "
             "live (7.0 MiB), 0 blocks (0.0 MiB) copied on write\n"
             "cache dtype i8:f16, 65536 bytes of K and V per token\n");

@@ -12,6 +12,7 @@
 
 #include <array>
 #include <cmath>
+#include <limits>
 
 using namespace mlir::llm;
 
@@ -40,6 +41,20 @@ static void expectNear(const std::array<double, 4> &actual,
 TEST(SamplerTest, bestTokenIsTheLowestOfEquals) {
   EXPECT_EQ(bestToken({1, 3, 2, 3}), 1);
   EXPECT_EQ(bestToken({-1, -1}), 0);
+}
+
+TEST(SamplerTest, bestTokenOfManyIsTheLowestOfEquals) {
+  std::vector<float> many(2500, -1.0f);
+  EXPECT_EQ(bestToken(many), 0);
+  for (int32_t best : {2499, 2490, 2048, 2047, 1030, 1024, 1023, 5, 0}) {
+    many[best] = 1;
+    EXPECT_EQ(bestToken(many), best);
+  }
+}
+
+TEST(SamplerTest, bestTokenOfNone) {
+  const float lowest = -std::numeric_limits<float>::infinity();
+  EXPECT_EQ(bestToken(std::vector<float>(40, lowest)), 0);
 }
 
 TEST(SamplerTest, secondBestToken) {

@@ -518,6 +518,29 @@ TEST_F(HandleTest, LinearChecksItsOperands) {
                "expected activations of f32 or bf16, got f16");
 }
 
+TEST_F(HandleTest, TheModelKnowsWhatProductsCost) {
+  std::vector<float> x(2 * 5, 0.5f), out(2 * 40), panels(2 * 5 * 32, 2);
+  const llm_tensor rows = {x.data(), LLM_F32, 2, {2, 5}, {5, 1}};
+  const llm_tensor weight = {
+      panels.data(), LLM_F32, 3, {2, 5, 32}, {160, 32, 1}};
+  const llm_tensor result = {out.data(), LLM_F32, 2, {2, 40}, {40, 1}};
+  llm_model_work work = {};
+  for (int64_t times : {1, 2}) {
+    works(one, [&](llm_call *call) {
+      return llm_rt_linear(call, 1, &rows, &weight, LLM_FILE_F32, LLM_F32,
+                           &result);
+    });
+    const int64_t before = work.linear_ns;
+    ASSERT_EQ(llm_model_get_work(one.model, &work, nullptr), LLM_OK);
+    EXPECT_GT(work.linear_ns, before);
+    EXPECT_EQ(work.linear_bytes, times * 2 * 5 * 32 * 4);
+    EXPECT_EQ(work.linear_flops, times * 2 * 2 * 5 * 40);
+  }
+  EXPECT_EQ(llm_model_get_work(one.model, nullptr, nullptr),
+            LLM_INVALID_ARGUMENT);
+  EXPECT_EQ(llm_model_get_work(nullptr, &work, nullptr), LLM_INVALID_ARGUMENT);
+}
+
 TEST_F(HandleTest, LinearTakesPanels) {
   std::vector<float> x(2 * 5, 0.5f), out(2 * 40), panels(2 * 5 * 32, 2);
   const llm_tensor rows = {x.data(), LLM_F32, 2, {2, 5}, {5, 1}};

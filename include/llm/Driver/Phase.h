@@ -15,12 +15,13 @@
 
 namespace mlir::llm {
 
-/// Steps of one kind, the time that they took and what of it the cache did.
+/// Steps of one kind, the time that they took and what of it was whose.
 struct Phase {
   int64_t tokens = 0;
   double seconds = 0;
   int64_t steps = 0;
   llm_kv_work work = {};
+  llm_model_work linear = {};
 
   double tokensPerSecond() const { return seconds > 0 ? tokens / seconds : 0; }
 };

@@ -53,6 +53,7 @@ public:
   ::llvm::Error fork(int32_t parent, int32_t child) override;
   ::llvm::Error release(int32_t sequence) override;
   ::llvm::Expected<llm_kv_work> work() const override;
+  ::llvm::Expected<llm_model_work> linearWork() const override;
 
   const llm_kv_config &config() const { return cacheConfig; }
   /// Of all weights, packed.

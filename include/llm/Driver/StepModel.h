@@ -52,6 +52,9 @@ public:
 
   /// What all steps so far have cost the cache.
   virtual ::llvm::Expected<llm_kv_work> work() const = 0;
+
+  /// And what their products with weights have.
+  virtual ::llvm::Expected<llm_model_work> linearWork() const = 0;
 };
 
 } // namespace mlir::llm

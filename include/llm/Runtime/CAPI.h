@@ -340,6 +340,17 @@ LLM_API llm_code llm_model_bind_weight(llm_model *model, const char *name,
 LLM_API llm_code llm_model_finish(llm_model *model, llm_error *error);
 /// Bytes of all packed weights.
 LLM_API int64_t llm_model_weight_bytes(const llm_model *model);
+/// What products with packed weights have cost in the invocations that have
+/// ended, failed ones too. Times are those of whole products, in nanoseconds, so
+/// that bytes / ns is GB/s.
+typedef struct llm_model_work {
+  int64_t linear_ns;
+  int64_t linear_bytes; ///< of packed weights, once for each product
+  int64_t linear_flops; ///< 2 for each row and weight
+} llm_model_work;
+
+LLM_API llm_code llm_model_get_work(llm_model *model, llm_model_work *work,
+                                    llm_error *error);
 
 /// Runs an entry (null: the only one) as one transaction over its caches:
 /// on an error every cache is as it was before. Checks dtypes, shapes, symbols

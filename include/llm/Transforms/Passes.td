@@ -303,6 +303,79 @@ def CopyReturns : Pass<"llm-copy-returns", "::mlir::func::FuncOp"> {
   let dependentDialects = ["::mlir::bufferization::BufferizationDialect"];
 }
 
+def SplitSums : Pass<"llm-split-sums", "::mlir::func::FuncOp"> {
+  let summary = "Sum rows in 16 lanes";
+  let description = [{
+    The sum of a row is a chain of additions, each of which waits for the one
+    before. A `linalg.generic` on tensors that adds up f32 along its innermost
+    dimension, of a static multiple of 16 numbers, becomes 16 sums side by side,
+    which are one vector, and the sum of those. The order stays one that
+    the program says, whatever the threads and the CPU.
+
+    ```mlir
+    %sum = linalg.generic {iterator_types = ["parallel", "reduction"], ...}
+        ins(%x : tensor<?x64xf32>) outs(%zero : tensor<?xf32>) {...}
+    ```
+    becomes
+    ```mlir
+    %lanes = tensor.expand_shape %x [[0], [1, 2]] output_shape [%n, 4, 16] : ...
+    %sums = linalg.generic
+        {iterator_types = ["parallel", "reduction", "parallel"], ...}
+        ins(%lanes : tensor<?x4x16xf32>) outs(%zeros : tensor<?x16xf32>) {...}
+    %sum = linalg.generic {iterator_types = ["parallel", "reduction"], ...}
+        ins(%sums : tensor<?x16xf32>) outs(%zero : tensor<?xf32>) {...}
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::tensor::TensorDialect"];
+}
+
+def ParallelizeRows : Pass<"llm-parallelize-rows", "::mlir::func::FuncOp"> {
+  let summary = "Share the rows of neighbouring loops between threads";
+  let description = [{
+    Runs on buffers. Neighbouring linalg ops whose outermost loops are parallel
+    and of one length become one loop over rows, which does all of them for a
+    row while it is in the nearest cache. Threads share the rows where there is
+    more to compute than waking them costs; of fewer rows, as in a decode step,
+    one thread does all. A row is computed the same way by all of them.
+
+    Ops are neighbours if between them nothing touches memory. They share a
+    loop if what one of them writes is only touched by row, and in the same row
+    of memory, by all of them. Different allocations and arguments of functions
+    are taken for memory that does not overlap, as One-Shot Bufferize leaves
+    it; what a branch or a loop yields for memory that may be any.
+
+    ```mlir
+    linalg.generic {...} ins(%x : memref<?x64xf32>) outs(%y : memref<?x64xf32>)
+    linalg.generic {...} ins(%y : memref<?x64xf32>) outs(%z : memref<?x64xf32>)
+    ```
+    becomes
+    ```mlir
+    %many = arith.cmpi uge, %rows, %c256 : index
+    scf.if %many {
+      scf.parallel (%i) = (%c0) to (%rows) step (%c1) {
+        %x1 = memref.subview %x[%i, 0] [1, 64] [1, 1] : ...
+        ...
+        linalg.generic {...} ins(%x1 : ...) outs(%y1 : ...)
+        linalg.generic {...} ins(%y1 : ...) outs(%z1 : ...)
+      }
+    } else {
+      scf.for %i = %c0 to %rows step %c1 {
+        ...
+      }
+    }
+    ```
+  }];
+  let options = [
+    Option<"leastNumbers", "least-numbers", "int64_t", "32768",
+           "Numbers to compute that are worth waking threads.">,
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::memref::MemRefDialect", "::mlir::scf::SCFDialect"];
+}
+
 def PlanWorkspace : Pass<"llm-plan-workspace", "::mlir::ModuleOp"> {
   let summary = "Take buffers from the call's arena";
   let description = [{
