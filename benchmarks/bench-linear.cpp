@@ -6,7 +6,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-//   bench-linear [--smoke] [--threads N] [--rows N,N,...] [--weights bf16|f32]
+//   bench-linear [--smoke] [--threads N] [--rows N,N,...]
+//                [--weights bf16|f32|q8_0|q4_0|q4_1]
+//                [--activations int8|bf16|f32]
 //
 // One line for each matrix of SmolLM2-135M and number of rows: the median time
 // of a product, and how far it is from its floor. Weights are cold: calls go
@@ -18,11 +20,13 @@
 #include "Linear.h"
 #include "Parallel.h"
 #include "Weights.h"
+#include "cpu/Blocks.h"
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 #include <random>
 #include <sstream>
 #include <string_view>
@@ -33,7 +37,8 @@ namespace {
 
 struct Options {
   std::vector<int64_t> rows = {1, 4, 8, 12, 16, 24, 32, 37, 128, 512};
-  llm_dtype weights = LLM_BF16;
+  llm_file_format weights = LLM_FILE_BF16;
+  std::optional<llm_dtype> activations; ///< or the first that w goes with
   int rounds = 5;
   double roundSeconds = 0.04;
   int64_t coldBytes = int64_t(160) << 20;
@@ -45,30 +50,85 @@ struct Shape {
 
 const Shape shapes[] = {{960, 576}, {576, 576}, {3072, 576}, {576, 1536}};
 
+/// How a matrix of a format is held, and what it is multiplied with.
+struct Form {
+  llm_file_format format;
+  llm_dtype dtype;
+  llm_layout layout;
+  llm_dtype activations;
+  int64_t depth; ///< of a step of a panel
+  int64_t step;  ///< its elements
+
+  explicit Form(const Options &options) : format(options.weights) {
+    if (cpu::isBlockFormat(format))
+      set(LLM_I8, LLM_LAYOUT_BLOCKS32, LLM_I8, 32, cpu::bytesOfBlock(format));
+    else if (format == LLM_FILE_BF16)
+      set(LLM_BF16, LLM_LAYOUT_TILES32, LLM_BF16, 32, 1024);
+    else
+      set(LLM_F32, LLM_LAYOUT_PANEL32, LLM_F32, 1, 32);
+    activations = options.activations.value_or(activations);
+  }
+
+private:
+  void set(llm_dtype type, llm_layout how, llm_dtype with, int64_t stepDepth,
+           int64_t elements) {
+    dtype = type, layout = how, activations = with;
+    depth = stepDepth, step = elements;
+  }
+};
+
+/// Random weights as they are in a file: numbers are f32, blocks have small
+/// positive halves before random bytes.
+std::vector<char> randomWeights(llm_file_format format, Shape shape) {
+  std::mt19937 random(1);
+  if (!cpu::isBlockFormat(format)) {
+    std::normal_distribution<float> normal;
+    std::vector<char> bytes(shape.columns * shape.k * sizeof(float));
+    for (size_t at = 0; at < bytes.size(); at += sizeof(float)) {
+      const float number = normal(random);
+      std::memcpy(&bytes[at], &number, sizeof(number));
+    }
+    return bytes;
+  }
+  std::vector<char> bytes(shape.columns * llm_file_row_bytes(format, shape.k));
+  for (char &byte : bytes)
+    byte = static_cast<char>(random());
+  const int64_t block = llm_file_row_bytes(format, 32);
+  for (size_t at = 0; at < bytes.size(); at += block) {
+    bytes[at + 1] = 0x20;
+    if (cpu::hasMinimums(format))
+      bytes[at + 3] = 0x20;
+  }
+  return bytes;
+}
+
 /// Copies of one matrix, multiplied in turn.
 class Products {
 public:
   Products(const Options &options, Shape shape, int64_t maxRows)
-      : shape(shape), tiled(options.weights == LLM_BF16), x(maxRows * shape.k),
+      : shape(shape), form(options), x(maxRows * shape.k),
         out(allocate(maxRows * shape.columns * sizeof(float))) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
-    std::vector<float> w(shape.columns * shape.k);
-    std::generate(w.begin(), w.end(), [&] { return normal(random); });
     std::generate(x.begin(), x.end(), [&] { return normal(random); });
 
     llm_weight_desc desc = {};
     desc.num_names = 1;
-    desc.dtype = options.weights;
-    desc.layout = tiled ? LLM_LAYOUT_TILES32 : LLM_LAYOUT_PANEL32;
+    desc.dtype = form.dtype;
+    desc.layout = form.layout;
+    desc.format = cpu::isBlockFormat(form.format) ? form.format : 0;
     desc.rank = 2;
     desc.sizes[0] = shape.columns;
     desc.sizes[1] = shape.k;
     matrixBytes = packedBytes(desc);
     copies = std::max<int64_t>(2, options.coldBytes / matrixBytes);
     memory = allocate(copies * matrixBytes);
-    llm_weight_source source = {
-        w.data(), LLM_FILE_F32, 2, {shape.columns, shape.k}};
+    const std::vector<char> w = randomWeights(form.format, shape);
+    llm_weight_source source = {w.data(),
+                                cpu::isBlockFormat(form.format) ? form.format
+                                                                : LLM_FILE_F32,
+                                2,
+                                {shape.columns, shape.k}};
     packWeight(desc, &source, memory.get());
     for (int64_t i = 1; i < copies; ++i)
       std::memcpy(memory.get() + i * matrixBytes, memory.get(), matrixBytes);
@@ -79,17 +139,16 @@ public:
     llm_tensor from = {x.data(), LLM_F32, 2, {rows, shape.k}, {shape.k, 1}};
     llm_tensor to = {
         out.get(), LLM_F32, 2, {rows, shape.columns}, {shape.columns, 1}};
-    const int64_t step = tiled ? 1024 : 32;
+    const int64_t steps = shape.k / form.depth;
     llm_tensor w = {memory.get() + at * matrixBytes,
-                    tiled ? LLM_BF16 : LLM_F32,
+                    form.dtype,
                     3,
-                    {(shape.columns + 31) / 32, shape.k * 32 / step, step},
-                    {shape.k * 32, step, 1}};
-    linear({from, w, to, tiled ? LLM_FILE_BF16 : LLM_FILE_F32,
-            tiled ? LLM_BF16 : LLM_F32},
-           factors);
+                    {(shape.columns + 31) / 32, steps, form.step},
+                    {steps * form.step, form.step, 1}};
+    linear({from, w, to, form.format, form.activations}, factors);
   }
 
+  llm_dtype activations() const { return form.activations; }
   double bytes() const { return matrixBytes; }
   double operations(int64_t rows) const {
     return 2.0 * rows * shape.columns * shape.k;
@@ -97,7 +156,7 @@ public:
 
 private:
   Shape shape;
-  bool tiled; ///< bf16, else panels of f32
+  Form form;
   int64_t matrixBytes, copies, at = 0;
   Memory memory;
   std::vector<float> x, factors;
@@ -107,9 +166,11 @@ private:
 struct Ceilings {
   double read, rate;
 
-  static Ceilings probe(llm_dtype weights) {
+  static Ceilings probe(llm_dtype activations) {
     double rate = llm::probe(Ceiling::Fma);
-    if (weights == LLM_BF16)
+    if (activations == LLM_I8)
+      rate = std::max(rate, llm::probe(Ceiling::Int8Dot));
+    if (activations == LLM_BF16)
       rate = std::max({rate, llm::probe(Ceiling::Bf16Dot),
                        llm::probe(Ceiling::Bf16Matrix)});
     return {llm::probe(Ceiling::Read), rate};
@@ -144,11 +205,11 @@ void measure(const Options &options, Shape shape, int64_t rows,
              Products &products) {
   secondsOfCalls(products, rows, 0); // threads start, scratch grows
   std::vector<Sample> samples;
-  Ceilings before = Ceilings::probe(options.weights);
+  Ceilings before = Ceilings::probe(products.activations());
   double read = 0, rate = 0;
   for (int i = 0; i < options.rounds; ++i) {
     double seconds = secondsOfCalls(products, rows, options.roundSeconds);
-    Ceilings after = Ceilings::probe(options.weights);
+    Ceilings after = Ceilings::probe(products.activations());
     read = (before.read + after.read) / 2;
     rate = (before.rate + after.rate) / 2;
     double floor =
@@ -160,7 +221,7 @@ void measure(const Options &options, Shape shape, int64_t rows,
             [](Sample a, Sample b) { return a.ratio < b.ratio; });
   Sample sample = samples[samples.size() / 2];
   std::printf(
-      "%5lld x %4lld %5lld rows %9.1f us %8.1f GFLOP/s of %6.1f %7.2f "
+      "%5lld x %4lld %5lld rows %9.1f us %8.1f Gop/s of %6.1f %7.2f "
       "GB/s of %5.1f  ratio %.3f\n",
       static_cast<long long>(shape.columns), static_cast<long long>(shape.k),
       static_cast<long long>(rows), sample.seconds * 1e6,
@@ -175,6 +236,31 @@ std::vector<int64_t> numbersIn(std::string_view text) {
   for (std::string number; std::getline(in, number, ',');)
     numbers.push_back(std::stoll(number));
   return numbers;
+}
+
+template <typename T, size_t N>
+bool choose(std::string_view name,
+            const std::pair<std::string_view, T> (&of)[N], T &value) {
+  for (const auto &[known, meaning] : of)
+    if (name == known)
+      return value = meaning, true;
+  return false;
+}
+
+bool parseWeights(std::string_view name, llm_file_format &weights) {
+  constexpr std::pair<std::string_view, llm_file_format> formats[] = {
+      {"bf16", LLM_FILE_BF16},
+      {"f32", LLM_FILE_F32},
+      {"q8_0", LLM_FILE_Q8_0},
+      {"q4_0", LLM_FILE_Q4_0},
+      {"q4_1", LLM_FILE_Q4_1}};
+  return choose(name, formats, weights);
+}
+
+bool parseActivations(std::string_view name, llm_dtype &activations) {
+  constexpr std::pair<std::string_view, llm_dtype> types[] = {
+      {"int8", LLM_I8}, {"bf16", LLM_BF16}, {"f32", LLM_F32}};
+  return choose(name, types, activations);
 }
 
 bool parse(int argc, char **argv, Options &options) {
@@ -192,13 +278,18 @@ bool parse(int argc, char **argv, Options &options) {
       setNumThreads(std::stoi(std::string(value)));
     else if (option == "--rows")
       options.rows = numbersIn(value);
-    else if (option == "--weights" && (value == "bf16" || value == "f32"))
-      options.weights = value == "f32" ? LLM_F32 : LLM_BF16;
+    else if (option == "--weights" && parseWeights(value, options.weights))
+      ;
+    else if (option == "--activations" &&
+             parseActivations(value, options.activations.emplace()))
+      ;
     else
       return false;
     ++i;
   }
-  return !options.rows.empty();
+  const bool integers = options.activations == LLM_I8;
+  return !options.rows.empty() &&
+         (!integers || cpu::isBlockFormat(options.weights));
 }
 
 } // namespace
@@ -207,7 +298,8 @@ int main(int argc, char **argv) {
   Options options;
   if (!parse(argc, argv, options)) {
     std::fprintf(stderr, "usage: bench-linear [--smoke] [--threads N] [--rows "
-                         "N,N,...] [--weights bf16|f32]\n");
+                         "N,N,...] [--weights bf16|f32|q8_0|q4_0|q4_1] "
+                         "[--activations int8|bf16|f32]\n");
     return 1;
   }
   for (Shape shape : shapes) {

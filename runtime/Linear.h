@@ -15,11 +15,6 @@
 
 namespace llm {
 
-/// So few rows are multiplied as integers, where the activations allow it. More
-/// would be 1.3 times as fast that way, but bf16 is closer to what they are: of
-/// SmolLM2's NLL, 3.3741, integers make 3.3792 and bf16 changes nothing.
-constexpr int64_t kIntegerRows = 32;
-
 /// out = x * transpose(w). Callers have checked shapes.
 struct LinearOperands {
   const llm_tensor &x; ///< f32 [M, K], rows contiguous

@@ -121,7 +121,8 @@ struct CommandLine {
                "some, else f32)"};
   Text activations{"activations", "int8|bf16|f32", machine,
                    "What linear layers may round their input to: int8 beside "
-                   "native weights (bf16 in steps of more than 32 tokens), "
+                   "native weights (with AMX bf16 in steps of more than 32 "
+                   "tokens), "
                    "bf16 beside native and bf16 ones (default: the first that "
                    "goes with the weights)"};
   Text threads{"t", "threads", machine,

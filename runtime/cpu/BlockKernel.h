@@ -8,8 +8,9 @@
 //
 //   out[row][n] = sum over k of x[row][k] * w[n][k],  w in LLM_LAYOUT_BLOCKS32
 //
-// Few rows meet the weights as they are, drawn in Blocks.h. Each 32 numbers of
-// x become integers first, once for all panels:
+// Rows of integers meet the weights as they are, drawn in Blocks.h, or, many of
+// them, as bytes (IntegerPanels.h). Each 32 numbers of x become integers first,
+// once for all panels:
 //
 //   x[k] ~ scale * q[k],  q in [-127, 127],  scale = the largest |x[k]| / 127
 //
@@ -20,8 +21,8 @@
 // two with minimums. High nibbles are multiplied in place, as 16 times what
 // they are, and shifted once. A row's bits depend on nothing but the row.
 //
-// Many rows, and those of f32 and bf16, meet the weights as LLM_LAYOUT_TILES32,
-// which a thread makes of a few panels at a time, in its cache (unpackPanels).
+// Rows of f32 and bf16 meet the weights as LLM_LAYOUT_TILES32, which a thread
+// makes of a few panels at a time, in its cache (unpackPanels).
 //
 // Floor of one row: the bytes of w over the read bandwidth; hot in L2 one core
 // of Zen 5 multiplies 120 GB/s of q4_1, three times what memory gives it. Of
@@ -54,43 +55,92 @@ struct IntegerBlock {
 static_assert(sizeof(IntegerBlock) == kIntegerBlockFloats * sizeof(float),
               "rows of integers have room for their blocks");
 
-inline IntegerBlock *integersOfRow(const BlockTask &task, float *factors,
-                                   int64_t row) {
-  return reinterpret_cast<IntegerBlock *>(factors) +
-         row * (task.k / kWeightDepth);
+/// kLanes blocks, one after the other and from row to row. Behind the last one
+/// of all that one is read again and `spare` is written.
+struct LanesOfBlocks {
+  const float *from[kLanes];
+  IntegerBlock *to[kLanes], spare;
+
+  LanesOfBlocks(const BlockTask &task, float *factors, KeyRange blocks) {
+    const int64_t steps = task.k / kWeightDepth;
+    int64_t row = blocks.begin / steps, step = blocks.begin % steps;
+    auto *first = reinterpret_cast<IntegerBlock *>(factors) + blocks.begin;
+    const int64_t count = blocks.end - blocks.begin;
+    for (int64_t i = 0; i < kLanes; ++i) {
+      from[i] = static_cast<const float *>(task.x->data) +
+                row * task.x->strides[0] + step * kWeightDepth;
+      to[i] = i < count ? first + i : &spare;
+      if (i + 1 < count && ++step == steps)
+        ++row, step = 0;
+    }
+  }
+};
+
+/// The largest magnitude of each block; infinity where one is not finite.
+inline Vec largestOf(const LanesOfBlocks &blocks) {
+  Vec largest[kLanes];
+  LLM_UNROLL
+  for (int i = 0; i < kLanes; ++i) {
+    UInts most = {};
+    for (int64_t d = 0; d < kWeightDepth; d += kLanes) {
+      UInts magnitude = bitsOf(load(blocks.from[i] + d)) & 0x7fffffff;
+      most = magnitude > most ? magnitude : most;
+    }
+    // Finite ones compare as floats; what is not is larger than all of them.
+    largest[slotOf(i)] =
+        ofBits(most > 0x7f7fffff ? UInts{} + 0x7f800000 : most);
+  }
+  return mergedLanes<Maximum>(largest);
+}
+
+/// Writes each block's numbers times its factor as integers, and returns the
+/// sums of these.
+inline Vec roundBlocks(const LanesOfBlocks &blocks, const float *factors) {
+  constexpr float kRound = 12582912; // 1.5 * 2^23, whose last bit is 1
+  Vec sums[kLanes];
+  LLM_UNROLL
+  for (int i = 0; i < kLanes; ++i) {
+    Vec sum = {}, factor = splat(factors[i]);
+    for (int64_t d = 0; d < kWeightDepth; d += kLanes) {
+      Vec rounded = load(blocks.from[i] + d) * factor + kRound;
+      Bytes bytes = __builtin_convertvector(bitsOf(rounded), Bytes);
+      memcpy(blocks.to[i]->integers + d, &bytes, sizeof(bytes));
+      sum += rounded - kRound;
+    }
+    sums[slotOf(i)] = sum;
+  }
+  return mergedLanes<Sum>(sums);
 }
 
 /// Where the largest number is below 2^-100 all are zeros; where one is not
 /// finite the scale is NaN.
-inline IntegerBlock quantizeBlock(const float *x, llm_file_format format) {
+inline void quantizeBlocks(const LanesOfBlocks &blocks,
+                           llm_file_format format) {
   constexpr float kMost = kLargest<LLM_I8>;
-  float largest = largestOf(x, kWeightDepth);
-  bool finite = largest < kInfinity, counts = finite && largest > 0x1p-100f;
-  float scale = counts ? largest / kMost : finite ? 0 : __builtin_nanf("");
-  Vec inverse = splat(counts ? kMost / largest : 0), sums = {};
-  IntegerBlock block;
-  for (int64_t i = 0; i < kWeightDepth; i += kLanes) {
-    Vec rounded = {};
-    if (counts) // the last bit of 1.5 * 2^23 is 1: adding it rounds
-      rounded = load(x + i) * inverse + 12582912.0f - 12582912.0f;
-    sums += rounded;
-    store<LLM_I8>(block.integers + i, rounded);
+  const Vec largest = largestOf(blocks);
+  float factors[kLanes], scales[kLanes], scaledSums[kLanes];
+  int32_t starts[kLanes];
+  store(factors, largest > 0x1p-100f ? kMost / largest : Vec{});
+  const Vec sums = roundBlocks(blocks, factors);
+  Vec scale = largest > 0x1p-100f ? largest / kMost : Vec{};
+  scale = largest < kInfinity ? scale : splat(__builtin_nanf(""));
+  store(scales, scale);
+  store(scaledSums, scale * sums);
+  const Ints start = __builtin_convertvector(sums, Ints) * -zeroOf(format);
+  memcpy(starts, &start, sizeof(start));
+  LLM_UNROLL
+  for (int i = 0; i < kLanes; ++i) {
+    blocks.to[i]->scale = scales[i];
+    blocks.to[i]->scaledSum = scaledSums[i];
+    blocks.to[i]->start = starts[i];
   }
-  float sum = sumOf(sums);
-  block.scale = scale;
-  block.scaledSum = scale * sum;
-  block.start = -zeroOf(format) * static_cast<int32_t>(sum);
-  return block;
 }
 
 void prepareIntegers(const BlockTask &task, float *factors, KeyRange rows) {
-  for (int64_t row = rows.begin; row < rows.end; ++row) {
-    const float *x =
-        static_cast<const float *>(task.x->data) + row * task.x->strides[0];
-    IntegerBlock *to = integersOfRow(task, factors, row);
-    for (int64_t step = 0; step < task.k / kWeightDepth; ++step)
-      to[step] = quantizeBlock(x + step * kWeightDepth, task.format);
-  }
+  const int64_t steps = task.k / kWeightDepth, end = rows.end * steps;
+  for (int64_t block = rows.begin * steps; block < end; block += kLanes)
+    quantizeBlocks({task, factors, {block, min(block + kLanes, end)}},
+                   task.format);
 }
 
 //===----------------------------------------------------------------------===//
@@ -110,14 +160,25 @@ constexpr int kQuadsOfBlock = kWeightDepth / 4;
 /// So far ahead of its use a line is asked for.
 constexpr int64_t kBlocksAheadBytes = 8192;
 
+/// sum + a block's products with numbers of a row.
+template <llm_file_format Format>
+inline Vec addScaled(Ints products, const IntegerBlock &x, Vec scale,
+                     Vec minimum, Vec sum) {
+  sum =
+      fma(__builtin_convertvector(products, Vec), scale * splat(x.scale), sum);
+  if constexpr (hasMinimums(Format))
+    sum = fma(minimum, splat(x.scaledSum), sum);
+  return sum;
+}
+
 /// kLanes columns of a block, from `column` on.
 template <llm_file_format Format>
 struct BlockColumns {
   Vec scale, minimum;
   UInts weights[kQuadsOfBlock]; ///< high nibbles stay where they are
 
-  BlockColumns(const char *block, int64_t column) {
-    scale = load<LLM_F16>(block + 2 * column);
+  BlockColumns(const char *block, int64_t column)
+      : scale(load<LLM_F16>(block + 2 * column)), minimum() {
     if constexpr (hasMinimums(Format))
       minimum = load<LLM_F16>(block + kBlockScaleBytes + 2 * column);
     const char *lines = linesOfColumn(block, column);
@@ -154,11 +215,7 @@ struct BlockColumns {
                       four(kQuadsOfBlock / 2 + i), high);
     }
     Ints products = low + (hasNibbles(Format) ? high >> 4 : high);
-    sum = fma(__builtin_convertvector(products, Vec), scale * splat(x.scale),
-              sum);
-    if constexpr (hasMinimums(Format))
-      sum = fma(minimum, splat(x.scaledSum), sum);
-    return sum;
+    return addScaled<Format>(products, x, scale, minimum, sum);
   }
 };
 
@@ -222,15 +279,6 @@ void multiplyPanels(const BlockTask &task, const float *factors, KeyRange rows,
                 row == rows.begin && first == 0);
         },
         rows.begin);
-}
-
-void multiplyIntegers(const BlockTask &task, const float *factors,
-                      KeyRange rows, KeyRange panels) {
-  if (task.format == LLM_FILE_Q8_0)
-    return multiplyPanels<LLM_FILE_Q8_0>(task, factors, rows, panels);
-  if (task.format == LLM_FILE_Q4_0)
-    return multiplyPanels<LLM_FILE_Q4_0>(task, factors, rows, panels);
-  multiplyPanels<LLM_FILE_Q4_1>(task, factors, rows, panels);
 }
 
 //===----------------------------------------------------------------------===//

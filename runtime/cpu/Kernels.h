@@ -204,6 +204,8 @@ struct KernelTable {
   /// Columns 32 * panels.begin to 32 * panels.end of some rows of out.
   void (*multiplyRows)(const LinearTask &task, const float *factors,
                        KeyRange rows, KeyRange panels);
+  /// The most rows that are multiplied as integers, where these are allowed.
+  int64_t integerRows;
   /// Rows of x as the integers that multiplyIntegers reads: of each row,
   /// kIntegerBlockFloats for each kWeightDepth columns.
   void (*prepareIntegers)(const BlockTask &task, float *factors, KeyRange rows);

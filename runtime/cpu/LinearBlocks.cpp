@@ -6,11 +6,11 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Few rows become integers, and each thread multiplies them with strips of the
-// blocks as they lie. Otherwise a thread makes tiles of a strip of blocks, in
-// its own part of the scratch, and multiplies its rows with those: where there
-// are many it has a block of rows and all strips, else some strips and all
-// rows. The cut changes no bit.
+// Where there are many rows a thread has a block of them and all strips of
+// panels, else some strips and all rows. Rows become integers, where these are
+// allowed, and meet the blocks. Otherwise a thread makes tiles of a strip of
+// blocks, in its own part of the scratch, and multiplies its rows with those.
+// The cut changes no bit.
 //
 //===----------------------------------------------------------------------===//
 
@@ -28,7 +28,7 @@ using namespace llm::cpu;
 /// Panels of a strip.
 static constexpr int64_t kStripPanels = 2;
 
-/// The most rows that a strip of tiles is made for, and the least rows of a
+/// The most rows that a strip is unpacked for, and the least rows of a
 /// thread that are worth tiles of their own.
 static constexpr int64_t kMostRows = 256, kLeastRows = 32;
 
@@ -48,14 +48,39 @@ static constexpr int64_t rowsToPrepare(int64_t k) {
   return 1 + kNumbers / k;
 }
 
+/// The rows of a range where each thread has ranges of its own, else 0.
+static int64_t rowsOfThread(int64_t rows) {
+  const int64_t threads = numThreads();
+  return rows < threads * kLeastRows
+             ? 0
+             : std::min(kMostRows,
+                        roundUp(divideUp(rows, threads), kLeastRows));
+}
+
+/// The panels of a range of all rows: several ranges for each thread, so that
+/// one that is late has less to do, but not more, since nobody asks for the
+/// first panel of a range ahead.
+static int64_t panelsOfRange(int64_t panels) {
+  constexpr int64_t kRangesOfThread = 4;
+  const int64_t threads = numThreads();
+  return threads == 1 ? panels
+                      : std::max(kStripPanels,
+                                 divideUp(panels, kRangesOfThread * threads));
+}
+
 static void multiplyIntegers(const BlockTask &task, float *factors) {
   const KernelTable &table = kernels();
   const int64_t rows = task.x->sizes[0];
   const int64_t panels = divideUp(task.columns, kWeightPanelColumns);
+  if (const int64_t grain = rowsOfThread(rows))
+    return parallelFor(rows, grain, [&](int64_t begin, int64_t end) {
+      table.prepareIntegers(task, factors, {begin, end});
+      table.multiplyIntegers(task, factors, {begin, end}, {0, panels});
+    });
   parallelFor(rows, rowsToPrepare(task.k), [&](int64_t begin, int64_t end) {
     table.prepareIntegers(task, factors, {begin, end});
   });
-  parallelFor(panels, kStripPanels, [&](int64_t begin, int64_t end) {
+  parallelFor(panels, panelsOfRange(panels), [&](int64_t begin, int64_t end) {
     table.multiplyIntegers(task, factors, {0, rows}, {begin, end});
   });
 }
@@ -104,13 +129,13 @@ static void multiplyTiles(const BlockTask &blocks, bool rounded,
                            .type = LLM_BF16,
                            .tiled = true};
   const KernelTable &table = kernels();
-  const int64_t rows = blocks.x->sizes[0], threads = numThreads();
+  const int64_t rows = blocks.x->sizes[0];
   const int64_t panels = divideUp(blocks.columns, kWeightPanelColumns);
-  const bool byRows = rows >= threads * kLeastRows;
+  const int64_t ownRows = rowsOfThread(rows);
+  const bool byRows = ownRows > 0;
   // A range has tiles of its own, so there are no more of them than it takes.
   const int64_t grain =
-      byRows ? std::min(kMostRows, roundUp(divideUp(rows, threads), kLeastRows))
-             : roundUp(divideUp(panels, threads), kStripPanels);
+      byRows ? ownRows : roundUp(divideUp(panels, numThreads()), kStripPanels);
   const int64_t ranges = divideUp(byRows ? rows : panels, grain);
   const int64_t tileFloats = kStripPanels * kWeightPanelColumns * blocks.k / 2;
   const int64_t factorFloats =
@@ -140,7 +165,7 @@ void llm::linearOfBlocks(const LinearOperands &operands,
                           operands.w.data,     operands.format,
                           operands.x.sizes[1], operands.out.sizes[1]};
   const int64_t rows = operands.x.sizes[0];
-  if (operands.activations == LLM_I8 && rows <= kIntegerRows)
+  if (operands.activations == LLM_I8 && rows <= kernels().integerRows)
     return multiplyIntegers(
         task,
         scratchOf(scratch, rows * task.k / kWeightDepth * kIntegerBlockFloats));

@@ -84,7 +84,7 @@ struct Product {
   }
 
   bool areIntegers() const {
-    return activations == LLM_I8 && rows <= kIntegerRows;
+    return activations == LLM_I8 && rows <= cpu::kernels().integerRows;
   }
 
   /// A row as it is multiplied.
@@ -184,27 +184,44 @@ TEST_P(LinearBlocks, BlocksOfXDoNotMeet) {
   }
 }
 
+/// Rows about those that are worth a byte for each weight, and blocks in
+/// several parts, some of another length.
+TEST_P(LinearBlocks, ManyRowsOfIntegersAgainstDoubles) {
+  for (llm_file_format format : blockFormats)
+    for (int64_t rows : {11, 12, 13, 14, 15, 21, 31})
+      for (auto [k, columns] :
+           {std::pair<int64_t, int64_t>{768, 20}, {800, 33}, {1600, 48}}) {
+        Product product(format, LLM_I8, rows, k, columns);
+        product.compute();
+        product.check();
+      }
+}
+
 /// A row's bits are its own: those of any rows beside it, and of any number of
-/// threads, among calls of few rows and among calls of many.
+/// threads. What is not integers has bits of its own among calls of few rows.
 TEST_P(LinearBlocks, RowsDoNotMeet) {
-  for (llm_dtype activations : {LLM_I8, LLM_BF16, LLM_F32})
-    for (int64_t rows : {7, 150, 600}) {
-      Product all(LLM_FILE_Q4_1, activations, rows, 96, 200);
-      setNumThreads(3);
-      all.compute();
-      setNumThreads(1);
-      Product some = all;
-      const int64_t many = kIntegerRows + 1;
-      const int64_t kept = rows == 7 ? 2 : many, first = rows - kept;
-      some.rows = kept;
-      some.x.erase(some.x.begin(), some.x.begin() + first * 99);
-      some.out.assign(kept * 202, -7);
-      some.compute();
-      setNumThreads(0);
-      EXPECT_EQ(std::memcmp(some.out.data(), &all.out[first * 202],
-                            some.out.size() * sizeof(float)),
-                0);
-    }
+  constexpr int64_t kMany = 33, kDepth = 800, kColumns = 200;
+  for (llm_file_format format : blockFormats)
+    for (llm_dtype activations : {LLM_I8, LLM_BF16, LLM_F32})
+      for (int64_t rows : {7, 150, 600}) {
+        Product all(format, activations, rows, kDepth, kColumns);
+        setNumThreads(3);
+        all.compute();
+        setNumThreads(1);
+        Product some = all;
+        const int64_t kept = rows == 7 || all.areIntegers() ? 2 : kMany;
+        const int64_t first = rows - kept;
+        some.rows = kept;
+        some.x.erase(some.x.begin(), some.x.begin() + first * (kDepth + 3));
+        some.out.assign(kept * (kColumns + 2), -7);
+        some.compute();
+        setNumThreads(0);
+        EXPECT_EQ(std::memcmp(some.out.data(), &all.out[first * (kColumns + 2)],
+                              some.out.size() * sizeof(float)),
+                  0)
+            << llm_file_format_name(format) << ", activations " << activations
+            << ", " << rows << " rows";
+      }
 }
 
 TEST_P(LinearBlocks, WhatIsNotFiniteStaysInItsRow) {

@@ -144,8 +144,8 @@ def LLM_LinearOp : LLM_RuntimeOp<"linear", "llm_rt_linear", [Pure]> {
     `[ceil(N / 32)][K][32]`, or of a quantized `format` as blocks
     `[ceil(N / 32)][K / 32][1088, 576 or 640]` (LLM_LAYOUT_BLOCKS32). x is
     rounded to `activations` first: f32, bf16 beside tiles and blocks, or, beside
-    blocks, i8: that with a scale for each 32 numbers of a row, and of few rows;
-    many are of bf16 then. Blocks meet rows of i8 as they are, others rounded to
+    blocks, i8: that with a scale for each 32 numbers of a row; with AMX many
+    rows are of bf16 then. Blocks meet rows of i8 as they are, others rounded to
     bf16. Products of normal numbers are exact, sums are of f32
     (`llm_rt_linear` of CAPI.h).
 

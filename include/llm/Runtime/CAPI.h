@@ -622,10 +622,10 @@ LLM_API llm_code llm_rt_lookup_kv(llm_call *, int32_t site, uint64_t kv,
 ///
 /// x is rounded to `activations` first: LLM_F32, LLM_BF16 beside tiles and
 /// blocks, or LLM_I8 beside blocks alone. Beside the first two weights of blocks
-/// are rounded to bf16. LLM_I8 of at most 32 rows takes the blocks as they are:
-/// each 32 numbers of a row of x become integers times their largest magnitude /
-/// 127, and a row with a number that is not finite gives NaN. Of more rows it is
-/// LLM_BF16.
+/// are rounded to bf16. LLM_I8 takes the blocks as they are: each 32 numbers of
+/// a row of x become integers times their largest magnitude / 127, and a row
+/// with a number that is not finite gives NaN. With AMX it is LLM_BF16 of more
+/// than 32 rows.
 ///
 /// Sums are of f32. Beside tiles and blocks subnormal numbers may count as zero,
 /// and of an infinite weight beside f32 activations NaN may come.
