@@ -29,9 +29,10 @@
 // Everything is f32, with two exceptions where the level has dot products: what
 // is bf16 in queries and pages is multiplied by those of bf16, and weights (not
 // their sum l) are rounded to bf16, as they are beside values of f8, and of i8
-// for many rows; and few rows are multiplied with pages of i8 and i4 as
-// integers (IntegerTile.h, IntegerGroups.h). Where it has AMX, many rows are
-// multiplied as sums of bf16 instead (MatrixTile.h).
+// for many rows (few rows meet keys of f8 as two bf16 each, which is as good as
+// f32); and few rows are multiplied with pages of i8 and i4 as integers
+// (IntegerTile.h, IntegerGroups.h). Where it has AMX, many rows are multiplied
+// as sums of bf16 instead (MatrixTile.h).
 //
 // Sinks and window are two segments of keys, cut where the sinks end even if
 // the window begins before: a tile that holds both is computed once for each. A
