@@ -168,7 +168,7 @@ void orderQueries(const Frame &f) {
   }
 }
 
-/// The same for keys of f8: what F8Product multiplies.
+/// The same for keys of f8, which few rows multiply by BestProduct.
 inline void orderF8Queries(const Frame &f) {
 #if defined(LLM_CPU_X86_BF16)
   for (int64_t row = 0; row < f.rows; ++row)

@@ -167,7 +167,7 @@ TileFns floatFns(llm_dtype type) {
     return {scoreTile<Product, LLM_BF16>, weighTile<Product, LLM_BF16>,
             orderOutputs<Product, LLM_BF16>};
   case LLM_F8E4M3FN:
-    return {scoreQuantized<F8Product, LLM_F8E4M3FN>,
+    return {scoreQuantized<BestProduct, LLM_F8E4M3FN>,
             weighQuantized<Product, LLM_F8E4M3FN>,
             kHasEvenParts<LLM_F8E4M3FN> ? orderOutputs<Product, LLM_F8E4M3FN>
                                         : nullptr};

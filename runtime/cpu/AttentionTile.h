@@ -182,16 +182,11 @@ struct DotProduct {
     memcpy(reinterpret_cast<char *>(row) + 2 * key, &rounded, sizeof(rounded));
   }
 };
-/// The same of two factors for each of a key's: what remains of a query that is
-/// rounded to bf16, rounded once more, is below 2^-17 of it.
-struct DigitProduct : DotProduct {};
 constexpr bool kHasDots = true;
 using BestProduct = DotProduct;
-using F8Product = DigitProduct;
 #else
 constexpr bool kHasDots = false;
 using BestProduct = FmaProduct;
-using F8Product = FmaProduct;
 #endif
 
 //===----------------------------------------------------------------------===//
@@ -416,7 +411,9 @@ template <typename Product, llm_dtype T>
 constexpr int kFactors = Product::kDepth == 2 && T == LLM_BF16 ? 1 : kParts<T>;
 
 /// The first n of kLoaded numbers at `from`, then zeros, each at its partOf, or
-/// as the pairs that Product multiplies.
+/// as the pairs that Product multiplies: those of f8 twice, since queries
+/// beside them are two bf16, of which the second, what the first leaves, leaves
+/// less than 2^-17 (splitPairs).
 template <typename Product, llm_dtype T>
 inline void loadParts(const char *from, int64_t n, Vec *x) {
   if constexpr (Product::kDepth == 2 && T == LLM_F8E4M3FN) {

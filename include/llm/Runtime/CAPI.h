@@ -349,6 +349,7 @@ typedef struct llm_model_work {
   int64_t linear_flops; ///< 2 for each row and weight
 } llm_model_work;
 
+/// Since the model was made. LLM_INVALID_ARGUMENT: a null argument.
 LLM_API llm_code llm_model_get_work(llm_model *model, llm_model_work *work,
                                     llm_error *error);
 
