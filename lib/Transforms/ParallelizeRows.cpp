@@ -216,7 +216,8 @@ static SmallVector<Value> rowOperands(LinalgOp op) {
 
 static int64_t numbersOfRow(LinalgOp op) {
   int64_t numbers = 1;
-  for (int64_t size : ArrayRef(op.getStaticLoopRanges()).drop_front())
+  SmallVector<int64_t> sizes = op.getStaticLoopRanges();
+  for (int64_t size : ArrayRef(sizes).drop_front())
     numbers *= ShapedType::isDynamic(size) ? 1 : size;
   return numbers;
 }
