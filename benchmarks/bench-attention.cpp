@@ -40,7 +40,8 @@ namespace {
 //===----------------------------------------------------------------------===//
 
 const Format f32 = {"f32", LLM_F32, LLM_F32, Ceiling::Fma};
-const Format f16 = {"f16", LLM_F16, LLM_F32, Ceiling::Fma};
+// Integers of 16 bits are multiplied as fast as bf16.
+const Format f16 = {"f16", LLM_F16, LLM_F32, Ceiling::Bf16Dot};
 const Format bf16 = {"bf16", LLM_BF16, LLM_BF16, Ceiling::Bf16Dot};
 
 const Format i8 = {"i8", LLM_F16, LLM_F32, Ceiling::Int8Dot, LLM_KV_STORAGE_I8};

@@ -20,6 +20,7 @@
 #include "IntegerTile.h"
 #include "Kernels.h"
 #include "MatrixTile.h"
+#include "WordTile.h"
 
 namespace llm::cpu {
 namespace {
@@ -41,6 +42,7 @@ struct Workspace {
   char digits[2 * kMaxTaskFloats]; ///< of q, where K is i8
   float digitSteps[kMaxTaskRows];
   int32_t digitOffsets[kMaxTaskRows];
+  float qSteps[kMaxTaskRows]; ///< where q is words
 #endif
   KeyRange visible[kMaxTaskRows]; ///< of each row, in positions
   KeyRange seenByAll;             ///< of them
@@ -137,6 +139,15 @@ inline Byte *rowOf(const AttentionTask &task, const llm_tensor &tensor,
 /// Rows of q lie far apart: so many before one is read it is asked for.
 constexpr int64_t kRowsAhead = 8;
 
+/// Asks for what is read behind row `row`.
+template <llm_dtype T>
+void askForRow(const Frame &f, const llm_tensor &q, int64_t row) {
+  const char *later = rowOf<const char>(
+      f.task, q, min(row + kRowsAhead, f.rows - 1), bytesOf(T));
+  for (int64_t i = 0; i < f.dim * bytesOf(T); i += kLineBytes)
+    __builtin_prefetch(later + i);
+}
+
 /// q as factors, padded with zeros.
 template <typename Product, llm_dtype T>
 void loadRows(const Frame &f, const llm_tensor &q) {
@@ -144,10 +155,7 @@ void loadRows(const Frame &f, const llm_tensor &q) {
   memset(f.work.q, 0, f.rows * f.stride * sizeof(float));
   for (int64_t row = 0; row < f.rows; ++row) {
     const char *from = rowOf<const char>(f.task, q, row, bytesOf(T));
-    const char *later = rowOf<const char>(
-        f.task, q, min(row + kRowsAhead, f.rows - 1), bytesOf(T));
-    for (int64_t i = 0; i < f.dim * bytesOf(T); i += kLineBytes)
-      __builtin_prefetch(later + i);
+    askForRow<T>(f, q, row);
     float *to = f.work.q + row * f.stride;
     for (int64_t d = 0; d < f.dim; d += kStep, to += kLanes)
       store(to, Product::template lanes<T>(from + d * bytesOf(T),
@@ -226,6 +234,27 @@ inline bool valuesAreDots(const AttentionTask &task) {
   }
 }
 
+#if defined(LLM_CPU_X86_VNNI)
+/// Many rows meet pages that are not f32 as words, unless all is bf16 that is
+/// multiplied as it is. A log-sum-exp is to be more exact than their scores.
+inline bool usesWords(const AttentionTask &task) {
+  const llm_dtype k = task.pages->k.dtype, v = task.pages->v.dtype;
+  return !isFew(task) && task.pages->headDim <= kMaxWordDim && !task.lse &&
+         k != LLM_F32 && v != LLM_F32 &&
+         !(scoresAreDots(task) && v == LLM_BF16);
+}
+
+template <llm_dtype T>
+void loadRowWords(const Frame &f, const llm_tensor &q) {
+  for (int64_t row = 0; row < f.rows; ++row) {
+    askForRow<T>(f, q, row);
+    f.work.qSteps[row] =
+        storeRowWords<T>(rowOf<const char>(f.task, q, row, bytesOf(T)), f.dim,
+                         f.work.q + row * f.stride);
+  }
+}
+#endif
+
 #if defined(LLM_CPU_X86_AMX)
 /// Many rows fill the registers of matrix instructions.
 inline bool usesMatrices(const AttentionTask &task) {
@@ -288,6 +317,12 @@ inline void loadQueries(const Frame &f, const llm_tensor &q) {
 #if defined(LLM_CPU_X86_AMX)
   if (usesMatrices(f.task))
     return loadMatrixQueries(f, q);
+#endif
+#if defined(LLM_CPU_X86_VNNI)
+  if (usesWords(f.task))
+    return q.dtype == LLM_F32   ? loadRowWords<LLM_F32>(f, q)
+           : q.dtype == LLM_F16 ? loadRowWords<LLM_F16>(f, q)
+                                : loadRowWords<LLM_BF16>(f, q);
 #endif
   const KVPlane &k = f.task.pages->k;
   if (scoresAreDots(f.task))

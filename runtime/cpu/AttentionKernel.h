@@ -23,16 +23,18 @@
 //   4. adds the weighted values to o, head by head,
 //
 // and asks for the memory of the head to come, line by line. AttentionFrame.h
-// has step 1 and the memory, and AttentionFloats.h, AttentionGroups.h and
-// AttentionIntegers.h have 2 and 4, by what is multiplied.
+// has step 1 and the memory, and AttentionFloats.h, AttentionGroups.h,
+// AttentionIntegers.h and AttentionWords.h have 2 and 4, by what is multiplied.
 //
-// Everything is f32, with two exceptions where the level has dot products: what
-// is bf16 in queries and pages is multiplied by those of bf16, and weights (not
-// their sum l) are rounded to bf16, as they are beside values of f8, and of i8
-// for many rows (few rows meet keys of f8 as two bf16 each, which is as good as
-// f32); and few rows are multiplied with pages of i8 and i4 as integers
-// (IntegerTile.h, IntegerGroups.h). Where it has AMX, many rows are multiplied
-// as sums of bf16 instead (MatrixTile.h).
+// Everything is f32, but for what the level has dot products for. What is bf16
+// in queries and pages is multiplied by those of bf16, and weights (not their
+// sum l) are rounded to bf16, as they are beside values of f8, and of i8 for
+// many rows (few rows meet keys of f8 as two bf16 each, which is as good as
+// f32). Few rows are multiplied with pages of i8 and i4 as integers of two
+// bytes (IntegerTile.h, IntegerGroups.h), and many rows with pages of any type
+// but f32, unless a log-sum-exp is asked for, as integers of 16 bits
+// (WordTile.h). Where it has AMX, many rows are multiplied as sums of bf16
+// instead (MatrixTile.h).
 //
 // Sinks and window are two segments of keys, cut where the sinks end even if
 // the window begins before: a tile that holds both is computed once for each. A
@@ -54,7 +56,7 @@
 //
 // Floor of decode: the bytes of K and V over the read bandwidth. Of prefill:
 // 4 * headDim flops for each visible (row, key) pair over the peak of f32 fma,
-// of bf16 dot products, or of AMX.
+// of dot products of two bf16 or integers of 16 bits, or of AMX.
 //
 //===----------------------------------------------------------------------===//
 
@@ -65,6 +67,7 @@
 #include "AttentionGroups.h"
 #include "AttentionIntegers.h"
 #include "AttentionMatrix.h"
+#include "AttentionWords.h"
 #include "OnlineSoftmax.h"
 
 namespace llm::cpu {
@@ -132,6 +135,40 @@ inline void attendMatrixTile(const Frame &f, int64_t tile, KeyRange keys,
 }
 #endif
 
+#if defined(LLM_CPU_X86_VNNI)
+inline void attendWordTile(const Frame &f, int64_t tile, KeyRange keys,
+                           const State &state) {
+  const KVPages &pages = *f.task.pages;
+  alignas(64) float unpacked[2][kTileKeys * kMaxWordDim];
+  auto planeOf = [&](const KVPlane &plane, int64_t *offsets, int64_t head,
+                     const float *rows) -> WordPlane {
+    const TileScales scales(f, plane, head, tile,
+                            plane.scales ? keys : KeyRange{0, 0});
+    if (plane.dtype != LLM_I4)
+      return {f.keys(plane, offsets, head), plane.dtype, scales};
+    locateUnpacked(keys, kMaxWordDim, offsets);
+    return {{reinterpret_cast<const char *>(rows), offsets, f.dim},
+            LLM_F32,
+            scales};
+  };
+  for (int64_t head = 0; head < f.heads; ++head) {
+    WordPlane k = planeOf(pages.k, f.work.kOffsets, head, unpacked[0]);
+    WordPlane v = planeOf(pages.v, f.work.vOffsets, head, unpacked[1]);
+    packKeyWords(f, tile, head, keys, k, unpacked[0]);
+    packValueWords(f, tile, head, keys, v, unpacked[1]);
+    for (int64_t i = 0; i < f.rowsPerHead; i += kRowsOfWords) {
+      const WordBlock b = {head * f.rowsPerHead + i,
+                           min(f.rowsPerHead - i, kRowsOfWords), tile, k, v};
+      if (KeyRange seen = b.seen(f, b.row, b.rows); seen.begin >= seen.end)
+        continue;
+      scoreWords(f, b);
+      tileSoftmax<FmaProduct>(f, tile, b.row, b.row + b.rows, state);
+      weighWords(f, b, state);
+    }
+  }
+}
+#endif
+
 inline void attendTile(const Frame &f, int64_t tile, const State &state) {
   KeyRange keys = keysOf(f, tile);
   if (keys.begin >= keys.end)
@@ -143,6 +180,10 @@ inline void attendTile(const Frame &f, int64_t tile, const State &state) {
 #if defined(LLM_CPU_X86_AMX)
   if (usesMatrices(f.task))
     return attendMatrixTile(f, tile, keys, state);
+#endif
+#if defined(LLM_CPU_X86_VNNI)
+  if (usesWords(f.task))
+    return attendWordTile(f, tile, keys, state);
 #endif
   f.scoreTile(f, tile, keys, state);
   if (valuesAreDots(f.task) && !f.task.pages->v.scales) // which come first

@@ -236,18 +236,19 @@ inline void forRowBlocks(int64_t rows, Fn fn, int64_t row = 0) {
   }
 }
 
-/// c[row] (+)= the sum over steps of a[row][step] * b, of which b(step, to)
-/// loads Width vectors. Calls ask() at each step.
+/// Calls finish(row, i, sum) with start(row, i) + the sum over steps of
+/// a[row][step] * b, of which b(step, to) loads Width vectors, for vector i of
+/// these. Calls ask() at each step.
 template <typename Product, int NumRows, int Width, typename LoadB,
-          typename Ask>
+          typename Start, typename Finish, typename Ask>
 inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
-                     Rows<float> c, bool add, Ask ask) {
+                     Start start, Finish finish, Ask ask) {
   Vec acc[NumRows][Width];
   LLM_UNROLL
   for (int r = 0; r < NumRows; ++r)
     LLM_UNROLL
   for (int i = 0; i < Width; ++i)
-    acc[r][i] = add ? load(c[r] + i * kLanes) : Vec{};
+    acc[r][i] = start(r, i);
   LLM_NO_UNROLL
   for (int64_t step = begin; step < end; ++step) {
     Vec factors[Width];
@@ -265,7 +266,18 @@ inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
   for (int r = 0; r < NumRows; ++r)
     LLM_UNROLL
   for (int i = 0; i < Width; ++i)
-    store(c[r] + i * kLanes, acc[r][i]);
+    finish(r, i, acc[r][i]);
+}
+
+/// c[row] (+)= that sum.
+template <typename Product, int NumRows, int Width, typename LoadB,
+          typename Ask>
+inline void multiply(Rows<const float> a, int64_t begin, int64_t end, LoadB b,
+                     Rows<float> c, bool add, Ask ask) {
+  multiply<Product, NumRows, Width>(
+      a, begin, end, b,
+      [&](int r, int i) { return add ? load(c[r] + i * kLanes) : Vec{}; },
+      [&](int r, int i, Vec sum) { store(c[r] + i * kLanes, sum); }, ask);
 }
 
 //===----------------------------------------------------------------------===//

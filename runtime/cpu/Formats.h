@@ -63,6 +63,13 @@ inline UInts pairBF16(Vec a, Vec b) {
 #endif
 }
 
+#if defined(LLM_CPU_X86_BF16)
+/// The numbers of `first`, then those of `second`.
+inline Vec packBF16(Vec first, Vec second) {
+  return (Vec)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+}
+#endif
+
 inline Vec fromF16(Halves h) {
 #if defined(LLM_CPU_X86_V4)
   return (Vec)_mm512_cvtph_ps((__m256i)h);
@@ -237,11 +244,27 @@ inline void unpack(Vec packed, Vec &first, Vec &second) {
 #endif
 }
 
+template <llm_dtype T>
+inline void store(void *to, Vec x) {
+  typename Memory<T>::Type raw = Memory<T>::round(x);
+  memcpy(to, &raw, sizeof(raw));
+}
+
 /// Stores the first `n` lanes.
 template <llm_dtype T>
-inline void store(void *to, Vec x, int64_t n = kLanes) {
+inline void store(void *to, Vec x, int64_t n) {
   typename Memory<T>::Type raw = Memory<T>::round(x);
+#if defined(LLM_CPU_X86_V4)
+  uint16_t mask = static_cast<uint16_t>((1u << n) - 1);
+  if constexpr (T == LLM_F32)
+    return _mm512_mask_storeu_ps(to, mask, (__m512)raw);
+  else if constexpr (isQuantized(T))
+    return _mm_mask_storeu_epi8(to, mask, (__m128i)raw);
+  else
+    return _mm256_mask_storeu_epi16(to, mask, (__m256i)raw);
+#else
   memcpy(to, &raw, n * bytesOf(T));
+#endif
 }
 
 inline Vec load(const float *from) { return load<LLM_F32>(from); }

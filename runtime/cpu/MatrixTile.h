@@ -407,7 +407,7 @@ inline Panel copyKeys(float *to, const Panel &v, KeyRange keys) {
 constexpr int64_t kMaxScoreRows = kMaxTaskRows;
 constexpr int64_t kMaxQueryFloats = kMaxTaskFloats;
 constexpr int64_t kMaxKeyFloats = kPanelLanes * kTileKeys;
-constexpr int64_t kMaxValueFloats = kTileKeys * kValueLanes;
+constexpr int64_t kMaxValueFloats = kTileKeys / 2 * kPanelLanes;
 #endif // LLM_CPU_X86_AMX
 
 } // namespace

@@ -225,6 +225,15 @@ inline Ints dotBytes(UInts a, UInts b, Ints c) {
 #endif
 }
 
+#if defined(LLM_CPU_X86_VNNI)
+/// c + the products of both 16-bit integers of each lane. Of the intrinsic
+/// clang makes two instructions, which have a lower latency.
+inline Ints dotWords(Ints a, Ints b, Ints c) {
+  asm("vpdpwssd %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
+  return c;
+}
+#endif
+
 /// The four bytes at `from` in every lane.
 inline UInts splatBytes(const char *from) {
   uint32_t bits;

@@ -45,43 +45,54 @@ Case bitCase(llm_dtype pages, int32_t sinks = 0) {
   return c;
 }
 
-TEST_P(AttentionBitsTest, SameBitsForAnyNumberOfThreads) {
+/// Few queries with their log-sum-exp, and more without.
+std::vector<Case> bitCases() {
+  std::vector<Case> cases;
   for (llm_dtype pages : formats)
-    for (int32_t sinks : {0, 4}) {
-      Problem p(bitCase(pages, sinks));
-      setNumThreads(1);
-      std::vector<char> expected = bitsOf(p, 0);
-      for (int32_t threads : {2, 3, 8, 16}) {
-        setNumThreads(threads);
-        EXPECT_EQ(bitsOf(p, 0), expected) << threads << " threads";
+    for (int32_t sinks : {0, 4})
+      for (bool many : {false, true}) {
+        cases.push_back(bitCase(pages, sinks));
+        cases.back().lse = !many;
+        cases.back().sequences = {{1200, many ? 7 : 3}};
       }
+  return cases;
+}
+
+TEST_P(AttentionBitsTest, SameBitsForAnyNumberOfThreads) {
+  for (const Case &c : bitCases()) {
+    SCOPED_TRACE(describe(c));
+    Problem p(c);
+    setNumThreads(1);
+    std::vector<char> expected = bitsOf(p, 0);
+    for (int32_t threads : {2, 3, 8, 16}) {
+      setNumThreads(threads);
+      EXPECT_EQ(bitsOf(p, 0), expected) << threads << " threads";
     }
+  }
 }
 
 TEST_P(AttentionBitsTest, SameBitsForAnyBlockSize) {
-  for (llm_dtype pages : formats)
-    for (int32_t sinks : {0, 4}) {
-      Case c = bitCase(pages, sinks);
-      Problem base(c);
-      std::vector<char> expected = bitsOf(base, 0);
-      for (int32_t block : {1, 5, 32, 64, 2000}) {
-        c.blockSize = block;
-        Problem p(c);
-        EXPECT_EQ(bitsOf(p, 0), expected) << "blocks of " << block;
-      }
+  for (Case c : bitCases()) {
+    SCOPED_TRACE(describe(c));
+    Problem base(c);
+    std::vector<char> expected = bitsOf(base, 0);
+    for (int32_t block : {1, 5, 32, 64, 2000}) {
+      c.blockSize = block;
+      Problem p(c);
+      EXPECT_EQ(bitsOf(p, 0), expected) << "blocks of " << block;
     }
+  }
 }
 
 TEST_P(AttentionBitsTest, SameBitsInAnyBatch) {
-  for (llm_dtype pages : formats)
-    for (int32_t sinks : {0, 4}) {
-      Case c = bitCase(pages, sinks);
-      Problem alone(c);
-      std::vector<char> expected = bitsOf(alone, 0);
-      c.sequences = {{0, 40}, {1200, 3}, {700, 1}, {3, 1}};
-      Problem batch(c);
-      EXPECT_EQ(bitsOf(batch, 1), expected);
-    }
+  for (Case c : bitCases()) {
+    SCOPED_TRACE(describe(c));
+    Problem alone(c);
+    std::vector<char> expected = bitsOf(alone, 0);
+    c.sequences = {{0, 40}, c.sequences[0], {700, 1}, {3, 1}};
+    Problem batch(c);
+    EXPECT_EQ(bitsOf(batch, 1), expected);
+  }
 }
 
 /// All queries of a sequence at once, and the last of them alone.
@@ -109,14 +120,16 @@ void expectSameBits(const Case &c, std::initializer_list<int32_t> lasts) {
 TEST_P(AttentionBitsTest, SameBitsForAnyCutOfManyQueries) {
   for (llm_dtype pages : formats)
     for (llm_dtype type : {LLM_F32, LLM_BF16})
-      for (auto [window, sinks] : {std::pair{0, 0}, {33, 0}, {33, 4}}) {
-        Case c = bitCase(pages, sinks);
-        c.type = type;
-        c.window = window;
-        c.sequences = {{0, 100}};
-        ASSERT_GT(6 * c.queryHeads / c.kvHeads, cpu::kFewRows);
-        expectSameBits(c, {99, 63, 36, 6});
-      }
+      for (auto [window, sinks] : {std::pair{0, 0}, {33, 0}, {33, 4}})
+        for (bool lse : {true, false}) {
+          Case c = bitCase(pages, sinks);
+          c.type = type;
+          c.window = window;
+          c.lse = lse;
+          c.sequences = {{0, 100}};
+          ASSERT_GT(6 * c.queryHeads / c.kvHeads, cpu::kFewRows);
+          expectSameBits(c, {99, 63, 36, 6});
+        }
 }
 
 /// Drafted tokens, and the same tokens one by one.
@@ -187,11 +200,13 @@ TEST_P(AttentionBitsTest, PlanIsForLengths) {
 
 /// A query that is not finite spoils its row alone, integers or not.
 TEST_P(AttentionBitsTest, QueryThatIsNotFinite) {
-  for (llm_dtype pages : {LLM_I8, LLM_I4})
+  for (Case c : bitCases())
     for (float bad : {INFINITY, NAN}) {
-      Case c = bitCase(pages);
-      c.sequences = {{1213, 3}};
+      if (c.sinks)
+        continue;
+      c.sequences[0].past = 1213;
       c.window = 90; // of whole groups, none of which is exact
+      SCOPED_TRACE(describe(c));
       Problem p(c);
       p.run();
       auto rowOf = [&](int64_t token, int64_t head) {
@@ -202,11 +217,11 @@ TEST_P(AttentionBitsTest, QueryThatIsNotFinite) {
       p.run();
       const auto *was = reinterpret_cast<const float *>(before.data());
       const auto *is = reinterpret_cast<const float *>(p.out.data());
-      for (int64_t token = 0; token < 3; ++token)
+      for (int64_t token = 0; token < p.tokens; ++token)
         for (int64_t head = 0; head < p.c.queryHeads; ++head)
           for (int64_t i = rowOf(token, head); i < rowOf(token, head) + 72; ++i)
             if (token == 1 && head == 2)
-              EXPECT_TRUE(std::isnan(is[i])) << nameOf(pages) << " " << bad;
+              EXPECT_TRUE(std::isnan(is[i])) << bad;
             else
               EXPECT_EQ(is[i], was[i]) << token << " " << head;
     }

@@ -277,20 +277,24 @@ TEST_P(AttentionTest, KeysThatScoreMinusInfinity) {
         p.keys[0][(int64_t(at) * c.kvHeads + head) * c.headDim] = -INFINITY;
         p.writeRow(p.pages.k, p.keys[0], 0, at, head);
       }
-    p.run();
-    for (int32_t head = 0; head < c.queryHeads; ++head)
-      if (!checkRow(p, p.results(), 0, 1, head))
-        return;
+    for (bool lse : {true, false}) {
+      p.c.lse = lse;
+      p.run();
+      for (int32_t head = 0; head < c.queryHeads; ++head)
+        if (!checkRow(p, p.results(), 0, 1, head))
+          return;
+    }
   }
 }
 
 /// At dimension 0 of a key that every query sees.
 TEST_P(AttentionTest, InfiniteValuesGiveInfinity) {
   for (llm_dtype type : types)
-    for (int32_t queries : {3, 20}) {
+    for (auto [queries, lse] : {std::pair{3, true}, {20, true}, {20, false}}) {
       Case c;
       c.type = c.pageType = type;
       c.sequences = {{100, queries}};
+      c.lse = lse;
       SCOPED_TRACE(describe(c));
       Problem p(c);
       for (int32_t head = 0; head < c.kvHeads; ++head) {
@@ -327,6 +331,75 @@ TEST_P(AttentionTest, RowWithoutKeysIsZero) {
   expectNothing(c, [](const Problem &, int32_t) { return -INFINITY; });
 }
 
+/// Numbers of a query, of keys or of values whose integers of 16 bits would
+/// have no step: too large, or too small. Results are as exact as others.
+TEST_P(AttentionTest, NumbersFarFromOne) {
+  enum What { Query, Keys, Values };
+  for (What what : {Query, Keys, Values})
+    for (llm_dtype pages : {LLM_BF16, LLM_F8E4M3FN, LLM_I8})
+      for (float factor : {0x1p70f, 0x1p-70f}) {
+        Case c;
+        c.pageType = pages;
+        c.lse = false;
+        c.scale = what == Values ? 0 : 0.1f / factor;
+        c.sequences = {{100, 20}};
+        SCOPED_TRACE(describe(c));
+        Problem p(c);
+        for (float &x : what == Query  ? p.queries
+                        : what == Keys ? p.keys[0]
+                                       : p.values[0])
+          x *= factor;
+        memcpy(p.q.data(), p.queries.data(), p.q.size());
+        for (int32_t at = 0; at < p.lengthOf(0); ++at)
+          for (int32_t head = 0; head < c.kvHeads; ++head) {
+            p.writeRow(p.pages.k, p.keys[0], 0, at, head);
+            p.writeRow(p.pages.v, p.values[0], 0, at, head);
+          }
+        p.run();
+        std::vector<float> out = p.results();
+        forRows(c, [&](size_t i, int32_t t, int32_t head) {
+          const Row expected = reference(p, i, t, head);
+          const double unit = what == Values ? factor : 1;
+          for (int32_t d = 0; d < c.headDim; ++d)
+            ASSERT_NEAR(out[p.rowAt(i, t, head) + d] / unit,
+                        expected.out[d] / unit, 2e-3);
+        });
+      }
+}
+
+/// Products of queries and keys that point the same way, or the opposite one,
+/// are the largest that numbers of their length can have.
+TEST_P(AttentionTest, QueriesAlongKeys) {
+  for (llm_dtype pages : formats)
+    for (int32_t dim : {1, 64, 256}) {
+      Case c;
+      c.pageType = pages;
+      c.headDim = dim;
+      c.scale = 1.0f / float(dim);
+      c.lse = false;
+      c.sequences = {{32, 32}};
+      Problem p(c);
+      std::fill(p.queries.begin(), p.queries.end(), 3.0f);
+      memcpy(p.q.data(), p.queries.data(), p.q.size());
+      for (int32_t at = 0; at < p.lengthOf(0); ++at)
+        std::fill_n(&p.keys[0][at * c.kvHeads * dim], c.kvHeads * dim,
+                    at % 3 ? 2.0f : -2.0f);
+      for (int32_t at = 0; at < p.lengthOf(0); ++at)
+        for (int32_t head = 0; head < c.kvHeads; ++head)
+          if (pages != LLM_I4)
+            p.writeRow(p.pages.k, p.keys[0], 0, at, head);
+          else if (at % 32 == 0 && head == 0)
+            p.writeGroup(0, at);
+      p.run();
+      SCOPED_TRACE(describe(c));
+      std::vector<float> out = p.results();
+      forRows(c, [&](size_t i, int32_t t, int32_t head) {
+        if (!::testing::Test::HasFailure())
+          checkRow(p, out, i, t, head);
+      });
+    }
+}
+
 /// A head's logit is all that such a row has.
 TEST_P(AttentionTest, RowWithoutKeysHasItsHeadsLogit) {
   Case c;
@@ -349,6 +422,11 @@ TEST_P(AttentionTest, EmptyBatchAndSequenceWithoutQueries) {
 template <typename Fn>
 void expectReach(const Case &c, int32_t position, float poison,
                  const Fn &sees) {
+  if (c.lse) {
+    Case without = c;
+    without.lse = false;
+    expectReach(without, position, poison, sees);
+  }
   SCOPED_TRACE(describe(c));
   Problem p(c);
   p.run();
@@ -380,7 +458,8 @@ TEST_P(AttentionTest, UnseenTokensCannotReachAQuery) {
     float poison;
   } const poisons[] = {{LLM_F32, kNaN},      {LLM_F16, kNaN},
                        {LLM_BF16, kNaN},     {LLM_F32, HUGE_VALF},
-                       {LLM_F16, HUGE_VALF}, {LLM_I8, kNaN}};
+                       {LLM_F16, HUGE_VALF}, {LLM_I8, kNaN},
+                {LLM_F8E4M3FN, kNaN}};
   for (int32_t kvHeads : {1, 4})
     for (auto [type, poison] : poisons) {
       int32_t window = type == LLM_F32 ? 0 : 5;
