@@ -245,14 +245,17 @@ inline void clearNeighbours(KeyRange seen, float *row) {
 template <typename Product>
 void scaleTile(const Frame &f, const KVPlane &plane, int64_t head, int64_t tile,
                KeyRange keys, float unit) {
+  constexpr int64_t kPair = 2 * kLanes;
   TileScales scales(f, plane, head, tile, keys);
   for (int64_t i = 0; i < kTileKeys; i += kLanes)
     store(scales.of + i, load(scales.of + i) * unit);
   int64_t first = head * f.rowsPerHead;
   for (int64_t row = first; row < first + f.rowsPerHead; ++row) {
     float *s = f.scores(row)[0];
-    for (int64_t i = keys.begin / kLanes * kLanes; i < keys.end; i += kLanes)
-      Product::storeWeights(s, i, load(s + i) * load(scales.of + i));
+    for (int64_t i = keys.begin / kPair * kPair; i < keys.end; i += kPair)
+      Product::storeWeights(s, i, load(s + i) * load(scales.of + i),
+                            load(s + i + kLanes) *
+                                load(scales.of + i + kLanes));
     if (Product::kDepth == 2)
       clearNeighbours(f.visible(row, tile), s);
   }

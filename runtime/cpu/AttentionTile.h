@@ -161,9 +161,11 @@ struct FmaProduct {
   static Vec lanes(const char *from, int64_t n) {
     return load<T>(from, n);
   }
-  /// Weights of the keys from `key` on as factors of a row.
-  static void storeWeights(float *row, int64_t key, Vec p) {
+  /// Weights of the keys from `key` on, and of those behind, as factors of a
+  /// row.
+  static void storeWeights(float *row, int64_t key, Vec p, Vec later) {
     store(row + key, p);
+    store(row + key + kLanes, later);
   }
 };
 
@@ -177,9 +179,8 @@ struct DotProduct {
     return loadPacked<T>(from, n);
   }
   /// No weight is subnormal (decay), which this instruction flushes.
-  static void storeWeights(float *row, int64_t key, Vec p) {
-    __m256bh rounded = _mm512_cvtneps_pbh((__m512)p);
-    memcpy(reinterpret_cast<char *>(row) + 2 * key, &rounded, sizeof(rounded));
+  static void storeWeights(float *row, int64_t key, Vec p, Vec later) {
+    store(row + key / 2, (Vec)_mm512_cvtne2ps_pbh((__m512)later, (__m512)p));
   }
 };
 constexpr bool kHasDots = true;

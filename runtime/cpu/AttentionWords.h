@@ -192,8 +192,7 @@ inline Vec roundWeights(const Frame &f, const WordPlane &v, int64_t row,
       auto word = [&](int64_t at) {
         return load(weights + at) * load(v.steps + at) * factors[i];
       };
-      store(weights + key / 2,
-            ofBits(wordsOf(word(key), word(key + kLanes))));
+      store(weights + key / 2, ofBits(wordsOf(word(key), word(key + kLanes))));
     }
   }
   return sums / kWeightWords;
@@ -204,8 +203,7 @@ inline void weighWords(const Frame &f, const WordBlock &b, const State &state) {
     addPlainValues(f, b, state);
   alignas(64) float steps[kRowsOfWords];
   for (int64_t i = 0; i < b.rows; i += kLanes)
-    store(steps + i,
-          roundWeights(f, b.v, b.row + i, min(b.rows - i, kLanes)));
+    store(steps + i, roundWeights(f, b.v, b.row + i, min(b.rows - i, kLanes)));
   const int64_t dims = roundUp(f.dim, kLanes);
   forRowBlocks(b.rows, [&](auto n, int64_t first) {
     const int64_t row = b.row + first;

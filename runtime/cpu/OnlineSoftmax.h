@@ -171,15 +171,20 @@ inline void foldScores(float unit, Scores scores, const State &state,
   Vec tile = mergedLanes<Maximum>(x) * unit;
   Vec m = load<LLM_F32>(state.max + row, rows);
   Vec next = tile > m + kMaxSlack ? tile : m;
-  Vec base = finite(next), factor = decay(m - base);
+  const Vec factor = decay(m - finite(next));
+  alignas(64) float bases[kLanes];
+  store(bases, finite(next));
   for (int64_t i = 0; i < rows; ++i) {
     float *s = scores(i);
+    const Vec base = splatAt(bases + i);
     Vec sum = {};
-    for (int64_t key = 0; key < kTileKeys; key += kLanes) {
+    LLM_UNROLL
+    for (int64_t key = 0; key < kTileKeys; key += 2 * kLanes) {
       // No fma: it would not cancel, and what remains of huge scores is huge.
-      Vec p = decay(load(s + key) * unit - base[i]);
-      Product::storeWeights(s, key, p);
-      sum += p;
+      Vec p = decay(load(s + key) * unit - base);
+      Vec later = decay(load(s + key + kLanes) * unit - base);
+      Product::storeWeights(s, key, p, later);
+      sum = sum + p + later;
     }
     x[slotOf(i)] = sum;
   }
@@ -187,6 +192,9 @@ inline void foldScores(float unit, Scores scores, const State &state,
   sums = sums * factor + mergedLanes<Sum>(x);
   store<LLM_F32>(state.max + row, next, rows);
   store<LLM_F32>(state.sum + row, sums, rows);
+  const Vec isScaled = factor == 1.0f ? Vec{} : splat(1.0f);
+  if (maxOf(isScaled) == 0)
+    return; // as of most tiles
   for (int64_t i = 0; i < rows; ++i)
     scaleRow(state.out[row + i], state.out.stride, factor[i]);
 }

@@ -65,23 +65,45 @@ inline Vec numbersOf(const Keys &keys, int64_t key, int64_t d) {
                                 : load<T>(from, max(keys.dim - d, 0));
 }
 
+/// The largest magnitude of a key's numbers in each lane, in bits that compare
+/// as floats; of f16 those of 2^-112 times as much, infinity included.
+template <llm_dtype T>
+inline UInts largestInLanes(const Keys &keys, int64_t key) {
+  if constexpr (T == LLM_F32) {
+    UInts most = {};
+    for (int64_t d = 0; d < keys.dim; d += kLanes) {
+      UInts magnitude = bitsOf(numbersOf<T>(keys, key, d)) & 0x7fffffff;
+      most = magnitude > most ? magnitude : most;
+    }
+    return most > 0x7f7fffff ? UInts{} + 0x7f800000 : most;
+  } else {
+    Shorts most = {};
+    for (int64_t d = 0; d < keys.dim; d += kWordDepth) {
+      const char *from = keys.at(key, d * bytesOf(T));
+      Shorts magnitude =
+          (Shorts)loadPacked<T>(from, min(keys.dim - d, kWordDepth)) & 0x7fff;
+      most = magnitude > most ? magnitude : most;
+    }
+    UInts even = (UInts)most & 0xffff, odd = (UInts)most >> 16;
+    UInts larger = even > odd ? even : odd;
+    if constexpr (T == LLM_F16)
+      return larger << 13;
+    return (larger > 0x7f7f ? UInts{} + 0x7f80 : larger) << 16;
+  }
+}
+
 /// The largest magnitude of each of kLanes keys; infinity if one of a key's
 /// numbers is not finite.
 template <llm_dtype T>
 inline Vec largestOfKeys(const Keys &keys, int64_t key) {
   Vec largest[kLanes];
   LLM_UNROLL
-  for (int i = 0; i < kLanes; ++i) {
-    UInts most = {};
-    for (int64_t d = 0; d < keys.dim; d += kLanes) {
-      UInts magnitude = bitsOf(numbersOf<T>(keys, key + i, d)) & 0x7fffffff;
-      most = magnitude > most ? magnitude : most;
-    }
-    // Finite ones compare as floats; what is not is larger than all of them.
-    largest[slotOf(i)] =
-        ofBits(most > 0x7f7fffff ? UInts{} + 0x7f800000 : most);
-  }
-  return mergedLanes<Maximum>(largest);
+  for (int i = 0; i < kLanes; ++i)
+    largest[slotOf(i)] = ofBits(largestInLanes<T>(keys, key + i));
+  const Vec most = mergedLanes<Maximum>(largest);
+  if constexpr (T == LLM_F16)
+    return most < 0x1p-96f ? most * 0x1p112f : splat(kInfinity);
+  return most;
 }
 
 /// Of kLanes keys: what their numbers are multiplied with to become words, and
@@ -166,9 +188,9 @@ uint64_t packKeyWords(const Keys &k, KeyRange keys, const float *scales,
       Vec x[kLanes];
       LLM_UNROLL
       for (int i = 0; i < kLanes; ++i)
-        x[i] = ofBits(wordsInTurn(
-            numbersOf<T>(k, key + i, d) * of.factors[i],
-            numbersOf<T>(k, key + i, d + kLanes) * of.factors[i]));
+        x[i] = ofBits(
+            wordsInTurn(numbersOf<T>(k, key + i, d) * of.factors[i],
+                        numbersOf<T>(k, key + i, d + kLanes) * of.factors[i]));
       transpose(x);
       LLM_UNROLL
       for (int i = 0; i < kLanes; ++i)
@@ -194,9 +216,9 @@ uint64_t packValueWords(const Keys &v, KeyRange keys, const float *scales,
       for (int64_t d = 0; d < v.dim; d += kLanes) {
         ahead.ask<kLines ? kLines : 1>();
         store(panel + (key + i) / 2 * stride + d,
-              ofBits(pairedWords(
-                  numbersOf<T>(v, key + i, d) * of.factors[i],
-                  numbersOf<T>(v, key + i + 1, d) * of.factors[i + 1])));
+              ofBits(pairedWords(numbersOf<T>(v, key + i, d) * of.factors[i],
+                                 numbersOf<T>(v, key + i + 1, d) *
+                                     of.factors[i + 1])));
       }
   }
   return plain;

@@ -52,7 +52,7 @@ struct Case {
   bool causal = true;
   bool alibi = false, headSink = false, sinkQuery = false;
   bool tokenMajor = false; ///< pages [token][head][dim], not head-major
-  bool lse = true; ///< is asked for
+  bool lse = true;         ///< is asked for
   unsigned seed = 1;
 
   llm_dtype typeOfV() const { return vType < 0 ? pageType : vType; }
@@ -98,8 +98,8 @@ inline bool usesWords(const Case &c, int32_t queries) {
   const std::string level = cpu::kernels().name;
   const bool dots = level == "x86-64-v4+bf16+vnni";
   const bool few = c.queryHeads / c.kvHeads * queries <= cpu::kFewRows;
-  const bool asTheyAre = dots && c.type == LLM_BF16 &&
-                         c.pageType == LLM_BF16 && c.typeOfV() == LLM_BF16;
+  const bool asTheyAre = dots && c.type == LLM_BF16 && c.pageType == LLM_BF16 &&
+                         c.typeOfV() == LLM_BF16;
   return (dots || level == "x86-64-v4+vnni") && !few && !c.lse &&
          c.headDim <= 256 && c.pageType != LLM_F32 && c.typeOfV() != LLM_F32 &&
          !asTheyAre;
@@ -114,8 +114,8 @@ inline double tolerance(const Case &c, int32_t queries) {
   double ofResult = c.type == LLM_F32   ? (integers ? 5e-5 : 1e-5)
                     : c.type == LLM_F16 ? 2e-3
                                         : 1.6e-2;
-  return ofResult + (usesWords(c, queries) ? 0x1p-10
-                                           : roundingOfWeights(c, queries));
+  return ofResult +
+         (usesWords(c, queries) ? 0x1p-10 : roundingOfWeights(c, queries));
 }
 
 inline bool isQuantized(llm_dtype type) {

@@ -459,7 +459,7 @@ TEST_P(AttentionTest, UnseenTokensCannotReachAQuery) {
   } const poisons[] = {{LLM_F32, kNaN},      {LLM_F16, kNaN},
                        {LLM_BF16, kNaN},     {LLM_F32, HUGE_VALF},
                        {LLM_F16, HUGE_VALF}, {LLM_I8, kNaN},
-                {LLM_F8E4M3FN, kNaN}};
+                       {LLM_F8E4M3FN, kNaN}};
   for (int32_t kvHeads : {1, 4})
     for (auto [type, poison] : poisons) {
       int32_t window = type == LLM_F32 ? 0 : 5;
