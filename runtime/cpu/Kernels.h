@@ -51,8 +51,8 @@ constexpr int64_t kFewRows = 16;
 
 /// Bounds of a task's rows over all of its heads: the kernel's workspace has a
 /// fixed size.
-constexpr int64_t kMaxTaskRows = 192;
-constexpr int64_t kMaxTaskFloats = 3 * kMaxHeadDim;
+constexpr int64_t kMaxTaskRows = 384;
+constexpr int64_t kMaxTaskFloats = 6 * kMaxHeadDim;
 
 /// Floats from one row of queries to the next in the workspace.
 static constexpr int64_t strideOfQueries(int64_t headDim) {
