@@ -180,7 +180,7 @@ struct DotProduct {
   }
   /// No weight is subnormal (decay), which this instruction flushes.
   static void storeWeights(float *row, int64_t key, Vec p, Vec later) {
-    store(row + key / 2, (Vec)_mm512_cvtne2ps_pbh((__m512)later, (__m512)p));
+    store(row + key / 2, packBF16(p, later));
   }
 };
 constexpr bool kHasDots = true;

@@ -86,9 +86,7 @@ inline Vec largestOf(const LanesOfBlocks &blocks) {
       UInts magnitude = bitsOf(load(blocks.from[i] + d)) & 0x7fffffff;
       most = magnitude > most ? magnitude : most;
     }
-    // Finite ones compare as floats; what is not is larger than all of them.
-    largest[slotOf(i)] =
-        ofBits(most > 0x7f7fffff ? UInts{} + 0x7f800000 : most);
+    largest[slotOf(i)] = magnitudesOf(most);
   }
   return mergedLanes<Maximum>(largest);
 }

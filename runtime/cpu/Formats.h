@@ -270,6 +270,12 @@ inline void store(void *to, Vec x, int64_t n) {
 inline Vec load(const float *from) { return load<LLM_F32>(from); }
 inline void store(float *to, Vec x) { store<LLM_F32>(to, x); }
 
+/// Of the bits of magnitudes, the largest: as floats, which compare as these do
+/// where they are finite. What is not is larger than all of them: infinity.
+inline Vec magnitudesOf(UInts most) {
+  return ofBits(most > 0x7f7fffff ? UInts{} + 0x7f800000 : most);
+}
+
 /// The largest magnitude of n floats, which are whole vectors; infinity if one
 /// is not finite.
 inline float largestOf(const float *x, int64_t n) {
@@ -278,9 +284,7 @@ inline float largestOf(const float *x, int64_t n) {
     UInts magnitude = bitsOf(load(x + i)) & 0x7fffffff;
     most = magnitude > most ? magnitude : most;
   }
-  // Finite ones compare as floats; what is not is larger than all of them.
-  Vec top = ofBits(most > 0x7f7fffff ? UInts{} + 0x7f800000 : most);
-  return maxOf(top);
+  return maxOf(magnitudesOf(most));
 }
 
 } // namespace

@@ -65,17 +65,17 @@ inline Vec numbersOf(const Keys &keys, int64_t key, int64_t d) {
                                 : load<T>(from, max(keys.dim - d, 0));
 }
 
-/// The largest magnitude of a key's numbers in each lane, in bits that compare
-/// as floats; of f16 those of 2^-112 times as much, infinity included.
+/// The largest magnitude of a key's numbers in each lane; of f16 2^-112 times
+/// as much, infinity included.
 template <llm_dtype T>
-inline UInts largestInLanes(const Keys &keys, int64_t key) {
+inline Vec largestInLanes(const Keys &keys, int64_t key) {
   if constexpr (T == LLM_F32) {
     UInts most = {};
     for (int64_t d = 0; d < keys.dim; d += kLanes) {
       UInts magnitude = bitsOf(numbersOf<T>(keys, key, d)) & 0x7fffffff;
       most = magnitude > most ? magnitude : most;
     }
-    return most > 0x7f7fffff ? UInts{} + 0x7f800000 : most;
+    return magnitudesOf(most);
   } else {
     Shorts most = {};
     for (int64_t d = 0; d < keys.dim; d += kWordDepth) {
@@ -86,9 +86,7 @@ inline UInts largestInLanes(const Keys &keys, int64_t key) {
     }
     UInts even = (UInts)most & 0xffff, odd = (UInts)most >> 16;
     UInts larger = even > odd ? even : odd;
-    if constexpr (T == LLM_F16)
-      return larger << 13;
-    return (larger > 0x7f7f ? UInts{} + 0x7f80 : larger) << 16;
+    return T == LLM_F16 ? ofBits(larger << 13) : magnitudesOf(larger << 16);
   }
 }
 
@@ -99,7 +97,7 @@ inline Vec largestOfKeys(const Keys &keys, int64_t key) {
   Vec largest[kLanes];
   LLM_UNROLL
   for (int i = 0; i < kLanes; ++i)
-    largest[slotOf(i)] = ofBits(largestInLanes<T>(keys, key + i));
+    largest[slotOf(i)] = largestInLanes<T>(keys, key + i);
   const Vec most = mergedLanes<Maximum>(largest);
   if constexpr (T == LLM_F16)
     return most < 0x1p-96f ? most * 0x1p112f : splat(kInfinity);
@@ -204,7 +202,8 @@ uint64_t packKeyWords(const Keys &k, KeyRange keys, const float *scales,
 template <llm_dtype T>
 uint64_t packValueWords(const Keys &v, KeyRange keys, const float *scales,
                         float *panel, float *steps, Ahead &ahead) {
-  constexpr int kLines = kLanes * bytesOf(T) / (kLineBytes / 2);
+  constexpr int kLines = // of two keys, rounded up
+      (2 * kLanes * bytesOf(T) + kLineBytes - 1) / kLineBytes;
   const int64_t stride = roundUp(v.dim, kLanes);
   uint64_t plain = 0;
   for (int64_t key = keys.begin / kLanes * kLanes; key < keys.end;
@@ -214,7 +213,7 @@ uint64_t packValueWords(const Keys &v, KeyRange keys, const float *scales,
     memcpy(steps + key, of.steps, sizeof(of.steps));
     for (int i = 0; i < kLanes; i += 2)
       for (int64_t d = 0; d < v.dim; d += kLanes) {
-        ahead.ask<kLines ? kLines : 1>();
+        ahead.ask<kLines>();
         store(panel + (key + i) / 2 * stride + d,
               ofBits(pairedWords(numbersOf<T>(v, key + i, d) * of.factors[i],
                                  numbersOf<T>(v, key + i + 1, d) *

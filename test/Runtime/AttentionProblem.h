@@ -75,17 +75,23 @@ inline std::string describe(const Case &c) {
        << c.window << " + " << c.sinks << ", softcap " << c.softcap
        << ", causal " << c.causal << (c.alibi ? ", alibi" : "")
        << (c.headSink ? ", head sink" : "")
-       << (c.sinkQuery ? ", sink query" : "") << ", sequences";
+       << (c.sinkQuery ? ", sink query" : "") << (c.lse ? ", lse" : "")
+       << ", sequences";
   for (Sequence s : c.sequences)
     text << " " << s.past << "+" << s.queries;
   return text.str();
+}
+
+/// Whether a sequence of so many queries has few rows at a KV head.
+inline bool isFew(const Case &c, int32_t queries) {
+  return c.queryHeads / c.kvHeads * queries <= cpu::kFewRows;
 }
 
 /// Relative to weights, what rounds them where values of f8 or i8 are
 /// multiplied as pairs of bf16: beside more than a few rows, and those of f8
 /// beside all where they fill vectors.
 inline double roundingOfWeights(const Case &c, int32_t queries) {
-  const bool few = c.queryHeads / c.kvHeads * queries <= cpu::kFewRows;
+  const bool few = isFew(c, queries);
   const bool pairs =
       (c.typeOfV() == LLM_I8 && !few) ||
       (c.typeOfV() == LLM_F8E4M3FN && (!few || c.headDim % 64 == 0));
@@ -97,10 +103,9 @@ inline double roundingOfWeights(const Case &c, int32_t queries) {
 inline bool usesWords(const Case &c, int32_t queries) {
   const std::string level = cpu::kernels().name;
   const bool dots = level == "x86-64-v4+bf16+vnni";
-  const bool few = c.queryHeads / c.kvHeads * queries <= cpu::kFewRows;
   const bool asTheyAre = dots && c.type == LLM_BF16 && c.pageType == LLM_BF16 &&
                          c.typeOfV() == LLM_BF16;
-  return (dots || level == "x86-64-v4+vnni") && !few && !c.lse &&
+  return (dots || level == "x86-64-v4+vnni") && !isFew(c, queries) && !c.lse &&
          c.headDim <= 256 && c.pageType != LLM_F32 && c.typeOfV() != LLM_F32 &&
          !asTheyAre;
 }
@@ -546,11 +551,10 @@ inline void checkGaps(const Problem &p, const std::vector<float> &out) {
 
 /// With a log-sum-exp, and without one.
 inline void check(const Case &c) {
-  SCOPED_TRACE(describe(c));
   Problem p(c);
   for (bool lse : {true, false}) {
-    SCOPED_TRACE(lse ? "lse" : "no lse");
     p.c.lse = lse;
+    SCOPED_TRACE(describe(p.c));
     p.run();
     std::vector<float> out = p.results();
     checkGaps(p, out);

@@ -337,7 +337,7 @@ TEST_P(AttentionTest, NumbersFarFromOne) {
   enum What { Query, Keys, Values };
   for (What what : {Query, Keys, Values})
     for (llm_dtype pages : {LLM_BF16, LLM_F8E4M3FN, LLM_I8})
-      for (float factor : {0x1p70f, 0x1p-70f}) {
+      for (float factor : {0x1p70f, 0x1p-70f, 0x1p110f, 0x1p-110f}) {
         Case c;
         c.pageType = pages;
         c.lse = false;
