@@ -54,6 +54,7 @@ static void addBufferization(OpPassManager &manager) {
   addBeforeBufferization(manager);
   manager.addPass(bufferization::createEmptyTensorEliminationPass());
   manager.addPass(bufferization::createOneShotBufferizePass(options));
+  manager.addPass(createCanonicalizerPass()); // loops yield no buffers then
   manager.addPass(bufferization::createDropEquivalentBufferResultsPass());
   manager.addPass(createCSEPass()); // a copy of a view onto itself folds then
   addCleanup(manager);
@@ -93,6 +94,9 @@ void mlir::llm::buildLLMToCPUPipeline(OpPassManager &manager,
   packing.activations = options.activations;
   manager.addPass(createPackWeights(packing));
   manager.addNestedPass<func::FuncOp>(createSplitSums());
+  BlockRowsOptions blocks;
+  blocks.rows = options.rowsOfBlock;
+  manager.addNestedPass<func::FuncOp>(createBlockRows(blocks));
 
   // Handles; the exported call.
   MaterializeCacheOptions materialize;

@@ -212,6 +212,7 @@ CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
   PassManager pipeline(module.getContext());
   LLMToCPUOptions lowering;
   lowering.activations = options.activations;
+  lowering.rowsOfBlock = options.rowsOfBlock;
   buildLLMToCPUPipeline(pipeline, lowering);
   if (options.cacheFolder.empty() || options.build.empty())
     return load(compileToObject(module, pipeline, *target, options), *target,

@@ -20,6 +20,7 @@
 
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/Threading.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <algorithm>
@@ -85,6 +86,9 @@ private:
   bool streams() const {
     return tokenizer && inputs.size() == 1 && !options.forkAt;
   }
+  int64_t threads() const;
+  /// Prompt tokens of one step.
+  int64_t prefillChunk() const;
   /// Rows of logits that a step of a score may ask for.
   int64_t scoreChunk() const;
 
@@ -179,9 +183,15 @@ void Run::remark(const llvm::Twine &message) const {
     llvm::errs() << prefix << message << '\n';
 }
 
+int64_t Run::threads() const {
+  return llvm::hardware_concurrency(options.threads).compute_thread_count();
+}
+
 CompileOptions Run::compileOptions() const {
   CompileOptions compilation;
   compilation.activations = activations;
+  // Of SmolLM2-135M that is what stays in a core's second-level cache.
+  compilation.rowsOfBlock = std::max<int64_t>(64, 32 * threads());
   if (!options.compileCache)
     return compilation;
   Expected<std::string> folder = ObjectCache::userFolder();
@@ -267,11 +277,16 @@ void Run::printResults() const {
   llvm::outs().flush();
 }
 
+int64_t Run::prefillChunk() const {
+  return options.prefillChunk ? options.prefillChunk
+                              : std::clamp<int64_t>(128 * threads(), 256, 512);
+}
+
 GenerationOptions Run::generationOptions(TextStream &stream) const {
   GenerationOptions generation;
   generation.sampler = options.sampler;
   generation.maxNewTokens = options.maxNewTokens;
-  generation.prefillChunk = options.prefillChunk;
+  generation.prefillChunk = prefillChunk();
   if (!options.ignoreEos)
     generation.stopTokens = file->config().eosIds;
   generation.forkAt = options.forkAt;
@@ -304,7 +319,7 @@ Error Run::generate() {
 int64_t Run::scoreChunk() const {
   constexpr int64_t mostBytes = 64 << 20;
   const int64_t rowBytes = session->vocabularySize() * sizeof(float);
-  return std::clamp<int64_t>(mostBytes / rowBytes, 1, options.prefillChunk);
+  return std::clamp<int64_t>(mostBytes / rowBytes, 1, prefillChunk());
 }
 
 Error Run::score() {
@@ -326,8 +341,8 @@ Error Run::dumpLogits() {
     return llvm::createStringError(llvm::formatv(
         "the prompt has {0} tokens, the context holds {1}", length, context));
   return writeFile(options.logitsFile, [&](llvm::raw_ostream &os) {
-    return evaluate(*session, inputs.front(), options.prefillChunk,
-                    report.prefill, [&](int64_t, ArrayRef<float> logits) {
+    return evaluate(*session, inputs.front(), prefillChunk(), report.prefill,
+                    [&](int64_t, ArrayRef<float> logits) {
                       os.write(reinterpret_cast<const char *>(logits.data()),
                                logits.size() * sizeof(float));
                       return Error::success();

@@ -102,7 +102,7 @@ struct CommandLine {
                "at most 4096)"};
   Text prefillChunk{"prefill-chunk", "tokens", machine,
                     "Prompt tokens of one step, over all prompts (default "
-                    "512)"};
+                    "128 for each thread, from 256 to 512)"};
   Text blockSize{"block-size", "tokens", machine,
                  "Tokens of one cache block (default 16, and 32 where K is "
                  "i4, of which blocks hold multiples of 32)"};
@@ -463,7 +463,7 @@ static void readMachine(const CommandLine &line, Values &values,
   options.poolBlocks = values.integer(line.poolBlocks, 1).value_or(0);
   options.blockSize = values.integer(line.blockSize, 1).value_or(0);
   options.threads = values.integer(line.threads, 1).value_or(0);
-  options.prefillChunk = values.integer(line.prefillChunk, 1).value_or(512);
+  options.prefillChunk = values.integer(line.prefillChunk, 1).value_or(0);
   options.compileCache = !line.noCache;
 }
 

@@ -13,6 +13,8 @@
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 
+#include "RowOps.h"
+
 namespace mlir::llm {
 #define GEN_PASS_DEF_PARALLELIZEROWS
 #include "llm/Transforms/Passes.h.inc"
@@ -39,10 +41,12 @@ struct Extent {
   bool operator==(const Extent &) const = default;
 };
 
-/// The memory behind a view, and whether row i of the view is in row i of it.
+/// The memory behind a view, and whether row i of the view is in row
+/// firstRow + i of it.
 struct Root {
   Value buffer;
   bool sameRows;
+  OpFoldResult firstRow; ///< none: 0
 };
 
 struct Access {
@@ -101,10 +105,10 @@ static Extent extentOf(Value buffer, int64_t dimension) {
   return {buffer, dimension};
 }
 
+/// Whether row i of the view is in row i of its source, or some rows on.
 static bool keepsRows(Operation *view) {
   if (auto op = dyn_cast<memref::SubViewOp>(view))
     return op.getDroppedDims().none() && op.getSourceType().getRank() > 0 &&
-           isZeroInteger(op.getMixedOffsets().front()) &&
            isOneInteger(op.getMixedStrides().front());
   auto keeps = [](ArrayRef<ReassociationIndices> groups) {
     return !groups.empty() && groups.front().size() == 1;
@@ -116,10 +120,23 @@ static bool keepsRows(Operation *view) {
   return isa<memref::CastOp>(view);
 }
 
+/// Where the rows of a view begin in its source; none for its first row.
+static OpFoldResult firstRowOf(Operation *view) {
+  auto op = dyn_cast<memref::SubViewOp>(view);
+  if (!op || op.getSourceType().getRank() == 0 ||
+      isZeroInteger(op.getMixedOffsets().front()))
+    return {};
+  return op.getMixedOffsets().front();
+}
+
 static Root rootOf(Value buffer) {
-  Root root{buffer, true};
+  Root root{buffer, true, {}};
   while (auto view = root.buffer.getDefiningOp<ViewLikeOpInterface>()) {
     root.sameRows &= keepsRows(view);
+    if (OpFoldResult first = firstRowOf(view)) {
+      root.sameRows &= root.firstRow.isNull(); // sums are not followed
+      root.firstRow = first;
+    }
     root.buffer = view.getViewSource();
   }
   return root;
@@ -139,7 +156,8 @@ static bool isKnown(Value buffer) {
 /// as these two accesses go, of which the first writes.
 static bool areApart(const Access &written, const Access &other) {
   if (written.root.buffer == other.root.buffer)
-    return written.byRow && other.byRow;
+    return written.byRow && other.byRow &&
+           written.root.firstRow == other.root.firstRow;
   // An op by itself may be: that is what its parallel loops say.
   return written.op == other.op ||
          (isKnown(written.root.buffer) && isKnown(other.root.buffer));
@@ -148,47 +166,6 @@ static bool areApart(const Access &written, const Access &other) {
 //===----------------------------------------------------------------------===//
 // Loops over rows
 //===----------------------------------------------------------------------===//
-
-/// Whether the outermost loop counts the rows of the operand.
-static bool isByRow(LinalgOp op, OpOperand &operand) {
-  AffineMap map = op.getMatchingIndexingMap(&operand);
-  return map.getNumResults() > 0 &&
-         map.getResult(0) == getAffineDimExpr(0, op.getContext());
-}
-
-/// Whether the outermost loop counts rows and nothing else of the operand.
-static bool isRowsOrWhole(LinalgOp op, OpOperand &operand) {
-  AffineMap map = op.getMatchingIndexingMap(&operand);
-  ArrayRef<AffineExpr> others = map.getResults();
-  if (isByRow(op, operand))
-    others = others.drop_front();
-  return llvm::none_of(others, [](AffineExpr expression) {
-    return expression.isFunctionOfDim(0);
-  });
-}
-
-/// Whether the body computes from the row alone and from what it loads.
-static bool hasRowBody(LinalgOp op) {
-  return llvm::all_of(op.getBlock()->getOperations(), [](Operation &inner) {
-    if (auto index = dyn_cast<linalg::IndexOp>(inner))
-      return index.getDim() != 0;
-    return inner.getNumRegions() == 0 &&
-           (isMemoryEffectFree(&inner) || isa<memref::LoadOp>(inner));
-  });
-}
-
-static bool isRowOp(LinalgOp op) {
-  if (!op.hasPureBufferSemantics() || op.getNumLoops() == 0 ||
-      op.getIteratorTypesArray().front() != utils::IteratorType::parallel ||
-      !hasRowBody(op))
-    return false;
-  return llvm::all_of(op->getOpOperands(), [&](OpOperand &operand) {
-    if (!isa<MemRefType>(operand.get().getType()))
-      return !isa<BaseMemRefType>(operand.get().getType());
-    return isRowsOrWhole(op, operand) &&
-           (op.isDpsInput(&operand) || isByRow(op, operand));
-  });
-}
 
 /// All memory that the op touches.
 static SmallVector<Access> accessesOf(LinalgOp op) {
@@ -355,7 +332,8 @@ private:
   static void collect(Block &block, SmallVectorImpl<Run> &runs) {
     bool open = false;
     for (Operation &op : block) {
-      if (auto loops = dyn_cast<LinalgOp>(op); loops && isRowOp(loops)) {
+      if (auto loops = dyn_cast<LinalgOp>(op);
+          loops && loops.hasPureBufferSemantics() && isRowOp(loops)) {
         open = open && runs.back().add(loops);
         if (open)
           continue;

@@ -46,10 +46,9 @@ TEST(RunOptionsTest, defaults) {
   EXPECT_FALSE(options.maxNewTokens || options.forkAt || options.ignoreEos);
   EXPECT_EQ(options.sampler.temperature, 0);
   EXPECT_EQ(options.sampler.topP, 1);
-  EXPECT_EQ(options.prefillChunk, 512);
   EXPECT_EQ(options.cache, (CacheFormats{CacheFormat::F16, CacheFormat::F16}));
   EXPECT_EQ(options.weights, std::nullopt);
-  EXPECT_EQ(options.context + options.poolBlocks, 0);
+  EXPECT_EQ(options.context + options.poolBlocks + options.prefillChunk, 0);
   EXPECT_EQ(options.blockSize + options.threads, 0);
   EXPECT_TRUE(options.compileCache && !options.verbose);
 }

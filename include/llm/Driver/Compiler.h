@@ -34,6 +34,9 @@ struct CompileOptions {
   unsigned optLevel = 3;
   /// What linear layers may round their input to.
   Activations activations = Activations::I8;
+  /// The most rows that go through a chain of ops together, which threads
+  /// share.
+  int64_t rowsOfBlock = 64;
   /// LLVM's name of the CPU to compile for; empty: this machine's.
   std::string cpu = "";
   /// Where an `ObjectCache` keeps compiled code; empty: nowhere.

@@ -52,7 +52,8 @@ struct RunOptions {
   std::optional<int64_t> windowTokens;
   std::optional<int64_t> maxWindows, maxDocuments;
 
-  // Compilation, cache and threads. Zero: a default that the model decides.
+  // Compilation, cache and threads. Zero: a default that the model or the
+  // machine decides.
   std::optional<ElementKind> weights;
   std::optional<Activations> activations;
   CacheFormats cache;
@@ -62,7 +63,7 @@ struct RunOptions {
   int64_t poolBlocks = 0;
   int32_t blockSize = 0;
   int32_t threads = 0;
-  int64_t prefillChunk = 512;
+  int64_t prefillChunk = 0;
   bool compileCache = true; ///< whether compiled code is kept and used again
 
   // What to write, where to.

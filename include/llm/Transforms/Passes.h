@@ -37,6 +37,11 @@ struct LLMToCPUOptions : public PassPipelineOptions<LLMToCPUOptions> {
                          clEnumValN(Activations::BF16, "bf16", ""),
                          clEnumValN(Activations::I8, "i8", "")),
       ::llvm::cl::init(Activations::I8)};
+  Option<int64_t> rowsOfBlock{
+      *this, "rows-of-block",
+      ::llvm::cl::desc(
+          "The most rows that go through a chain of ops together."),
+      ::llvm::cl::init(128)};
   Option<std::string> programName{
       *this, "program-name", ::llvm::cl::desc("Name of the exported program."),
       ::llvm::cl::init("")};

@@ -331,6 +331,44 @@ def SplitSums : Pass<"llm-split-sums", "::mlir::func::FuncOp"> {
     "::mlir::tensor::TensorDialect"];
 }
 
+def BlockRows : Pass<"llm-block-rows", "::mlir::func::FuncOp"> {
+  let summary = "Take some rows through many ops before the next ones";
+  let description = [{
+    What a step of many rows computes from `llm.linear` to `llm.linear` would
+    leave the caches before it is read. A chain of ops that compute a row of
+    their results from the same row of what they read, with at least two
+    products, becomes a loop over blocks of rows, each of which goes through all
+    of them. Blocks are of one size, at most `rows`: that is what threads
+    share, so there should be 32 for each. A result that would be computed
+    in place of an input is so still.
+
+    ```mlir
+    %a = llm.linear %x, %u as f32 : tensor<?x64xf32>, ... -> tensor<?x96xf32>
+    %b = linalg.exp ins(%a : tensor<?x96xf32>) outs(...) -> tensor<?x96xf32>
+    %c = llm.linear %b, %v as f32 : tensor<?x96xf32>, ... -> tensor<?x64xf32>
+    ```
+    becomes
+    ```mlir
+    %c = scf.for %i = %c0 to %rows step %size iter_args(%out = %empty)
+        -> (tensor<?x64xf32>) {
+      %n = ...  // size, or what is left
+      %x1 = tensor.extract_slice %x[%i, 0] [%n, 64] [1, 1] : ...
+      %a1 = llm.linear %x1, %u as f32 : ...
+      %b1 = linalg.exp ins(%a1 : tensor<?x96xf32>) outs(...)
+      %c1 = llm.linear %b1, %v as f32 : ...
+      %next = tensor.insert_slice %c1 into %out[%i, 0] [%n, 64] [1, 1] : ...
+      scf.yield %next : tensor<?x64xf32>
+    }
+    ```
+  }];
+  let options = [
+    Option<"rows", "rows", "int64_t", "128", "The most rows of a block.">,
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect"];
+}
+
 def ParallelizeRows : Pass<"llm-parallelize-rows", "::mlir::func::FuncOp"> {
   let summary = "Share the rows of neighbouring loops between threads";
   let description = [{
