@@ -11,6 +11,7 @@
 #include "Tensors.h"
 #include "Weights.h"
 #include "cpu/Blocks.h"
+#include "cpu/Features.h"
 #include "cpu/Kernels.h"
 
 #include <algorithm>
@@ -33,6 +34,20 @@ static Status checkVersion(const llm_program &program) {
                          "expected an llm_program of %zu bytes, got %u",
                          sizeof(llm_program), program.struct_size);
   return Status();
+}
+
+/// So that code for another CPU never ends in an illegal instruction.
+static Status checkCPU(const llm_program &program) {
+  if (!program.cpu_features)
+    return Status();
+  const std::string missing = cpu::missingFeatures(program.cpu_features);
+  if (missing.empty())
+    return Status();
+  return Status::error(LLM_UNSUPPORTED, 0, 0,
+                       "expected a CPU that runs code for %s, got one without "
+                       "%s",
+                       program.cpu ? program.cpu : "another one",
+                       missing.c_str());
 }
 
 /// Of layouts that are read 32 columns at a time.
@@ -106,6 +121,7 @@ llm_code llm_model_create(llm_context *context, const llm_program *program,
         nullArgument("a context, a program and a place for the model"), error);
   return report(withoutExceptions([&]() -> Status {
                   LLM_TRY(checkVersion(*program));
+                  LLM_TRY(checkCPU(*program));
                   for (int32_t i = 0; i < program->num_weights; ++i)
                     LLM_TRY(checkWeight(program->weights[i], i));
                   *model = new llm_model(program, *context);

@@ -25,6 +25,7 @@ config.environment["ASAN_OPTIONS"] = (
 # address sanitizer's shadow would exceed) and a time limit.
 limit = "timeout 120" if config.llm_sanitize else "prlimit --as=8192000000 timeout 120"
 config.substitutions.append(("%llm-opt", f"{limit} {tools}/llm-opt"))
+config.substitutions.append(("%llm-compile", f"{limit} {tools}/llm-compile"))
 config.substitutions.append(("%llm-import", f"{limit} {tools}/llm-import"))
 config.substitutions.append(("%mlir-opt", f"{limit} {config.llvm_tools_dir}/mlir-opt"))
 libraries = [

@@ -21,7 +21,7 @@ namespace mlir::llm {
 using namespace mlir;
 using namespace mlir::llm;
 
-static constexpr int32_t kABIVersion = 7; // LLM_ABI_VERSION
+static constexpr int32_t kABIVersion = 8; // LLM_ABI_VERSION
 static constexpr int32_t kMaxRank = 6;    // LLM_MAX_RANK
 
 //===----------------------------------------------------------------------===//
@@ -176,6 +176,7 @@ struct EmitProgram : llm::impl::EmitProgramBase<EmitProgram> {
 
   void runOnOperation() override {
     ModuleOp module = getOperation();
+    module->setAttr("llm.program", describeForHeader(module));
     std::vector<CData> sites = numberSites(module);
     std::vector<CData> entries = describeEntries(module);
     hideFunctions(module);
@@ -193,6 +194,25 @@ private:
     if (!programName.empty())
       return programName;
     return module.getSymName() ? module.getSymName()->str() : "model";
+  }
+
+  /// Name, caches and entries, as attributes.
+  DictionaryAttr describeForHeader(ModuleOp module) {
+    Builder b(&getContext());
+    SmallVector<Attribute> caches, entries;
+    if (auto groups = module->getAttrOfType<ArrayAttr>("llm.groups"))
+      for (auto group : groups.getAsRange<ArrayAttr>())
+        caches.push_back(group[0]);
+    for (auto function : module.getOps<LLVM::LLVMFuncOp>())
+      if (auto entry = function->getAttrOfType<DictionaryAttr>("llm.entry")) {
+        NamedAttrList named(entry);
+        named.set("name", b.getStringAttr(function.getName()));
+        entries.push_back(named.getDictionary(&getContext()));
+      }
+    return b.getDictionaryAttr(
+        {b.getNamedAttr("name", b.getStringAttr(getProgramName(module))),
+         b.getNamedAttr("caches", b.getArrayAttr(caches)),
+         b.getNamedAttr("entries", b.getArrayAttr(entries))});
   }
 
   std::vector<CData> describeEntries(ModuleOp module) {
@@ -232,10 +252,14 @@ private:
     std::vector<CData> groups =
         describeTable(module, "llm.groups", describeGroup);
     std::vector<CData> *tables[] = {&groups, &weights, &entries, &sites};
-    constexpr int32_t kProgramBytes = 2 * 4 + 7 * 8 + 4 * 4;
+    constexpr int32_t kProgramBytes = 2 * 4 + 9 * 8 + 4 * 4;
     std::vector<CData> fields = {
-        CData::i32(kProgramBytes), CData::i32(kABIVersion),
-        CData::string(getProgramName(module)), CData::string(target),
+        CData::i32(kProgramBytes),
+        CData::i32(kABIVersion),
+        CData::string(getProgramName(module)),
+        CData::string(target),
+        CData::string(cpu),
+        CData::string(cpuFeatures),
         CData::string(metadata ? metadata.getValue() : "{}")};
     std::vector<CData> counts;
     for (std::vector<CData> *table : tables) {

@@ -126,6 +126,8 @@ void mlir::llm::buildLLMToCPUPipeline(OpPassManager &manager,
   addLLVMLowering(manager);
   EmitProgramOptions program;
   program.programName = options.programName;
+  program.cpu = options.cpu;
+  program.cpuFeatures = options.cpuFeatures;
   manager.addPass(createEmitProgram(program));
   addCheck(manager, "llm-to-cpu",
            {"func", "arith", "math", "memref", "vector", "cf",

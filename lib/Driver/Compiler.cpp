@@ -8,19 +8,11 @@
 
 #include "llm/Driver/Compiler.h"
 
-#include "llm/Driver/BuildIds.h"
 #include "llm/Driver/ObjectCache.h"
-#include "llm/Transforms/Passes.h"
 
-#include "mlir/ExecutionEngine/OptUtils.h"
-#include "mlir/IR/Verifier.h"
-#include "mlir/Pass/PassManager.h"
-#include "mlir/Target/LLVMIR/Dialect/All.h"
-#include "mlir/Target/LLVMIR/Export.h"
-#include "llvm/ExecutionEngine/Orc/CompileUtils.h"
 #include "llvm/ExecutionEngine/Orc/LLJIT.h"
-#include "llvm/Support/TargetSelect.h"
-#include "llvm/TargetParser/Host.h"
+#include "llvm/Object/ELFObjectFile.h"
+#include "llvm/Support/DynamicLibrary.h"
 
 using namespace mlir;
 using namespace mlir::llm;
@@ -31,84 +23,6 @@ using ::llvm::orc::JITTargetMachineBuilder;
 
 static Error makeError(const ::llvm::Twine &message) {
   return ::llvm::createStringError(::llvm::inconvertibleErrorCode(), message);
-}
-
-/// The CPU with all its vector registers, multiply-adds contracted.
-static Expected<JITTargetMachineBuilder>
-createTargetBuilder(const CompileOptions &options) {
-  static bool initialized = [] {
-    ::llvm::InitializeNativeTarget();
-    ::llvm::InitializeNativeTargetAsmPrinter();
-    return true;
-  }();
-  (void)initialized;
-  auto builder = JITTargetMachineBuilder::detectHost();
-  if (!builder)
-    return builder.takeError();
-  if (!options.cpu.empty()) {
-    builder->setCPU(options.cpu);
-    builder->getFeatures() = ::llvm::SubtargetFeatures();
-  }
-  builder->setRelocationModel(::llvm::Reloc::PIC_); // what ORC links
-  builder->setCodeModel(::llvm::CodeModel::Small);
-  builder->setCodeGenOptLevel(
-      *::llvm::CodeGenOpt::getLevel(std::min(options.optLevel, 3u)));
-  builder->getOptions().AllowFPOpFusion = ::llvm::FPOpFusion::Fast;
-  builder->getFeatures().AddFeature("prefer-256-bit", false);
-  return builder;
-}
-
-//===----------------------------------------------------------------------===//
-// To an object
-//===----------------------------------------------------------------------===//
-
-static Error lower(ModuleOp module, PassManager &pipeline) {
-  pipeline.enableVerifier(false); // after each pass; once at the end is enough
-  if (failed(pipeline.run(module)) || failed(verify(module)))
-    return makeError("the model could not be lowered");
-  return Error::success();
-}
-
-/// LLVM IR of the lowered module, optimized for `machine`.
-static Expected<std::unique_ptr<::llvm::Module>>
-translate(ModuleOp module, ::llvm::LLVMContext &context,
-          ::llvm::TargetMachine &machine, const CompileOptions &options) {
-  DialectRegistry registry;
-  registerAllToLLVMIRTranslations(registry);
-  module.getContext()->appendDialectRegistry(registry);
-  std::unique_ptr<::llvm::Module> translated =
-      translateModuleToLLVMIR(module, context);
-  if (!translated)
-    return makeError("the model could not be translated to LLVM IR");
-  translated->setTargetTriple(machine.getTargetTriple());
-  translated->setDataLayout(machine.createDataLayout());
-  for (::llvm::Function &function : *translated)
-    if (!function.isDeclaration()) {
-      function.addFnAttr("target-cpu", machine.getTargetCPU());
-      function.addFnAttr("target-features", machine.getTargetFeatureString());
-      function.addFnAttr("prefer-vector-width", "512");
-    }
-  auto optimize =
-      makeOptimizingTransformer(options.optLevel, /*sizeLevel=*/0, &machine);
-  if (auto error = optimize(translated.get()))
-    return std::move(error);
-  return translated;
-}
-
-static Expected<std::unique_ptr<MemoryBuffer>>
-compileToObject(ModuleOp module, PassManager &pipeline,
-                JITTargetMachineBuilder &target,
-                const CompileOptions &options) {
-  if (auto error = lower(module, pipeline))
-    return std::move(error);
-  auto machine = target.createTargetMachine();
-  if (!machine)
-    return machine.takeError();
-  ::llvm::LLVMContext context;
-  auto translated = translate(module, context, **machine, options);
-  if (!translated)
-    return translated.takeError();
-  return ::llvm::orc::SimpleCompiler(**machine)(**translated);
 }
 
 //===----------------------------------------------------------------------===//
@@ -152,24 +66,68 @@ CompiledModel::load(Expected<std::unique_ptr<MemoryBuffer>> object,
 }
 
 //===----------------------------------------------------------------------===//
+// From a shared library
+//===----------------------------------------------------------------------===//
+
+/// The one symbol NAME_program that a shared library exports.
+static Expected<std::string> findProgram(const std::string &path) {
+  auto binary = ::llvm::object::ObjectFile::createObjectFile(path);
+  if (!binary)
+    return binary.takeError();
+  auto *elf = dyn_cast<::llvm::object::ELFObjectFileBase>(binary->getBinary());
+  SmallVector<std::string> programs;
+  if (elf)
+    for (::llvm::object::ELFSymbolRef symbol :
+         elf->getDynamicSymbolIterators()) {
+      auto name = symbol.getName();
+      auto flags = symbol.getFlags();
+      if (!name || !flags) {
+        consumeError(name.takeError());
+        consumeError(flags.takeError());
+        continue;
+      }
+      if (name->ends_with("_program") &&
+          !(*flags & ::llvm::object::SymbolRef::SF_Undefined))
+        programs.push_back(name->str());
+    }
+  if (programs.size() == 1)
+    return programs.front();
+  return makeError("expected a shared library that exports one "
+                   "program, got " +
+                   ::llvm::Twine(programs.size()) + " symbols *_program");
+}
+
+Expected<std::unique_ptr<CompiledModel>>
+CompiledModel::open(const std::string &path) {
+  auto symbol = findProgram(path);
+  if (!symbol)
+    return makeError(path + ": " +
+                     StringRef(toString(symbol.takeError())).lower());
+  // With a slash the system searches no other folders for it.
+  const std::string file = StringRef(path).contains('/') ? path : "./" + path;
+  std::string message;
+  auto library =
+      ::llvm::sys::DynamicLibrary::getPermanentLibrary(file.c_str(), &message);
+  if (!library.isValid())
+    return makeError(message);
+  auto *getter = reinterpret_cast<const llm_program *(*)()>(
+      library.getAddressOfSymbol(symbol->c_str()));
+  return std::unique_ptr<CompiledModel>(new CompiledModel(nullptr, getter()));
+}
+
+//===----------------------------------------------------------------------===//
 // The cache
 //===----------------------------------------------------------------------===//
 
 /// A key of all that decides about the code: the module, with the locations
-/// that its errors name, the passes and their options, the CPU, and the build
-/// of this compiler, MLIR and LLVM. The ABI's version is part of that build.
-static std::string keyOf(ModuleOp module, PassManager &pipeline,
-                         JITTargetMachineBuilder &target,
+/// that its errors name, the generator and the build of this compiler, MLIR and
+/// LLVM. The ABI's version is part of that build.
+static std::string keyOf(ModuleOp module, const CodeGenerator &generator,
                          const CompileOptions &options) {
   std::string inputs;
   ::llvm::raw_string_ostream os(inputs);
   module->print(os, OpPrintingFlags().printGenericOpForm().enableDebugInfo());
-  pipeline.printAsTextualPipeline(os);
-  for (const std::string &part :
-       {target.getTargetTriple().str(), target.getCPU(),
-        target.getFeatures().getString(), std::to_string(options.optLevel),
-        options.build})
-    os << '\0' << part;
+  os << generator.describe() << '\0' << options.build;
   return ObjectCache::keyOf(inputs);
 }
 
@@ -206,27 +164,22 @@ Expected<std::unique_ptr<CompiledModel>>
 CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
   const std::string symbol =
       module.getSymName().value_or("model").str() + "_program";
-  auto target = createTargetBuilder(options);
-  if (!target)
-    return target.takeError();
-  PassManager pipeline(module.getContext());
-  LLMToCPUOptions lowering;
-  lowering.activations = options.activations;
-  lowering.rowsOfBlock = options.rowsOfBlock;
-  buildLLMToCPUPipeline(pipeline, lowering);
+  auto generator = CodeGenerator::create(options);
+  if (!generator)
+    return generator.takeError();
+  const JITTargetMachineBuilder &target = generator->target();
   if (options.cacheFolder.empty() || options.build.empty())
-    return load(compileToObject(module, pipeline, *target, options), *target,
-                symbol);
+    return load(generator->compileToObject(module), target, symbol);
 
   const ObjectCache cache(options.cacheFolder);
-  const std::string key = keyOf(module, pipeline, *target, options);
-  if (auto kept = loadKept(cache, key, *target, symbol))
+  const std::string key = keyOf(module, *generator, options);
+  if (auto kept = loadKept(cache, key, target, symbol))
     return kept;
-  auto object = compileToObject(module, pipeline, *target, options);
+  auto object = generator->compileToObject(module);
   if (!object)
     return object.takeError();
   std::string remark = keep(cache, key, (*object)->getBuffer());
-  auto compiled = load(std::move(*object), *target, symbol);
+  auto compiled = load(std::move(*object), target, symbol);
   if (compiled)
     (*compiled)->remark = std::move(remark);
   return compiled;

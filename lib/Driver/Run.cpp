@@ -203,6 +203,8 @@ CompileOptions Run::compileOptions() const {
 }
 
 Expected<std::unique_ptr<CompiledModel>> Run::compile() {
+  if (!options.library.empty())
+    return CompiledModel::open(options.library);
   const Clock::time_point start = Clock::now();
   const std::clock_t startCPU = std::clock();
   Expected<std::unique_ptr<CompiledModel>> compiled = importAndCompile(
@@ -218,10 +220,25 @@ Expected<std::unique_ptr<CompiledModel>> Run::compile() {
   return compiled;
 }
 
+/// What the matrices of a program hold.
+static ElementKind weightsOf(const llm_program &program) {
+  ElementKind kind = ElementKind::F32;
+  for (const llm_weight_desc &weight :
+       llvm::ArrayRef(program.weights, program.num_weights)) {
+    if (weight.layout == LLM_LAYOUT_BLOCKS32)
+      return ElementKind::Native;
+    if (weight.dtype == LLM_BF16)
+      kind = ElementKind::BF16;
+  }
+  return kind;
+}
+
 Error Run::startSession() {
   Expected<std::unique_ptr<CompiledModel>> compiled = compile();
   if (!compiled)
     return compiled.takeError();
+  if (!options.library.empty())
+    weights = weightsOf((*compiled)->program());
   SessionOptions wanted = {options.threads, options.blockSize,
                            /*maxSequences=*/1, context, options.poolBlocks};
   if (options.mode == RunMode::Generate)
@@ -371,7 +388,8 @@ Error Run::finish() {
   report.config = session->config();
   report.peakRSSBytes = peakRSSBytes();
   report.weightsAs = nameOf(weights);
-  report.activations = nameOf(activations);
+  report.activations =
+      options.library.empty() ? nameOf(activations) : "as compiled";
   report.matrices = matrixSizesOf(*file);
   report.packedBytes = session->weightBytes();
   printSequenceErrors();

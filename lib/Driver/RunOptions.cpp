@@ -60,8 +60,12 @@ struct CommandLine {
   cl::OptionCategory testing{"6. Testing aids"};
 
   Text model{"m", "model", input,
-             "The model: a GGUF file, or a Hugging Face directory with "
-             "config.json and safetensors"};
+             "The model: a GGUF file, a Hugging Face directory with "
+             "config.json and safetensors, or what llm-compile made of one: "
+             "model.so"};
+  Text weightsFile{"weights", "file", input,
+                   "Of model.so: the GGUF file or the directory that its "
+                   "weights and its tokenizer are in"};
   Text prompt{"p", "text", input, "Continue this text"};
   Text ids{"ids", "1,2,3", input, "Continue these ids, taken as they are"};
   Text prompts{"prompts", "file", input,
@@ -198,6 +202,14 @@ static Error checkExclusive(Options options) {
   return Error::success();
 }
 
+/// An error for the first of the options that is given.
+static Error checkAbsent(Options options, const llvm::Twine &why) {
+  for (const cl::Option *option : options)
+    if (given(*option))
+      return usageError(nameOf(*option) + why);
+  return Error::success();
+}
+
 static Error checkInputs(const CommandLine &line) {
   const cl::Option *inputs[] = {&line.prompt, &line.ids, &line.prompts,
                                 &line.score, &line.tokenize};
@@ -209,6 +221,26 @@ static Error checkInputs(const CommandLine &line) {
   if (given(line.score) && !given(line.windowTokens) && !line.splitDocuments)
     return usageError("--score needs --window-tokens or --split-documents");
   return checkExclusive(inputs);
+}
+
+/// Whether a model is compiled, and runs with weights from elsewhere.
+static bool isLibrary(StringRef model) { return model.ends_with(".so"); }
+
+/// What a compiled model needs, and what was decided when it was compiled.
+static Error checkLibrary(const CommandLine &line) {
+  const StringRef model = line.model.getValue();
+  if (!isLibrary(model))
+    return checkAbsent({&line.weightsFile},
+                       " needs -m with a shared library of llm-compile, got '" +
+                           model + "'");
+  if (!given(line.weightsFile))
+    return usageError("expected --weights with the GGUF file or the directory "
+                      "that " +
+                      model + " was made of");
+  return checkAbsent({&line.weights, &line.activations, &line.cache,
+                      &line.window, &line.sinks, &line.noCache},
+                     " is decided when a model is compiled, as " + model +
+                         " is: see llm-import and llm-compile");
 }
 
 /// Options that would have no effect, or two of which contradict each other.
@@ -361,6 +393,10 @@ static void readInputs(const CommandLine &line, Values &values,
                        RunOptions &options) {
   options.mode = modeOf(line);
   options.model = line.model;
+  if (isLibrary(options.model)) {
+    options.library = line.model;
+    options.model = line.weightsFile;
+  }
   options.prompt = text(line.prompt);
   if (given(line.ids))
     options.ids = values.ids(line.ids);
@@ -499,6 +535,8 @@ Expected<RunOptions> mlir::llm::parseRunOptions(int argc,
   if (Error error = checkInputs(line))
     return error;
   if (Error error = checkCombinations(line))
+    return error;
+  if (Error error = checkLibrary(line))
     return error;
   Values values;
   RunOptions options;

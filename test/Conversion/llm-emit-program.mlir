@@ -1,4 +1,4 @@
-// RUN: %llm-opt %s --llm-emit-program='triple=x86_64-linux' | FileCheck %s
+// RUN: %llm-opt %s --llm-emit-program='triple=x86_64-linux cpu=i8086 cpu-features=avx2,fma' | FileCheck %s
 // RUN: %llm-opt %s --llm-emit-program='program-name=my-model' | FileCheck %s --check-prefix=NAMED
 
 // One symbol is exported; equal ops at one place share a site.
@@ -15,6 +15,8 @@ module @tiny attributes {
   // CHECK-DAG: llvm.mlir.global private constant @{{.*}}("llm.drop_kv\00")
   // CHECK-DAG: llvm.mlir.global private constant @{{.*}}("model.mlir\00")
   // CHECK-DAG: llvm.mlir.global private constant @{{.*}}("x86_64-linux\00")
+  // CHECK-DAG: llvm.mlir.global private constant @{{.*}}("i8086\00")
+  // CHECK-DAG: llvm.mlir.global private constant @{{.*}}("avx2,fma\00")
   // CHECK-DAG: llvm.mlir.global private constant @{{.*}}("b\00")
   // CHECK-LABEL: llvm.func internal @entry(
   // CHECK-NOT: llm.entry

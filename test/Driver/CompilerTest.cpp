@@ -10,13 +10,16 @@
 #include "ScratchFolder.h"
 
 #include "llm/Driver/Compiler.h"
+#include "llm/Driver/Linker.h"
 #include "llm/Driver/ObjectCache.h"
 #include "llm/Transforms/Passes.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Parser/Parser.h"
+#include "llvm/TargetParser/Host.h"
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <thread>
 
 using namespace mlir;
@@ -203,4 +206,76 @@ TEST(CompilerTest, TwoAtOnceShareAFolder) {
   second.join();
   EXPECT_EQ(scratch.names().size(), 1u);
   EXPECT_TRUE(compile(twice, options).isCached());
+}
+
+//===----------------------------------------------------------------------===//
+// CPUs and libraries
+//===----------------------------------------------------------------------===//
+
+/// An object with the program `twice` by another name, for any CPU.
+static std::string objectNamed(const std::string &name) {
+  DialectRegistry registry;
+  registerPipelineDialects(registry);
+  MLIRContext context(registry, MLIRContext::Threading::DISABLED);
+  auto module = parseSourceString<ModuleOp>(twice, ParserConfig(&context));
+  auto generator = CodeGenerator::create({.cpu = "x86-64", .name = name});
+  auto object = generator->compileToObject(*module);
+  return (*object)->getBuffer().str();
+}
+
+TEST(CompilerTest, UnknownCPUsAreRefused) {
+  const std::string message =
+      messageOf(CodeGenerator::create({.cpu = "z80"}).takeError());
+  EXPECT_TRUE(llvm::StringRef(message).starts_with(
+      "expected the CPU to be native or one of nocona, "))
+      << message;
+  EXPECT_TRUE(llvm::StringRef(message).ends_with(", got 'z80'")) << message;
+}
+
+TEST(CompilerTest, ProgramsNameWhatTheyNeed) {
+  const Compilation any = compile(twice, {.cpu = "x86-64"});
+  EXPECT_STREQ(any.model->program().cpu, "x86-64");
+  EXPECT_STREQ(any.model->program().cpu_features, "");
+  const Compilation v2 = compile(twice, {.cpu = "x86-64-v2"});
+  EXPECT_STREQ(v2.model->program().cpu, "x86-64-v2");
+  EXPECT_STREQ(v2.model->program().cpu_features, "sse4.2,popcnt");
+  const Compilation here = compile(twice, {});
+  EXPECT_EQ(here.model->program().cpu, llvm::sys::getHostCPUName());
+  EXPECT_EQ(run(here), doubled);
+}
+
+TEST(CompilerTest, OpensLibraries) {
+  ScratchFolder scratch;
+  const std::string path = scratch.path() + "/twice.so";
+  ASSERT_EQ(messageOf(linkLibrary(objectNamed("twice"), path)), "");
+  auto opened = CompiledModel::open(path);
+  ASSERT_TRUE(bool(opened)) << messageOf(opened.takeError());
+  EXPECT_EQ(run({std::move(*opened), true}), doubled);
+}
+
+TEST(CompilerTest, RefusesWhatIsNoLibrary) {
+  ScratchFolder scratch;
+  const std::string path = scratch.path() + "/model.so";
+  EXPECT_EQ(messageOf(CompiledModel::open(path)),
+            path + ": no such file or directory");
+  std::ofstream(path) << "text";
+  EXPECT_EQ(messageOf(CompiledModel::open(path)),
+            path + ": the file was not recognized as a valid object file");
+  std::ofstream(path) << objectNamed("twice");
+  EXPECT_EQ(messageOf(CompiledModel::open(path)),
+            path + ": expected a shared library that exports one program, got "
+                   "0 symbols *_program");
+}
+
+TEST(LinkerTest, SaysWhatTheLinkerSays) {
+  ScratchFolder scratch;
+  const std::string path = scratch.path() + "/model.so";
+  std::ofstream(path) << "before";
+  const std::string message = messageOf(linkLibrary("no object", path));
+  EXPECT_NE(message.find("ld.lld"), std::string::npos) << message;
+  EXPECT_NE(message.find("unknown directive: no"), std::string::npos) << message;
+  EXPECT_EQ(scratch.names(), std::vector<std::string>{"model.so"});
+  std::string content;
+  std::ifstream(path) >> content;
+  EXPECT_EQ(content, "before");
 }

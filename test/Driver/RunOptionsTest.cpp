@@ -170,6 +170,32 @@ TEST(RunOptionsTest, missingInput) {
             "expected one of -p, --ids, --prompts, --score or --tokenize");
 }
 
+TEST(RunOptionsTest, compiledModel) {
+  RunOptions options = expectParsed(
+      {"-m", "dir/model.so", "--weights", "model.gguf", "-p", "x"});
+  EXPECT_EQ(options.library, "dir/model.so");
+  EXPECT_EQ(options.model, "model.gguf");
+  expectBad({"-m", "model.so", "-p", "x"},
+            "expected --weights with the GGUF file or the directory that "
+            "model.so was made of");
+  expectBad({"-m", "model.gguf", "--weights", "model.gguf", "-p", "x"},
+            "--weights needs -m with a shared library of llm-compile, got "
+            "'model.gguf'");
+  for (std::vector<const char *> option :
+       {std::vector<const char *>{"--weights-as", "f32"},
+        {"--activations", "f32"},
+        {"--cache-dtype", "f32"},
+        {"--window", "8"},
+        {"--no-cache"}}) {
+    std::vector<const char *> line = {"-m",         "model.so", "--weights",
+                                      "model.gguf", "-p",       "x"};
+    line.insert(line.end(), option.begin(), option.end());
+    expectBad(line, std::string(option[0]) +
+                        " is decided when a model is compiled, as model.so "
+                        "is: see llm-import and llm-compile");
+  }
+}
+
 TEST(RunOptionsTest, twoInputs) {
   expectBad({"-m", "m", "-p", "x", "--ids", "1"},
             "-p and --ids exclude each other");

@@ -64,6 +64,32 @@ TEST_F(CallTest, ForeignAbiIsRefused) {
   EXPECT_EQ(p.model, nullptr);
 }
 
+TEST_F(CallTest, CodeForAnotherCPUIsRefused) {
+  p.program.cpu = "z80";
+  p.program.cpu_features = "avx1024,ldir";
+  EXPECT_EQ(p.create(), LLM_UNSUPPORTED);
+  EXPECT_STREQ(p.error.message,
+               "expected a CPU that runs code for z80, got one "
+               "without avx1024, ldir");
+  p.program.cpu = nullptr;
+  p.program.cpu_features = "ldir";
+  EXPECT_EQ(p.create(), LLM_UNSUPPORTED);
+  EXPECT_STREQ(p.error.message,
+               "expected a CPU that runs code for another one, "
+               "got one without ldir");
+  p.program.cpu_features = "";
+  EXPECT_EQ(p.create(), LLM_OK);
+}
+
+#if defined(__x86_64__)
+TEST_F(CallTest, CodeForThisCPURuns) {
+  __builtin_cpu_init();
+  p.program.cpu_features = "sse3,avx512f";
+  EXPECT_EQ(p.create(),
+            __builtin_cpu_supports("avx512f") ? LLM_OK : LLM_UNSUPPORTED);
+}
+#endif
+
 TEST_F(CallTest, EntriesAreFoundByName) {
   ASSERT_EQ(p.create(), LLM_OK);
   EXPECT_EQ(llm_model_invoke(p.model, "other", nullptr, 0, nullptr, 0, nullptr,

@@ -9,41 +9,19 @@
 #ifndef LLM_DRIVER_COMPILER_H
 #define LLM_DRIVER_COMPILER_H
 
-#include "llm/Driver/BuildIds.h"
+#include "llm/Driver/CodeGenerator.h"
 #include "llm/Runtime/CAPI.h"
-#include "llm/Transforms/Activations.h"
-
-#include "mlir/IR/BuiltinOps.h"
-#include "llvm/Support/Error.h"
-#include "llvm/Support/MemoryBuffer.h"
 
 #include <memory>
 #include <string>
 
 namespace llvm::orc {
-class JITTargetMachineBuilder;
 class LLJIT;
 } // namespace llvm::orc
 
 namespace mlir::llm {
 
 class ObjectCache;
-
-struct CompileOptions {
-  /// How much LLVM optimizes: 0 to 3. Tests of many programs want none of it.
-  unsigned optLevel = 3;
-  /// What linear layers may round their input to.
-  Activations activations = Activations::I8;
-  /// The most rows that go through a chain of ops together, which threads
-  /// share.
-  int64_t rowsOfBlock = 64;
-  /// LLVM's name of the CPU to compile for; empty: this machine's.
-  std::string cpu = "";
-  /// Where an `ObjectCache` keeps compiled code; empty: nowhere.
-  std::string cacheFolder = "";
-  /// What only code of the same build may be read for; empty: none.
-  std::string build = loadedBuildIds();
-};
 
 /// A model as native code in this process. Owns the program's memory.
 class CompiledModel {
@@ -55,6 +33,11 @@ public:
   /// which stage failed. A cache that does not work is no error.
   static ::llvm::Expected<std::unique_ptr<CompiledModel>>
   compile(ModuleOp module, const CompileOptions &options = {});
+
+  /// Loads a shared library that `llm-compile` made. Fails when the file is
+  /// none, or exports no program or several.
+  static ::llvm::Expected<std::unique_ptr<CompiledModel>>
+  open(const std::string &path);
 
   const llm_program &program() const { return *descriptor; }
 

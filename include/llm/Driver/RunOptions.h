@@ -33,6 +33,8 @@ enum class RunMode {
 struct RunOptions {
   RunMode mode = RunMode::Generate;
   std::string model;
+  /// What llm-compile made of the model; empty: compile it.
+  std::string library;
 
   // What to read. At most one of these is set.
   std::optional<std::string> prompt;

@@ -44,7 +44,7 @@ extern "C" {
 #endif
 
 /// Bumped with every change of a struct, a signature or a meaning below.
-#define LLM_ABI_VERSION 7u
+#define LLM_ABI_VERSION 8u
 
 #if defined(_WIN32)
 #define LLM_API
@@ -283,6 +283,10 @@ typedef struct llm_program {
   uint32_t abi_version;
   const char *name;
   const char *triple;
+  const char *cpu; ///< that the code was compiled for, by LLVM's name
+  /// What it needs of a CPU, of CPUFeatures.def, separated by commas: null or
+  /// empty where any CPU of the triple will do.
+  const char *cpu_features;
   const char *metadata_json; ///< "{}" or what the importer left for the host
   const llm_kv_group_desc *groups;
   const llm_weight_desc *weights;
@@ -306,9 +310,9 @@ LLM_API llm_code llm_context_create(int32_t num_threads, llm_context **context,
 /// Models and caches keep what they need of it: destroy in any order.
 LLM_API void llm_context_destroy(llm_context *context);
 
-/// Checks the ABI version. The program must outlive the model. Its CPU is not
-/// checked: `triple` does not name the features that its code needs, which are
-/// those of the machine that compiled it.
+/// The program must outlive the model. LLM_ABI_MISMATCH: another version of the
+/// ABI. LLM_UNSUPPORTED: code that needs what this CPU lacks, or a weight that
+/// the runtime cannot pack.
 LLM_API llm_code llm_model_create(llm_context *context,
                                   const llm_program *program, llm_model **model,
                                   llm_error *error);

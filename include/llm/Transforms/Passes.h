@@ -45,6 +45,14 @@ struct LLMToCPUOptions : public PassPipelineOptions<LLMToCPUOptions> {
   Option<std::string> programName{
       *this, "program-name", ::llvm::cl::desc("Name of the exported program."),
       ::llvm::cl::init("")};
+  Option<std::string> cpu{
+      *this, "cpu",
+      ::llvm::cl::desc("The CPU that the program will be compiled for."),
+      ::llvm::cl::init("")};
+  Option<std::string> cpuFeatures{
+      *this, "cpu-features",
+      ::llvm::cl::desc("What it needs of a CPU, of CPUFeatures.def."),
+      ::llvm::cl::init("")};
 };
 
 /// From a model over cache values to the LLVM dialect, for one CPU.

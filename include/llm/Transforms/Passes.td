@@ -447,7 +447,9 @@ def EmitProgram : Pass<"llm-emit-program", "::mlir::ModuleOp"> {
     Runs on the LLVM dialect. Numbers the runtime calls and makes the table of
     their source locations, writes `llm_program` with weights, cache groups,
     entries and sites as constant data, and leaves `NAME_program`, which returns
-    it, as the one exported symbol.
+    it, as the one exported symbol. The module has `llm.program` then, a
+    dictionary of the program's name, the names of its caches and its entries
+    (`llm.entry`), for who writes a header.
   }];
   let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
   let options = [
@@ -456,6 +458,10 @@ def EmitProgram : Pass<"llm-emit-program", "::mlir::ModuleOp"> {
            "\"model\".">,
     Option<"triple", "triple", "std::string", "\"\"",
            "Target triple to record in the program; the host's when empty.">,
+    Option<"cpu", "cpu", "std::string", "\"\"",
+           "The CPU that the program is compiled for.">,
+    Option<"cpuFeatures", "cpu-features", "std::string", "\"\"",
+           "What it needs of a CPU, of CPUFeatures.def, with commas.">,
   ];
 }
 

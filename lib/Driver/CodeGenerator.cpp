@@ -1,0 +1,208 @@
+//===- CodeGenerator.cpp - From a model module to machine code ------------===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "llm/Driver/CodeGenerator.h"
+
+#include "llm/Transforms/Passes.h"
+
+#include "mlir/ExecutionEngine/OptUtils.h"
+#include "mlir/IR/Verifier.h"
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Target/LLVMIR/Dialect/All.h"
+#include "mlir/Target/LLVMIR/Export.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/ADT/StringSet.h"
+#include "llvm/ExecutionEngine/Orc/CompileUtils.h"
+#include "llvm/Support/TargetSelect.h"
+#include "llvm/TargetParser/Host.h"
+#include "llvm/TargetParser/X86TargetParser.h"
+
+using namespace mlir;
+using namespace mlir::llm;
+using ::llvm::Error;
+using ::llvm::Expected;
+using ::llvm::MemoryBuffer;
+using ::llvm::StringRef;
+using ::llvm::orc::JITTargetMachineBuilder;
+
+static constexpr StringRef x86Features[] = {
+#define LLM_X86_FEATURE(name) name,
+#include "llm/Runtime/CPUFeatures.def"
+};
+
+static Error makeError(const ::llvm::Twine &message) {
+  return ::llvm::createStringError(::llvm::inconvertibleErrorCode(), message);
+}
+
+//===----------------------------------------------------------------------===//
+// The CPU
+//===----------------------------------------------------------------------===//
+
+static Error unknownCPU(StringRef name) {
+  SmallVector<StringRef> known;
+  ::llvm::X86::fillValidCPUArchList(known, /*Only64Bit=*/true);
+  return makeError("expected the CPU to be native or one of " +
+                   ::llvm::join(known, ", ") + ", got '" + name + "'");
+}
+
+/// What the CPU has of what code may use.
+static Expected<SmallVector<StringRef>> featuresOf(StringRef cpu) {
+  ::llvm::StringSet<::llvm::MallocAllocator> has;
+  if (cpu == "native") {
+    for (const auto &feature : ::llvm::sys::getHostCPUFeatures())
+      if (feature.second)
+        has.insert(feature.first());
+  } else {
+    if (::llvm::X86::parseArchX86(cpu, /*Only64Bit=*/true) ==
+        ::llvm::X86::CK_None)
+      return unknownCPU(cpu);
+    SmallVector<StringRef> features;
+    ::llvm::X86::getFeaturesForCPU(cpu, features);
+    has.insert_range(features);
+  }
+  SmallVector<StringRef> used;
+  for (StringRef name : x86Features)
+    if (has.contains(name))
+      used.push_back(name);
+  return used;
+}
+
+static void initializeLLVM() {
+  static bool initialized = [] {
+    ::llvm::InitializeNativeTarget();
+    ::llvm::InitializeNativeTargetAsmPrinter();
+    return true;
+  }();
+  (void)initialized;
+}
+
+Expected<CodeGenerator> CodeGenerator::create(const CompileOptions &options) {
+  initializeLLVM();
+  auto builder = JITTargetMachineBuilder::detectHost();
+  if (!builder)
+    return builder.takeError();
+  const std::string host = builder->getCPU();
+  std::string features;
+  if (builder->getTargetTriple().isX86()) {
+    auto used = featuresOf(options.cpu);
+    if (!used)
+      return used.takeError();
+    builder->setCPU("x86-64"); // which any has: the rest is said by name
+    builder->getFeatures() = ::llvm::SubtargetFeatures();
+    for (StringRef feature : *used)
+      builder->getFeatures().AddFeature(feature);
+    builder->getFeatures().AddFeature("prefer-256-bit", false);
+    features = ::llvm::join(*used, ",");
+  } else if (options.cpu != "native") {
+    return makeError("expected the CPU to be native, which is the only one "
+                     "that this machine compiles for, got '" +
+                     options.cpu + "'");
+  }
+  builder->setRelocationModel(::llvm::Reloc::PIC_); // what ORC links
+  builder->setCodeModel(::llvm::CodeModel::Small);
+  builder->setCodeGenOptLevel(
+      *::llvm::CodeGenOpt::getLevel(std::min(options.optLevel, 3u)));
+  builder->getOptions().AllowFPOpFusion = ::llvm::FPOpFusion::Fast;
+  CodeGenerator generator(options, std::move(*builder));
+  generator.cpuName = options.cpu == "native" ? host : options.cpu;
+  generator.features = std::move(features);
+  return generator;
+}
+
+//===----------------------------------------------------------------------===//
+// Lowering
+//===----------------------------------------------------------------------===//
+
+void CodeGenerator::buildPipeline(OpPassManager &pipeline) const {
+  LLMToCPUOptions lowering;
+  lowering.activations = options.activations;
+  lowering.rowsOfBlock = options.rowsOfBlock;
+  lowering.programName = options.name;
+  lowering.cpu = cpuName;
+  lowering.cpuFeatures = features;
+  buildLLMToCPUPipeline(pipeline, lowering);
+}
+
+Error CodeGenerator::lower(ModuleOp module) {
+  PassManager pipeline(module.getContext());
+  buildPipeline(pipeline);
+  pipeline.enableVerifier(false); // after each pass; once at the end is enough
+  if (failed(pipeline.run(module)) || failed(verify(module)))
+    return makeError("the model could not be lowered");
+  compiled = cast<DictionaryAttr>(module->removeAttr("llm.program"));
+  return Error::success();
+}
+
+Expected<std::unique_ptr<::llvm::Module>>
+CodeGenerator::translate(ModuleOp module, ::llvm::LLVMContext &context,
+                         ::llvm::TargetMachine &machine) const {
+  DialectRegistry registry;
+  registerAllToLLVMIRTranslations(registry);
+  module.getContext()->appendDialectRegistry(registry);
+  std::unique_ptr<::llvm::Module> translated =
+      translateModuleToLLVMIR(module, context);
+  if (!translated)
+    return makeError("the model could not be translated to LLVM IR");
+  translated->setTargetTriple(machine.getTargetTriple());
+  translated->setDataLayout(machine.createDataLayout());
+  for (::llvm::Function &function : *translated)
+    if (!function.isDeclaration()) {
+      function.addFnAttr("target-cpu", machine.getTargetCPU());
+      function.addFnAttr("tune-cpu", cpuName);
+      function.addFnAttr("target-features", machine.getTargetFeatureString());
+      function.addFnAttr("prefer-vector-width", "512");
+    }
+  auto optimize =
+      makeOptimizingTransformer(options.optLevel, /*sizeLevel=*/0, &machine);
+  if (auto error = optimize(translated.get()))
+    return std::move(error);
+  return translated;
+}
+
+//===----------------------------------------------------------------------===//
+// Results
+//===----------------------------------------------------------------------===//
+
+Expected<std::unique_ptr<MemoryBuffer>>
+CodeGenerator::compileToObject(ModuleOp module) {
+  if (auto error = lower(module))
+    return std::move(error);
+  auto machine = builder.createTargetMachine();
+  if (!machine)
+    return machine.takeError();
+  ::llvm::LLVMContext context;
+  auto translated = translate(module, context, **machine);
+  if (!translated)
+    return translated.takeError();
+  return ::llvm::orc::SimpleCompiler(**machine)(**translated);
+}
+
+Expected<std::string> CodeGenerator::compileToIR(ModuleOp module) {
+  if (auto error = lower(module))
+    return std::move(error);
+  auto machine = builder.createTargetMachine();
+  if (!machine)
+    return machine.takeError();
+  ::llvm::LLVMContext context;
+  auto translated = translate(module, context, **machine);
+  if (!translated)
+    return translated.takeError();
+  std::string text;
+  ::llvm::raw_string_ostream(text) << **translated;
+  return text;
+}
+
+std::string CodeGenerator::describe() const {
+  OpPassManager pipeline(ModuleOp::getOperationName());
+  buildPipeline(pipeline);
+  std::string text;
+  ::llvm::raw_string_ostream os(text);
+  pipeline.printAsTextualPipeline(os);
+  os << '\0' << builder.getTargetTriple().str() << '\0' << options.optLevel;
+  return text;
+}

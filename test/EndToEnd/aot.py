@@ -1,0 +1,72 @@
+"""Compiled models: libraries that llm-run loads, objects that hosts link."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import suite
+from tools import EXACT, REPOSITORY, after, call, run, scratch, shared, smollm2
+
+
+def compile_model(source: Path, *options: str) -> Path:
+    folder = scratch()
+    module, library = folder / "model.mlir", folder / "model.so"
+    call("LLM_IMPORT", source, "-o", module, *options)
+    call("LLM_COMPILE", module, "-o", library)
+    return library
+
+
+def build(compiler: list[str], *sources: Path, include: Path) -> Path:
+    """A program of a host, with no headers but its own and the runtime's."""
+    program = scratch() / "program"
+    warnings = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+    folders = ["-I", str(include), "-I", str(REPOSITORY / "include")]
+    runtime = Path(os.environ["LLM_RUNTIME"])
+    libraries = [runtime, "-lm", f"-Wl,-rpath,{runtime.parent}"]
+    subprocess.run(
+        [*compiler, *warnings, *folders, "-o", program, *sources, *libraries], check=True
+    )
+    return program
+
+
+@suite.check("aot-stories260K")
+def ids() -> None:
+    """The reference's ids, with exact numbers, and what fits neither."""
+    folder = shared("models/stories260K")
+    library = compile_model(folder, *EXACT)
+    content = shared("models/stories260K/expected-stories260K-1.txt").read_text()
+    prompt = [int(word) for word in after(content, "prompt_ids: ").split()]
+    line = next(line for line in content.splitlines() if line.startswith("greedy_ids"))
+    wanted = [int(word) for word in line.split(": ")[1].split()][len(prompt) - 1 :]
+    text = ",".join(map(str, prompt))
+    for block_size in (3, 16):
+        options = ["--weights", folder, "--block-size", block_size]
+        done = run(library, "--ids", text, "-n", len(wanted), *options)
+        assert done.report["sequences"][0]["ids"] == wanted
+    other = call("LLM_RUN", "-m", library, "--weights", smollm2(), "-p", "x", status=1)
+    assert "weight" in other.stderr, other.stderr
+
+
+@suite.check("aot-smollm2")
+def same_text() -> None:
+    """A library computes what the same code compiled in place computes."""
+    library = compile_model(smollm2(), "--weights-as", "native")
+    options = ["-p", "Once upon a time", "-n", 48, "-t", 2]
+    compiled = run(library, "--weights", smollm2(), *options)
+    in_place = run(smollm2(), *options)
+    assert compiled.report["sequences"] == in_place.report["sequences"]
+
+
+@suite.check("aot-hosts")
+def hosts() -> None:
+    """The examples in C and C++."""
+    examples = REPOSITORY / "examples"
+    folder = scratch()
+    call("LLM_COMPILE", examples / "embed.mlir", "-o", folder / "embed.o")
+    sources = [examples / "embed.c", folder / "embed.o"]
+    subprocess.run([build(["cc", "-std=c99"], *sources, include=folder)], check=True)
+    cache = build(["c++", "-std=c++17"], examples / "cache.cpp", include=folder)
+    subprocess.run([cache], check=True)
+
+
+suite.main()
