@@ -69,4 +69,46 @@ def hosts() -> None:
     subprocess.run([cache], check=True)
 
 
+@suite.check("install")
+def installed() -> None:
+    """Hosts and a compiler against an installed tree, which needs no other one."""
+    build_folder = Path(os.environ["LLM_RUNTIME"]).resolve().parents[1]
+    prefix, hosts = scratch(), scratch()
+    install = ["cmake", "--install", build_folder, "--prefix", prefix]
+    subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
+    examples = REPOSITORY / "examples"
+    options = [f"-DCMAKE_PREFIX_PATH={prefix}", f"-DLLM_EXAMPLES={examples}"]
+    source = REPOSITORY / "test" / "Install"
+    subprocess.run(["cmake", "-S", source, "-B", hosts, *options], check=True)
+    subprocess.run(["cmake", "--build", hosts, "--parallel", "2"], check=True)
+    for host in ("cache-c", "cache-cpp", "embed"):
+        subprocess.run([hosts / host], check=True)
+    subprocess.run([hosts / "dialect", examples / "embed.mlir"], check=True)
+
+    plugin = (hosts / "plugin").read_text()
+    loads = [f"--load-dialect-plugin={plugin}", f"--load-pass-plugin={plugin}"]
+    passes = "--pass-pipeline=builtin.module(llm-materialize-cache)"
+    command = ["mlir-opt-22", examples / "embed.mlir", *loads, passes]
+    lowered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "!llm.kv_handle" in lowered, lowered
+
+    package = {"PKG_CONFIG_PATH": str(prefix / "lib" / "pkgconfig"), **os.environ}
+    flags = subprocess.run(
+        ["pkg-config", "--cflags", "--libs", "llm-runtime"],
+        check=True, capture_output=True, text=True, env=package,
+    ).stdout.split()
+    program = scratch() / "cache"
+    subprocess.run(["cc", examples / "cache.c", "-o", program, *flags, "-lm"], check=True)
+    libraries = {**os.environ, "LD_LIBRARY_PATH": str(prefix / "lib")}
+    subprocess.run([program], check=True, env=libraries)
+
+    for file in [*(prefix / "bin").iterdir(), Path(plugin)]:
+        linked = subprocess.run(["ldd", file], check=True, capture_output=True, text=True)
+        assert str(build_folder) not in linked.stdout, linked.stdout
+        assert "not found" not in linked.stdout, linked.stdout
+    os.environ["LLM_RUN"] = str(prefix / "bin" / "llm-run")
+    done = run(smollm2(), "-p", "Once upon a time", "-n", 4)
+    assert len(done.report["sequences"][0]["ids"]) == 4
+
+
 suite.main()
