@@ -59,6 +59,7 @@ public:
     return vocabulary.findSpecial(text);
   }
   std::optional<int32_t> bos() const override { return bosId; }
+  std::optional<int32_t> eos() const override { return eosId; }
   StringRef chatTemplate() const override { return templateText; }
   int64_t numDroppedBytes() const override { return dropped; }
 
@@ -70,6 +71,7 @@ private:
   BytePairVocabulary vocabulary;
   bool ignoresMerges = false; ///< a piece that is a token is that token
   std::optional<int32_t> bosId;
+  std::optional<int32_t> eosId;
   std::string templateText;
 
   mutable PieceCache cache;
@@ -98,17 +100,24 @@ static StringRef readKind(GGUFReader &reader) {
   return reader.string("tokenizer.ggml.pre").value_or("");
 }
 
+static constexpr const char *eosKey = "tokenizer.ggml.eos_token_id";
+
+static int32_t readTokenId(GGUFReader &reader, const char *key, int64_t size) {
+  int64_t id = reader.requiredInteger(key);
+  if (id < 0 || id >= size)
+    reader.fail("expected a token id below {0} for '{1}', got {2}", size, key,
+                id);
+  return int32_t(id);
+}
+
 void BytePairTokenizer::readSettings(GGUFReader &reader, bool isLlama3) {
   ignoresMerges = isLlama3;
   templateText = reader.string("tokenizer.chat_template").value_or("").str();
-  if (!reader.boolean("tokenizer.ggml.add_bos_token").value_or(isLlama3))
-    return;
-  int64_t id = reader.requiredInteger("tokenizer.ggml.bos_token_id");
-  if (id < 0 || id >= vocabularySize())
-    return reader.fail("expected a token id below {0} for "
-                       "'tokenizer.ggml.bos_token_id', got {1}",
-                       vocabularySize(), id);
-  bosId = int32_t(id);
+  if (reader.boolean("tokenizer.ggml.add_bos_token").value_or(isLlama3))
+    bosId =
+        readTokenId(reader, "tokenizer.ggml.bos_token_id", vocabularySize());
+  if (reader.has(eosKey))
+    eosId = readTokenId(reader, eosKey, vocabularySize());
 }
 
 Expected<std::unique_ptr<Tokenizer>> BytePairTokenizer::open(StringRef path) {

@@ -39,6 +39,9 @@ public:
   std::string decode(int32_t id, bool isFirst) const override;
   std::optional<int32_t> specialId(StringRef text) const override;
   std::optional<int32_t> bos() const override { return bosId; }
+  std::optional<int32_t> eos() const override {
+    return model.eos_id() < 0 ? std::nullopt : std::optional(model.eos_id());
+  }
   StringRef chatTemplate() const override { return templateText; }
 
 private:

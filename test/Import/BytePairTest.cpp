@@ -122,6 +122,16 @@ TEST_F(BytePairTest, BeginsWithBosWhereTheFileWantsIt) {
               EndsWith("missing 'tokenizer.ggml.bos_token_id'"));
 }
 
+TEST_F(BytePairTest, KnowsWhereATextEnds) {
+  GGUFWriter file = smallTokenizer();
+  EXPECT_EQ(read(file)->eos(), 2);
+  EXPECT_THAT(failure(file.set("tokenizer.ggml.eos_token_id", 9)),
+              EndsWith("expected a token id below 9 for "
+                       "'tokenizer.ggml.eos_token_id', got 9"));
+  EXPECT_EQ(read(file.erase("tokenizer.ggml.eos_token_id"))->eos(),
+            std::nullopt);
+}
+
 TEST_F(BytePairTest, TellsSpecialTokensFromText) {
   auto tokenizer = read(smallTokenizer());
   EXPECT_EQ(tokenizer->specialId("<end>"), 0);
@@ -179,7 +189,8 @@ TEST_F(BytePairTest, RefusesOtherChatTemplates) {
   auto tokenizer = read(file);
   EXPECT_EQ(tokenizer->chatTemplate(), "[INST] {{ x }}");
   EXPECT_EQ(messageOf(applyChatTemplate(*tokenizer, "x")),
-            "unknown chat template, expected ChatML as in SmolLM2");
+            "unknown chat template, expected that of SmolLM2, ChatML, Qwen1.5, "
+            "Qwen2, Qwen2.5, Llama 3, Llama 3.1, Llama 3.2, Llama 2 or Zephyr");
 }
 
 TEST_F(BytePairTest, KnowsTheChatTemplateHoweverItsLineFeedsAreWritten) {

@@ -45,6 +45,9 @@ public:
   /// The token that begins every text; none where the model wants none.
   virtual std::optional<int32_t> bos() const = 0;
 
+  /// The token that ends a text, if the file names one.
+  virtual std::optional<int32_t> eos() const { return std::nullopt; }
+
   /// The text of the file's chat template; empty without one.
   virtual ::llvm::StringRef chatTemplate() const = 0;
 
