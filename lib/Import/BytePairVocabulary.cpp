@@ -1,4 +1,4 @@
-//===- BytePairVocabulary.cpp - The tokens of a GGUF file -----------------===//
+//===- BytePairVocabulary.cpp - Byte-level tokens -------------------------===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -13,20 +13,6 @@ using namespace mlir::llm;
 using llvm::Error;
 using llvm::Expected;
 using llvm::StringRef;
-
-namespace {
-
-/// tokenizer.ggml.token_type
-enum TokenType : int64_t {
-  Normal = 1,
-  Unknown = 2,
-  Control = 3,
-  UserDefined = 4,
-  Unused = 5,
-  Byte = 6,
-};
-
-} // namespace
 
 static std::optional<int32_t> lookUp(const llvm::StringMap<int32_t> &map,
                                      StringRef text) {
@@ -48,11 +34,11 @@ StringRef BytePairVocabulary::bytesOf(int32_t id) const {
   return id >= 0 && id < size() ? StringRef(bytes[id]) : StringRef();
 }
 
-void BytePairVocabulary::addToken(GGUFReader &reader, StringRef text,
+void BytePairVocabulary::addToken(FirstProblem &problem, StringRef text,
                                   int64_t type) {
   int32_t id = int32_t(bytes.size());
   if (type < Normal || type > Byte)
-    reader.fail("token '{0}' has unsupported type {1}", text, type);
+    problem.fail("token '{0}' has unsupported type {1}", text, type);
   if (type != Normal) {
     // Text of the user's own tokens is shown; the others only steer.
     bytes.push_back(type == UserDefined ? text.str() : "");
@@ -61,7 +47,7 @@ void BytePairVocabulary::addToken(GGUFReader &reader, StringRef text,
     return;
   }
   if (!written.try_emplace(text, id).second)
-    reader.fail("token '{0}' is given twice", text);
+    problem.fail("token '{0}' is given twice", text);
   bytes.push_back(mlir::llm::bytesOf(text).value_or(text.str()));
   byBytes.try_emplace(bytes.back(), id);
 }
@@ -78,21 +64,30 @@ void BytePairVocabulary::readTokens(GGUFReader &reader) {
                        types->size(), typesKey);
   for (size_t i = 0; i < tokens->size(); ++i)
     addToken(reader, (*tokens)[i], types ? (*types)[i] : int64_t(Normal));
+  findByteTokens();
+}
+
+void BytePairVocabulary::findByteTokens() {
   for (int byte = 0; byte < 256; ++byte)
     byteTokens[byte] = lookUp(written, characterOf(byte)).value_or(-1);
 }
 
-/// "left right": neither is empty, and the left one may begin with the blank.
-void BytePairVocabulary::addMerge(GGUFReader &reader, StringRef text) {
-  size_t blank = text.find(' ', 1);
-  if (blank == StringRef::npos)
-    return reader.fail("expected two tokens in merge '{0}'", text);
-  StringRef left = text.take_front(blank), right = text.drop_front(blank + 1);
+void BytePairVocabulary::addMerge(FirstProblem &problem, StringRef left,
+                                  StringRef right) {
   auto leftId = lookUp(written, left), rightId = lookUp(written, right);
   auto merged = lookUp(written, left.str() + right.str());
   if (!leftId || !rightId || !merged)
-    return reader.fail("merge '{0}' needs a token that is not there", text);
+    return problem.fail("merge '{0} {1}' needs a token that is not there", left,
+                        right);
   mergeTable.add({*leftId, *rightId}, *merged);
+}
+
+/// Neither is empty, and the left one may begin with the blank.
+void BytePairVocabulary::addMerge(FirstProblem &problem, StringRef text) {
+  size_t blank = text.find(' ', 1);
+  if (blank == StringRef::npos)
+    return problem.fail("expected two tokens in merge '{0}'", text);
+  addMerge(problem, text.take_front(blank), text.drop_front(blank + 1));
 }
 
 void BytePairVocabulary::readMerges(GGUFReader &reader) {

@@ -1,4 +1,4 @@
-//===- BytePairVocabulary.h - The tokens of a GGUF file -*- C++ -*-===//
+//===- BytePairVocabulary.h - Byte-level tokens -*- C++ -*-===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -20,7 +20,28 @@ namespace mlir::llm {
 /// becomes.
 class BytePairVocabulary {
 public:
+  /// The kinds of tokens, as tokenizer.ggml.token_type counts them.
+  enum TokenType : int64_t {
+    Normal = 1,
+    Unknown = 2,
+    Control = 3,
+    UserDefined = 4,
+    Unused = 5,
+    Byte = 6,
+  };
+
+  /// Of a GGUF file.
   static ::llvm::Expected<BytePairVocabulary> read(GGUFReader &reader);
+
+  /// Adds the token of the next id.
+  void addToken(FirstProblem &problem, ::llvm::StringRef text, int64_t type);
+  /// Adds the merge of the next rank; all tokens are there.
+  void addMerge(FirstProblem &problem, ::llvm::StringRef left,
+                ::llvm::StringRef right);
+  /// The same, of "left right".
+  void addMerge(FirstProblem &problem, ::llvm::StringRef text);
+  /// To be called behind the last token.
+  void findByteTokens();
 
   int64_t size() const { return int64_t(bytes.size()); }
   /// The token of exactly these bytes.
@@ -33,8 +54,6 @@ public:
   const BytePairMerges &merges() const { return mergeTable; }
 
 private:
-  void addToken(GGUFReader &reader, ::llvm::StringRef text, int64_t type);
-  void addMerge(GGUFReader &reader, ::llvm::StringRef text);
   void readTokens(GGUFReader &reader);
   void readMerges(GGUFReader &reader);
 

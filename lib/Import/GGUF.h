@@ -59,6 +59,7 @@ public:
   std::optional<::llvm::StringRef> string(::llvm::StringRef key);
   const std::vector<::llvm::StringRef> *strings(::llvm::StringRef key);
   const std::vector<int64_t> *integers(::llvm::StringRef key);
+  const std::vector<double> *numbers(::llvm::StringRef key);
 
   int64_t requiredInteger(::llvm::StringRef key);
 

@@ -51,6 +51,10 @@ const std::vector<int64_t> *GGUFReader::integers(StringRef key) {
   return expect<std::vector<int64_t>>(key, "an array of integers");
 }
 
+const std::vector<double> *GGUFReader::numbers(StringRef key) {
+  return expect<std::vector<double>>(key, "an array of numbers");
+}
+
 int64_t GGUFReader::requiredInteger(StringRef key) {
   if (!has(key))
     fail("missing '{0}'", key);

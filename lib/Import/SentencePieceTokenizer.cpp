@@ -1,4 +1,4 @@
-//===- SentencePieceTokenizer.cpp - tokenizer.model -----------------------===//
+//===- SentencePieceTokenizer.cpp - SentencePiece -------------------------===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -32,29 +32,25 @@ namespace {
 
 class SentencePieceTokenizer final : public Tokenizer {
 public:
-  static Expected<std::unique_ptr<Tokenizer>> open(StringRef directory);
+  Error load(StringRef path, StringRef bytes);
+
+  TokenizerSettings settings;
 
   int64_t vocabularySize() const override { return model.GetPieceSize(); }
   std::vector<int32_t> encode(StringRef text) const override;
   std::string decode(int32_t id, bool isFirst) const override;
   std::optional<int32_t> specialId(StringRef text) const override;
-  std::optional<int32_t> bos() const override { return bosId; }
-  std::optional<int32_t> eos() const override {
-    return model.eos_id() < 0 ? std::nullopt : std::optional(model.eos_id());
-  }
-  StringRef chatTemplate() const override { return templateText; }
+  std::optional<int32_t> bos() const override { return settings.bosId; }
+  std::optional<int32_t> eos() const override { return settings.eosId; }
+  StringRef chatTemplate() const override { return settings.chatTemplate; }
 
 private:
-  Error readModel(StringRef path);
-  Error readConfig(StringRef path);
   bool isSpecial(int32_t id) const {
     return model.IsControl(id) || model.IsUnknown(id);
   }
 
   sentencepiece::SentencePieceProcessor model;
   bool putsBlankFirst = false;
-  std::optional<int32_t> bosId;
-  std::string templateText;
 };
 
 } // namespace
@@ -63,31 +59,7 @@ private:
 // Files
 //===----------------------------------------------------------------------===//
 
-Expected<std::unique_ptr<Tokenizer>>
-mlir::llm::openSentencePieceTokenizer(StringRef directory) {
-  return SentencePieceTokenizer::open(directory);
-}
-
-static std::string join(StringRef directory, StringRef file) {
-  llvm::SmallString<128> path(directory);
-  llvm::sys::path::append(path, file);
-  return path.str().str();
-}
-
-Expected<std::unique_ptr<Tokenizer>>
-SentencePieceTokenizer::open(StringRef directory) {
-  auto tokenizer = std::make_unique<SentencePieceTokenizer>();
-  if (Error error = tokenizer->readModel(join(directory, "tokenizer.model")))
-    return error;
-  std::string config = join(directory, "tokenizer_config.json");
-  if (llvm::sys::fs::exists(config))
-    if (Error error = tokenizer->readConfig(config))
-      return error;
-  return tokenizer;
-}
-
-/// What is wrong with the model, if anything is. The library throws what its
-/// trie refuses.
+/// What the library says against the model. It throws what its trie refuses.
 static std::optional<std::string>
 load(sentencepiece::SentencePieceProcessor &model, StringRef bytes) {
   try {
@@ -100,34 +72,65 @@ load(sentencepiece::SentencePieceProcessor &model, StringRef bytes) {
   }
 }
 
-Error SentencePieceTokenizer::readModel(StringRef path) {
-  Expected<MappedFile> file = MappedFile::open(path);
-  if (!file)
-    return file.takeError();
-  if (Error error = checkCharacterMaps(path, file->bytes()))
+Error SentencePieceTokenizer::load(StringRef path, StringRef bytes) {
+  if (Error error = checkCharacterMaps(path, bytes))
     return error;
-  if (std::optional<std::string> problem = load(model, file->bytes()))
+  if (std::optional<std::string> problem = ::load(model, bytes))
     return importError(path, "invalid SentencePiece model: {0}", *problem);
   if (model.bos_id() >= 0)
-    bosId = model.bos_id();
+    settings.bosId = model.bos_id();
+  if (model.eos_id() >= 0)
+    settings.eosId = model.eos_id();
   std::vector<std::string> pieces;
   if (model.Encode("a", &pieces).ok() && !pieces.empty())
     putsBlankFirst = StringRef(pieces.front()).starts_with(blankMark);
   return Error::success();
 }
 
+Expected<std::unique_ptr<Tokenizer>>
+mlir::llm::makeSentencePieceTokenizer(StringRef path, StringRef model,
+                                      TokenizerSettings settings) {
+  auto tokenizer = std::make_unique<SentencePieceTokenizer>();
+  if (Error error = tokenizer->load(path, model))
+    return error;
+  tokenizer->settings = std::move(settings);
+  return tokenizer;
+}
+
+static std::string join(StringRef directory, StringRef file) {
+  llvm::SmallString<128> path(directory);
+  llvm::sys::path::append(path, file);
+  return path.str().str();
+}
+
 /// tokenizer_config.json has what the model does not know.
-Error SentencePieceTokenizer::readConfig(StringRef path) {
+static Error readConfig(StringRef path, TokenizerSettings &settings) {
   Expected<llvm::json::Object> object = readJSON(path);
   if (!object)
     return object.takeError();
   JSONReader config(path, *object);
   if (!config.boolean("add_bos_token").value_or(true))
-    bosId = std::nullopt;
+    settings.bosId = std::nullopt;
   // A list of named templates is no template that we could recognise.
   if (std::optional<StringRef> text = object->getString("chat_template"))
-    templateText = text->str();
+    settings.chatTemplate = text->str();
   return config.takeError();
+}
+
+Expected<std::unique_ptr<Tokenizer>>
+mlir::llm::openSentencePieceTokenizer(StringRef directory) {
+  std::string path = join(directory, "tokenizer.model");
+  Expected<MappedFile> file = MappedFile::open(path);
+  if (!file)
+    return file.takeError();
+  auto tokenizer = std::make_unique<SentencePieceTokenizer>();
+  if (Error error = tokenizer->load(path, file->bytes()))
+    return error;
+  std::string config = join(directory, "tokenizer_config.json");
+  if (llvm::sys::fs::exists(config))
+    if (Error error = readConfig(config, tokenizer->settings))
+      return error;
+  return tokenizer;
 }
 
 //===----------------------------------------------------------------------===//

@@ -28,7 +28,7 @@ static bool holds(StringRef directory, StringRef file) {
 
 Expected<std::unique_ptr<Tokenizer>> Tokenizer::open(StringRef path) {
   if (!llvm::sys::fs::is_directory(path))
-    return openBytePairTokenizer(path);
+    return openGGUFTokenizer(path);
   if (holds(path, "tokenizer.model"))
     return openSentencePieceTokenizer(path);
   if (holds(path, "tokenizer.json"))

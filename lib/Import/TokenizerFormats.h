@@ -1,4 +1,4 @@
-//===- TokenizerFormats.h - What Tokenizer::open chooses from -*- C++ -*-===//
+//===- TokenizerFormats.h - What Tokenizer::open chooses from -*- C++ -*- ===//
 //
 // Part of the paged KV cache project, under the Apache License v2.0 with LLVM
 // Exceptions. See LICENSE for license information.
@@ -9,17 +9,40 @@
 #ifndef LLM_LIB_IMPORT_TOKENIZERFORMATS_H
 #define LLM_LIB_IMPORT_TOKENIZERFORMATS_H
 
+#include "BytePairVocabulary.h"
+#include "PreTokenizer.h"
 #include "llm/Import/Tokenizer.h"
 
 namespace mlir::llm {
+
+/// What files say beside the vocabulary.
+struct TokenizerSettings {
+  std::optional<int32_t> bosId; ///< only where every text begins with it
+  std::optional<int32_t> eosId;
+  std::string chatTemplate;
+};
+
+/// What files of byte-level BPE say beside that.
+struct BytePairSettings : TokenizerSettings {
+  bool ignoresMerges = false; ///< a piece that is a token is that token
+};
+
+std::unique_ptr<Tokenizer> makeBytePairTokenizer(PreTokenizer splitter,
+                                                 BytePairVocabulary vocabulary,
+                                                 BytePairSettings settings);
+
+/// From the bytes of a SentencePiece model. `path` is for messages.
+::llvm::Expected<std::unique_ptr<Tokenizer>>
+makeSentencePieceTokenizer(::llvm::StringRef path, ::llvm::StringRef model,
+                           TokenizerSettings settings);
 
 /// tokenizer.model of a Hugging Face directory.
 ::llvm::Expected<std::unique_ptr<Tokenizer>>
 openSentencePieceTokenizer(::llvm::StringRef directory);
 
-/// The byte-level BPE of a GGUF file.
+/// The byte-level BPE or the SentencePiece model of a GGUF file.
 ::llvm::Expected<std::unique_ptr<Tokenizer>>
-openBytePairTokenizer(::llvm::StringRef path);
+openGGUFTokenizer(::llvm::StringRef path);
 
 } // namespace mlir::llm
 

@@ -143,10 +143,10 @@ TEST_F(BytePairTest, TellsSpecialTokensFromText) {
 }
 
 TEST_F(BytePairTest, RefusesOtherTokenizers) {
-  EXPECT_EQ(failureWith("tokenizer.ggml.model", "llama"),
+  EXPECT_EQ(failureWith("tokenizer.ggml.model", "t5"),
             (directory / "model.gguf").string() +
-                ": unsupported tokenizer 'llama', expected gpt2 (byte-level "
-                "BPE)");
+                ": unsupported tokenizer 't5', expected gpt2 (byte-level BPE) "
+                "or llama (SentencePiece)");
   EXPECT_THAT(failure(smallModel()),
               EndsWith("no tokenizer: missing 'tokenizer.ggml.model'"));
   EXPECT_THAT(failureWith("tokenizer.ggml.pre", "deepseek"),

@@ -64,6 +64,12 @@ public:
       bytes += raw<int32_t>(value);
     return set(key, Array, bytes);
   }
+  GGUFWriter &set(const std::string &key, const std::vector<float> &values) {
+    std::string bytes = raw<uint32_t>(F32) + raw<uint64_t>(values.size());
+    for (float value : values)
+      bytes += raw(value);
+    return set(key, Array, bytes);
+  }
   GGUFWriter &erase(const std::string &key) {
     fields.erase(key);
     return *this;
@@ -141,6 +147,22 @@ inline GGUFWriter smallTokenizer(const char *pre = "gpt-2") {
            std::vector<int>{3, 1, 1, 1, 1, 1, 1, 1, 4})
       .set("tokenizer.ggml.merges", std::vector<std::string>{"a b", "\u0120 a"})
       .set("tokenizer.ggml.bos_token_id", 0);
+  return file;
+}
+
+/// A SentencePiece model of "a", "b", "ab", "▁a", "▁", and a token of the user;
+/// "ab" before "▁a".
+inline GGUFWriter smallSentencePiece() {
+  GGUFWriter file = smallModel();
+  file.set("tokenizer.ggml.model", "llama")
+      .set("tokenizer.ggml.tokens",
+           std::vector<std::string>{"<unk>", "<s>", "</s>", "\u2581", "a", "b",
+                                    "ab", "\u2581a", "<|x|>", "[y]"})
+      .set("tokenizer.ggml.scores",
+           std::vector<float>{0, 0, 0, -3, -4, -5, -1, -2, 0, 0})
+      .set("tokenizer.ggml.token_type",
+           std::vector<int>{2, 3, 3, 1, 1, 1, 1, 1, 4, 4})
+      .set("tokenizer.ggml.bos_token_id", 1);
   return file;
 }
 

@@ -1,0 +1,49 @@
+//===- SentencePieceModel.h - tokenizer.model from its facts -*- C++ -*- ===//
+//
+// Part of the paged KV cache project, under the Apache License v2.0 with LLVM
+// Exceptions. See LICENSE for license information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef LLM_LIB_IMPORT_SENTENCEPIECEMODEL_H
+#define LLM_LIB_IMPORT_SENTENCEPIECEMODEL_H
+
+#include "llvm/ADT/StringRef.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace mlir::llm {
+
+/// As ModelProto.SentencePiece.Type counts, and tokenizer.ggml.token_type.
+enum class PieceType : uint8_t {
+  Normal = 1,
+  Unknown = 2,
+  Control = 3,
+  UserDefined = 4,
+  Unused = 5,
+  Byte = 6,
+};
+
+/// A model of byte-pair encoding that takes text as it is, but for blanks. What
+/// no piece has becomes pieces of type Byte, if there are any.
+struct SentencePieceModel {
+  struct Piece {
+    ::llvm::StringRef text;
+    float score;
+    PieceType type;
+  };
+
+  std::vector<Piece> pieces; ///< by id
+  bool putsBlankFirst = true;
+  bool removesExtraBlanks = false;
+};
+
+/// The bytes of sentencepiece.ModelProto.
+std::string serialize(const SentencePieceModel &model);
+
+} // namespace mlir::llm
+
+#endif // LLM_LIB_IMPORT_SENTENCEPIECEMODEL_H
