@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Composition.h"
 #include "TokenizerFormats.h"
 
 #include <atomic>
@@ -59,6 +60,7 @@ public:
 
 private:
   EncodedPiece encodePiece(StringRef piece) const;
+  void encodeUnknown(EncodedPiece &encoded) const;
 
   PreTokenizer splitter;
   BytePairVocabulary vocabulary;
@@ -99,6 +101,14 @@ void PieceCache::add(StringRef piece, EncodedPiece encoded) {
     pieces.try_emplace(piece, std::move(encoded));
 }
 
+void BytePairTokenizer::encodeUnknown(EncodedPiece &encoded) const {
+  if (!settings.unknownId)
+    ++encoded.dropped;
+  else if (!settings.joinsUnknown || encoded.ids.empty() ||
+           encoded.ids.back() != *settings.unknownId)
+    encoded.ids.push_back(*settings.unknownId);
+}
+
 EncodedPiece BytePairTokenizer::encodePiece(StringRef piece) const {
   EncodedPiece encoded;
   if (settings.ignoresMerges)
@@ -109,7 +119,7 @@ EncodedPiece BytePairTokenizer::encodePiece(StringRef piece) const {
   for (uint8_t byte : piece.bytes()) {
     int32_t id = vocabulary.ofByte(byte);
     if (id < 0)
-      ++encoded.dropped;
+      encodeUnknown(encoded);
     else
       encoded.ids.push_back(id);
   }
@@ -120,6 +130,9 @@ EncodedPiece BytePairTokenizer::encodePiece(StringRef piece) const {
 std::vector<int32_t> BytePairTokenizer::encode(StringRef text) const {
   std::vector<int32_t> ids;
   int64_t missing = 0;
+  std::string composed;
+  if (settings.composes)
+    text = composed = compose(text);
   splitter.split(text, [&](StringRef piece) {
     if (cache.lookUp(piece, ids, missing))
       return;

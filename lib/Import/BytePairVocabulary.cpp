@@ -30,6 +30,10 @@ std::optional<int32_t> BytePairVocabulary::findSpecial(StringRef text) const {
   return lookUp(special, text);
 }
 
+std::optional<int32_t> BytePairVocabulary::findWritten(StringRef text) const {
+  return lookUp(written, text);
+}
+
 StringRef BytePairVocabulary::bytesOf(int32_t id) const {
   return id >= 0 && id < size() ? StringRef(bytes[id]) : StringRef();
 }

@@ -46,6 +46,8 @@ public:
   int64_t size() const { return int64_t(bytes.size()); }
   /// The token of exactly these bytes.
   std::optional<int32_t> find(::llvm::StringRef text) const;
+  /// The token, not a special one, that the file spells like this.
+  std::optional<int32_t> findWritten(::llvm::StringRef text) const;
   /// The token of a byte; -1 without one.
   int32_t ofByte(uint8_t byte) const { return byteTokens[byte]; }
   /// Empty for a special token and out of range.

@@ -61,7 +61,9 @@ static Opened openBytePair(GGUFReader &reader) {
   if (!vocabulary)
     return vocabulary.takeError();
   const bool isLlama3 = kind == "llama-bpe";
-  BytePairSettings settings{readSettings(reader, vocabulary->size(), isLlama3)};
+  BytePairSettings settings;
+  static_cast<TokenizerSettings &>(settings) =
+      readSettings(reader, vocabulary->size(), isLlama3);
   settings.ignoresMerges = isLlama3;
   if (Error error = reader.takeError())
     return error;

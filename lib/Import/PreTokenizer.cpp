@@ -60,6 +60,23 @@ static std::vector<StringRef> patternsOf(StringRef name) {
   return {};
 }
 
+/// As tokenizer.json writes it: bare \s, and \S.
+static std::string asWritten(StringRef pattern) {
+  llvm::SmallVector<StringRef> parts;
+  pattern.split(parts, R"([^\s])", -1, /*KeepEmpty=*/true);
+  std::string text = llvm::join(parts, R"(\S)");
+  parts.clear();
+  StringRef(text).split(parts, R"([\s])");
+  return llvm::join(parts, R"(\s)");
+}
+
+StringRef PreTokenizer::nameOf(StringRef expression) {
+  for (StringRef name : {"gpt-2", "llama-bpe", "qwen2"})
+    if (expression == asWritten(patternsOf(name).front()))
+      return name;
+  return "";
+}
+
 void PreTokenizer::Release::operator()(pcre2_real_code_8 *code) const {
   pcre2_code_free(code);
 }

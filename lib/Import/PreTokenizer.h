@@ -31,6 +31,10 @@ public:
   static ::llvm::Expected<PreTokenizer> create(::llvm::StringRef path,
                                                ::llvm::StringRef name);
 
+  /// The name of the pre-tokenizer that splits by nothing but this regular
+  /// expression, as tokenizer.json has it; empty for an unknown one.
+  static ::llvm::StringRef nameOf(::llvm::StringRef expression);
+
   using Consumer = ::llvm::function_ref<void(::llvm::StringRef piece)>;
 
   /// Hands all of `text` to `consumer`, piece by piece. Each byte that is not

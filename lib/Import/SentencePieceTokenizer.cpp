@@ -8,15 +8,11 @@
 
 #include "CharacterMap.h"
 #include "ImportError.h"
-#include "JSONFile.h"
-#include "JSONReader.h"
 #include "MappedFile.h"
+#include "TokenizerConfig.h"
 #include "TokenizerFormats.h"
 
-#include "llvm/ADT/SmallString.h"
 #include "llvm/ADT/StringExtras.h"
-#include "llvm/Support/FileSystem.h"
-#include "llvm/Support/Path.h"
 
 #include <sentencepiece_processor.h>
 
@@ -97,39 +93,21 @@ mlir::llm::makeSentencePieceTokenizer(StringRef path, StringRef model,
   return tokenizer;
 }
 
-static std::string join(StringRef directory, StringRef file) {
-  llvm::SmallString<128> path(directory);
-  llvm::sys::path::append(path, file);
-  return path.str().str();
-}
-
-/// tokenizer_config.json has what the model does not know.
-static Error readConfig(StringRef path, TokenizerSettings &settings) {
-  Expected<llvm::json::Object> object = readJSON(path);
-  if (!object)
-    return object.takeError();
-  JSONReader config(path, *object);
-  if (!config.boolean("add_bos_token").value_or(true))
-    settings.bosId = std::nullopt;
-  // A list of named templates is no template that we could recognise.
-  if (std::optional<StringRef> text = object->getString("chat_template"))
-    settings.chatTemplate = text->str();
-  return config.takeError();
-}
-
 Expected<std::unique_ptr<Tokenizer>>
 mlir::llm::openSentencePieceTokenizer(StringRef directory) {
-  std::string path = join(directory, "tokenizer.model");
+  std::string path = pathIn(directory, "tokenizer.model");
   Expected<MappedFile> file = MappedFile::open(path);
   if (!file)
     return file.takeError();
   auto tokenizer = std::make_unique<SentencePieceTokenizer>();
   if (Error error = tokenizer->load(path, file->bytes()))
     return error;
-  std::string config = join(directory, "tokenizer_config.json");
-  if (llvm::sys::fs::exists(config))
-    if (Error error = readConfig(config, tokenizer->settings))
-      return error;
+  Expected<TokenizerConfig> config = readTokenizerConfig(directory);
+  if (!config)
+    return config.takeError();
+  if (!config->addsBos.value_or(true))
+    tokenizer->settings.bosId = std::nullopt;
+  tokenizer->settings.chatTemplate = std::move(config->chatTemplate);
   return tokenizer;
 }
 

@@ -32,8 +32,7 @@ Expected<std::unique_ptr<Tokenizer>> Tokenizer::open(StringRef path) {
   if (holds(path, "tokenizer.model"))
     return openSentencePieceTokenizer(path);
   if (holds(path, "tokenizer.json"))
-    return importError(path, "tokenizer.json is not supported, expected "
-                             "tokenizer.model (SentencePiece) beside it");
+    return openTokenizerJSON(path);
   return importError(path, "no tokenizer: expected tokenizer.model "
-                           "(SentencePiece)");
+                           "(SentencePiece) or tokenizer.json");
 }

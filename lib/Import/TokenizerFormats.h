@@ -25,6 +25,10 @@ struct TokenizerSettings {
 /// What files of byte-level BPE say beside that.
 struct BytePairSettings : TokenizerSettings {
   bool ignoresMerges = false; ///< a piece that is a token is that token
+  bool composes = false;      ///< text into normalization form C first
+  /// What a byte without a token becomes; without one it is dropped.
+  std::optional<int32_t> unknownId;
+  bool joinsUnknown = false; ///< neighbours of these become one
 };
 
 std::unique_ptr<Tokenizer> makeBytePairTokenizer(PreTokenizer splitter,
@@ -39,6 +43,10 @@ makeSentencePieceTokenizer(::llvm::StringRef path, ::llvm::StringRef model,
 /// tokenizer.model of a Hugging Face directory.
 ::llvm::Expected<std::unique_ptr<Tokenizer>>
 openSentencePieceTokenizer(::llvm::StringRef directory);
+
+/// tokenizer.json of a Hugging Face directory: byte-level BPE.
+::llvm::Expected<std::unique_ptr<Tokenizer>>
+openTokenizerJSON(::llvm::StringRef directory);
 
 /// The byte-level BPE or the SentencePiece model of a GGUF file.
 ::llvm::Expected<std::unique_ptr<Tokenizer>>

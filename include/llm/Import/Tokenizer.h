@@ -21,9 +21,10 @@ namespace mlir::llm {
 
 class Tokenizer {
 public:
-  /// The tokenizer of a GGUF file (byte-level BPE; pre-tokenizers smollm,
-  /// gpt-2, llama-bpe and qwen2) or of a Hugging Face directory
-  /// (tokenizer.model, SentencePiece). Anything else is refused by name.
+  /// The tokenizer of a GGUF file (byte-level BPE with the pre-tokenizers
+  /// smollm, gpt-2, llama-bpe and qwen2; SentencePiece) or of a Hugging Face
+  /// directory (tokenizer.model, SentencePiece; else tokenizer.json, byte-level
+  /// BPE that splits as one of these). Anything else is refused by name.
   static ::llvm::Expected<std::unique_ptr<Tokenizer>>
   open(::llvm::StringRef path);
 
