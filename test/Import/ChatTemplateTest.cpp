@@ -7,7 +7,8 @@
 //===----------------------------------------------------------------------===//
 //
 // What is expected was written by jinja2 from these texts, with the answers
-// among the messages (test/EndToEnd/tokenizers.py does that with more of them).
+// among the messages. test/EndToEnd/tokenization.py does that with more texts,
+// for first turns.
 //
 //===----------------------------------------------------------------------===//
 

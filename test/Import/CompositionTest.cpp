@@ -6,8 +6,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// What is expected is from Python's unicodedata, which test/EndToEnd compares
-// with the whole of on every character.
+// What is expected is from Python's unicodedata; test/EndToEnd/tokenization.py
+// compares every character with it.
 //
 //===----------------------------------------------------------------------===//
 
