@@ -20,6 +20,7 @@
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Verifier.h"
+#include "llvm/ADT/StringMap.h"
 #include "llvm/Support/JSON.h"
 
 #include <cmath>
@@ -44,6 +45,9 @@ struct StepValues {
   Value step, angles;
 };
 
+/// Those of a layer by their roles.
+using LayerWeights = llvm::StringMap<Value>;
+
 class ModelBuilder {
 public:
   ModelBuilder(ModuleOp module, const ModelFile &model,
@@ -64,9 +68,13 @@ private:
 
   // The parts of @layer; `weights` are all of the layer's.
   void attention(ActivationBuilder &b, State &state, StepValues values,
-                 Value layer, ValueRange weights);
+                 Value layer, const LayerWeights &weights);
+  Value project(ActivationBuilder &b, Value x, const LayerWeights &weights,
+                StringRef role);
+  Value rotate(ActivationBuilder &b, Value heads, Value angles, Value norm);
   Value attend(ActivationBuilder &b, Value queries, Value cache, Value at);
-  void feedForward(ActivationBuilder &b, State &state, ValueRange weights);
+  void feedForward(ActivationBuilder &b, State &state,
+                   const LayerWeights &weights);
 
   // The parts of @forward; `weights` are all of the model's.
   std::string entryWeightName(size_t number);
@@ -167,7 +175,7 @@ ModelBuilder::formatOf(const WeightArgument &weight) {
 }
 
 RankedTensorType ModelBuilder::typeOf(const WeightArgument &weight) {
-  bool isF32 = weight.isNorm() || formatOf(weight).has_value();
+  bool isF32 = weight.isVector() || formatOf(weight).has_value();
   Type element = isF32 ? builder.getF32Type() : weightType;
   return RankedTensorType::get(weight.shape(), element);
 }
@@ -198,7 +206,8 @@ void ModelBuilder::buildLayers() {
   std::vector<SmallVector<std::optional<WeightFormat>>> kinds;
   SmallVector<func::FuncOp> functions;
   for (int64_t i = 0; i < config.layers; ++i) {
-    ArrayRef<WeightArgument> layerWeights = weightsOfLayer(weights, i);
+    ArrayRef<WeightArgument> layerWeights =
+        weightsOfLayer(weights, i, config.layers);
     auto formats =
         llvm::map_to_vector(layerWeights, [&](const WeightArgument &weight) {
           return formatOf(weight);
@@ -227,7 +236,10 @@ func::FuncOp ModelBuilder::buildLayer(StringRef name,
   layer.setNoInline(true);
 
   ValueRange values = layer.getArguments();
-  ValueRange layerWeights = values.drop_front(NumLayerArguments);
+  LayerWeights layerWeights;
+  for (auto [weight, value] :
+       llvm::zip_equal(weights, values.drop_front(NumLayerArguments)))
+    layerWeights[weight.role] = value;
   ActivationBuilder b(layer);
   State state{values[Stream], values[Cache]};
   b.setRowsOf(state.stream);
@@ -240,19 +252,20 @@ func::FuncOp ModelBuilder::buildLayer(StringRef name,
 
 void ModelBuilder::attention(ActivationBuilder &b, State &state,
                              StepValues values, Value layer,
-                             ValueRange weights) {
+                             const LayerWeights &weights) {
   b.setPlace("layer.attn");
   int64_t headDim = config.headDim, kvHeads = config.kvHeads;
   int64_t firstKey = config.heads * headDim;
   int64_t firstValue = firstKey + kvHeads * headDim;
 
-  Value normed = b.rmsNorm(state.stream, weights[AttnNorm], config.normEpsilon);
-  Value qkv = b.linear(normed, weights[QKV]);
+  Value normed =
+      b.rmsNorm(state.stream, weights.at("attn_norm"), config.normEpsilon);
+  Value qkv = project(b, normed, weights, "qkv");
   Value q = b.heads(qkv, 0, config.heads, headDim);
   Value k = b.heads(qkv, firstKey, kvHeads, headDim);
   Value v = b.heads(qkv, firstValue, kvHeads, headDim);
-  q = RopeOp::create(b, q, values.angles, ropePairing);
-  k = RopeOp::create(b, k, values.angles, ropePairing);
+  q = rotate(b, q, values.angles, weights.lookup("q_norm"));
+  k = rotate(b, k, values.angles, weights.lookup("k_norm"));
 
   Value at = AtLayerOp::create(b, values.step, layer);
   state.cache = AppendKVOp::create(b, cacheType, state.cache, k, v, at,
@@ -261,7 +274,23 @@ void ModelBuilder::attention(ActivationBuilder &b, State &state,
                                    /*max_seq_len=*/nullptr)
                     .getResult();
   Value mixed = b.joinHeads(attend(b, q, state.cache, at));
-  state.stream = b.addTo(state.stream, b.linear(mixed, weights[O]));
+  state.stream = b.addTo(state.stream, project(b, mixed, weights, "o"));
+}
+
+/// With the bias of the role, where the model has one.
+Value ModelBuilder::project(ActivationBuilder &b, Value x,
+                            const LayerWeights &weights, StringRef role) {
+  Value result = b.linear(x, weights.at(role));
+  Value bias = weights.lookup((role + "_bias").str());
+  return bias ? b.addToRows(result, bias) : result;
+}
+
+/// Each head normed by `norm`, where the model has one, and rotated.
+Value ModelBuilder::rotate(ActivationBuilder &b, Value heads, Value angles,
+                           Value norm) {
+  if (norm)
+    heads = b.rmsNorm(heads, norm, config.normEpsilon);
+  return RopeOp::create(b, heads, angles, ropePairing);
 }
 
 Value ModelBuilder::attend(ActivationBuilder &b, Value queries, Value cache,
@@ -277,11 +306,12 @@ Value ModelBuilder::attend(ActivationBuilder &b, Value queries, Value cache,
 }
 
 void ModelBuilder::feedForward(ActivationBuilder &b, State &state,
-                               ValueRange weights) {
+                               const LayerWeights &weights) {
   b.setPlace("layer.ffn");
-  Value normed = b.rmsNorm(state.stream, weights[FFNNorm], config.normEpsilon);
-  Value inner = b.gatedSilu(b.linear(normed, weights[GateUp]));
-  state.stream = b.addTo(state.stream, b.linear(inner, weights[Down]));
+  Value normed =
+      b.rmsNorm(state.stream, weights.at("ffn_norm"), config.normEpsilon);
+  Value inner = b.gatedSilu(b.linear(normed, weights.at("gate_up")));
+  state.stream = b.addTo(state.stream, b.linear(inner, weights.at("down")));
 }
 
 //===----------------------------------------------------------------------===//
@@ -318,7 +348,8 @@ std::string ModelBuilder::entryWeightName(size_t number) {
   StringRef role = weights[number].role;
   if (number == 0 || number + 2 >= weights.size())
     return role.str();
-  return llvm::formatv("layer{0}.{1}", (number - 1) / NumLayerWeights, role);
+  int64_t count = weightsPerLayer(weights.size(), config.layers);
+  return llvm::formatv("layer{0}.{1}", (number - 1) / count, role);
 }
 
 void ModelBuilder::annotateEntry() {
@@ -393,7 +424,7 @@ void ModelBuilder::callLayers(ActivationBuilder &b, State &state,
   for (auto [i, number] : llvm::enumerate(numbers)) {
     SmallVector<Value> arguments = {state.stream, state.cache, values.step,
                                     values.angles, number};
-    llvm::append_range(arguments, weightsOfLayer(weights, i));
+    llvm::append_range(arguments, weightsOfLayer(weights, i, config.layers));
     auto call = func::CallOp::create(b, layers[i], arguments);
     state = {call.getResult(0), call.getResult(1)};
   }

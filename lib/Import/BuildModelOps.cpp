@@ -54,11 +54,13 @@ Value ActivationBuilder::gatherRows(Value table, Value indices) {
 }
 
 Value ActivationBuilder::inverseRootMeanSquare(Value x, double epsilon) {
-  Value sum = loops(x, zeros({}), [&](ValueRange elements) -> Value {
-    Value square = arith::MulFOp::create(*this, elements[0], elements[0]);
-    return arith::AddFOp::create(*this, elements[1], square);
-  });
-  Value size = constant(tensorType(x).getDimSize(1));
+  ArrayRef<int64_t> shape = tensorType(x).getShape().drop_front();
+  Value sum =
+      loops(x, zeros(shape.drop_back()), [&](ValueRange elements) -> Value {
+        Value square = arith::MulFOp::create(*this, elements[0], elements[0]);
+        return arith::AddFOp::create(*this, elements[1], square);
+      });
+  Value size = constant(shape.back());
   Value bias = constant(epsilon);
   return loops({}, sum, [&](ValueRange elements) -> Value {
     Value mean = arith::DivFOp::create(*this, elements[0], size);
@@ -69,7 +71,7 @@ Value ActivationBuilder::inverseRootMeanSquare(Value x, double epsilon) {
 
 Value ActivationBuilder::rmsNorm(Value x, Value weight, double epsilon) {
   Value scale = inverseRootMeanSquare(x, epsilon);
-  Value init = empty({tensorType(x).getDimSize(1)});
+  Value init = empty(tensorType(x).getShape().drop_front());
   return loops({x, scale, weight}, init, [&](ValueRange elements) -> Value {
     Value scaled = arith::MulFOp::create(*this, elements[0], elements[1]);
     return arith::MulFOp::create(*this, scaled, elements[2]);
@@ -81,6 +83,12 @@ Value ActivationBuilder::linear(Value x, Value weight) {
   return linalg::MatmulTransposeBOp::create(*this, getLoc(), init.getType(),
                                             ValueRange{x, weight}, init)
       .getResult(0);
+}
+
+Value ActivationBuilder::addToRows(Value x, Value bias) {
+  return loops(bias, x, [&](ValueRange elements) -> Value {
+    return arith::AddFOp::create(*this, elements[1], elements[0]);
+  });
 }
 
 Value ActivationBuilder::addTo(Value stream, Value update) {

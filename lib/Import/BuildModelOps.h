@@ -33,11 +33,14 @@ public:
   /// Row `indices[i]` of `table`, [n, columns], as row i.
   Value gatherRows(Value table, Value indices);
 
-  /// x / sqrt(mean(x^2) + epsilon) * weight, over each row.
+  /// x / sqrt(mean(x^2) + epsilon) * weight, over the last dimension.
   Value rmsNorm(Value x, Value weight, double epsilon);
 
   /// x times the transpose of `weight`, [n, columns of x].
   Value linear(Value x, Value weight);
+
+  /// x with `bias`, [columns of x], added to each row in place.
+  Value addToRows(Value x, Value bias);
 
   /// stream + update, written to the stream's buffer.
   Value addTo(Value stream, Value update);
@@ -64,10 +67,10 @@ private:
   Value columns(Value x, int64_t offset, int64_t size);
   Value inverseRootMeanSquare(Value x, double epsilon);
 
-  /// Loops over [rows, columns] and computes the elements of `init` from those
-  /// of `inputs` and its own, which come last. A vector of dynamic size is one
-  /// value per row, of static size one per column. Without columns in `init`,
-  /// those of the inputs are reduced.
+  /// Loops over [rows, ..., columns] and computes the elements of `init` from
+  /// those of `inputs` and its own, which come last. What lacks the columns has
+  /// one value for all of them, a vector of static size one per column. Without
+  /// columns in `init`, those of the inputs are reduced.
   Value loops(ValueRange inputs, Value init, ScalarBody body);
 
   Value zeroIndex, zero, rows;

@@ -44,7 +44,6 @@ WeightArgument::format(const ModelFile &model) const {
 // The list
 //===----------------------------------------------------------------------===//
 
-/// In the order of LayerWeight.
 static void appendLayer(std::vector<WeightArgument> &weights,
                         const ModelFile &model, int64_t layer) {
   const ModelConfig &config = model.config();
@@ -58,8 +57,22 @@ static void appendLayer(std::vector<WeightArgument> &weights,
                      {{name(TensorRole::Query), {queries, hidden}},
                       {name(TensorRole::Key), {keys, hidden}},
                       {name(TensorRole::Value), {keys, hidden}}}});
+  if (config.attentionBias)
+    weights.push_back({"qkv_bias",
+                       {{name(TensorRole::QueryBias), {queries}},
+                        {name(TensorRole::KeyBias), {keys}},
+                        {name(TensorRole::ValueBias), {keys}}}});
+  if (config.headNorms) {
+    weights.push_back(
+        {"q_norm", {{name(TensorRole::QueryNorm), {config.headDim}}}});
+    weights.push_back(
+        {"k_norm", {{name(TensorRole::KeyNorm), {config.headDim}}}});
+  }
   weights.push_back(
       {"o", {{name(TensorRole::AttentionOutput), {hidden, queries}}}});
+  if (config.outputBias)
+    weights.push_back(
+        {"o_bias", {{name(TensorRole::AttentionOutputBias), {hidden}}}});
   weights.push_back({"ffn_norm", {{name(TensorRole::FFNNorm), {hidden}}}});
   weights.push_back({"gate_up",
                      {{name(TensorRole::Gate), {ffn, hidden}},

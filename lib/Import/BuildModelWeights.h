@@ -32,30 +32,33 @@ struct ExpectedTensor {
 
 /// A weight argument of the entry: tensors of the file, stacked along rows.
 struct WeightArgument {
-  llvm::StringLiteral role; ///< "embedding", "qkv", ...
+  llvm::StringLiteral role; ///< "embedding", "qkv", "qkv_bias", ...
   llvm::SmallVector<ExpectedTensor, 3> tensors;
 
   llvm::SmallVector<int64_t, 2> shape() const;
   /// That of all its tensors in the file if they are quantized; none where they
   /// are not, or each in its own way.
   std::optional<WeightFormat> format(const ModelFile &model) const;
-  /// Norms are vectors and stay f32.
-  bool isNorm() const { return tensors.front().shape.size() == 1; }
+  /// Norms and biases, which stay f32.
+  bool isVector() const { return tensors.front().shape.size() == 1; }
   /// Whether a linear layer multiplies with it, and does nothing else.
-  bool isLinear() const { return !isNorm() && role != "embedding"; }
+  bool isLinear() const { return !isVector() && role != "embedding"; }
 };
 
-/// The weights of one layer, in the order of @layer's arguments.
-enum LayerWeight { AttnNorm, QKV, O, FFNNorm, GateUp, Down, NumLayerWeights };
-
-/// Embedding, then `NumLayerWeights` for each layer, final norm, head. A tied
-/// head names the embedding once more.
+/// Embedding, then those of each layer in the order of @layer's arguments,
+/// final norm, head. A tied head names the embedding once more.
 std::vector<WeightArgument> listWeights(const ModelFile &model);
+
+/// How many of `weights` weights each of the layers has.
+inline int64_t weightsPerLayer(size_t weights, int64_t layers) {
+  return int64_t(weights - 3) / layers;
+}
 
 /// The weights of a layer among all, or the values of them.
 template <typename RangeT>
-RangeT weightsOfLayer(RangeT weights, int64_t layer) {
-  return weights.slice(1 + layer * NumLayerWeights, NumLayerWeights);
+RangeT weightsOfLayer(RangeT weights, int64_t layer, int64_t layers) {
+  int64_t count = weightsPerLayer(weights.size(), layers);
+  return weights.slice(1 + layer * count, count);
 }
 
 /// Fails unless the file has just these tensors, in these shapes. Lists all

@@ -23,6 +23,22 @@ using llvm::StringRef;
 
 namespace {
 
+/// The fields of a file, among them those of its architecture: their keys begin
+/// with its name.
+class ModelReader : public GGUFReader {
+public:
+  explicit ModelReader(const GGUF &file)
+      : GGUFReader(file), family(string("general.architecture").value_or("")) {}
+
+  StringRef architecture() const { return family; }
+  std::string key(const char *name) const {
+    return (family + "." + name).str();
+  }
+
+private:
+  StringRef family;
+};
+
 class GGUFModel final : public ModelFile {
 public:
   static Expected<std::unique_ptr<ModelFile>> open(StringRef path);
@@ -35,7 +51,8 @@ public:
 private:
   Error readConfig(const GGUF &header);
   Error readEmbedding();
-  Error readFrequencies(GGUFReader &reader);
+  void findBiases();
+  Error readFrequencies(ModelReader &reader);
 
   MappedFile file;
 };
@@ -72,10 +89,12 @@ Expected<std::unique_ptr<ModelFile>> GGUFModel::open(StringRef path) {
 // Refusals
 //===----------------------------------------------------------------------===//
 
-static void checkArchitecture(GGUFReader &reader) {
-  StringRef family = reader.string("general.architecture").value_or("");
-  if (family != "llama")
-    reader.fail("unsupported architecture '{0}', expected llama", family);
+static void checkArchitecture(ModelReader &reader) {
+  StringRef family = reader.architecture();
+  if (family != "llama" && family != "qwen2" && family != "qwen3")
+    reader.fail(
+        "unsupported architecture '{0}', expected llama, qwen2 or qwen3",
+        family);
   int64_t parts = reader.integer("split.count").value_or(1);
   if (parts > 1)
     reader.fail("split.count of {0} is not supported: join the parts first",
@@ -83,42 +102,39 @@ static void checkArchitecture(GGUFReader &reader) {
 }
 
 /// Numbers that change what a model computes, and their values in a plain one.
-static void checkPlain(GGUFReader &reader) {
-  constexpr std::pair<const char *, int64_t> counts[] = {
-      {"llama.expert_count", 0},
-      {"llama.expert_used_count", 0},
-      {"llama.attention.sliding_window", 0},
-  };
-  for (auto [key, plain] : counts)
-    if (int64_t value = reader.integer(key).value_or(plain); value != plain)
-      reader.fail("{0} of {1} is not supported", key, value);
-  constexpr std::pair<const char *, double> factors[] = {
-      {"llama.rope.scale_linear", 1},
-      {"llama.logit_scale", 1},
-      {"llama.residual_scale", 1},
-      {"llama.embedding_scale", 1},
-  };
-  for (auto [key, plain] : factors)
-    if (double value = reader.number(key).value_or(plain); value != plain)
-      reader.fail("{0} of {1} is not supported", key, value);
+static void checkPlain(ModelReader &reader) {
+  for (const char *name : {"expert_count", "expert_used_count"})
+    if (int64_t value = reader.integer(reader.key(name)).value_or(0))
+      reader.fail("{0} of {1} is not supported", reader.key(name), value);
+  for (const char *name : {"rope.scale_linear", "logit_scale", "residual_scale",
+                           "embedding_scale"})
+    if (double value = reader.number(reader.key(name)).value_or(1); value != 1)
+      reader.fail("{0} of {1} is not supported", reader.key(name), value);
 }
 
-static void checkRope(GGUFReader &reader, int64_t headDim) {
-  StringRef type = reader.string("llama.rope.scaling.type").value_or("none");
+/// A window as long as the context hides nothing.
+static void checkWindow(ModelReader &reader, int64_t context) {
+  std::string key = reader.key("attention.sliding_window");
+  int64_t window = reader.integer(key).value_or(0);
+  if (window != 0 && window < context)
+    reader.fail("{0} of {1} in a context of {2} is not supported", key, window,
+                context);
+}
+
+static void checkRope(ModelReader &reader, int64_t headDim) {
+  std::string typeKey = reader.key("rope.scaling.type");
+  StringRef type = reader.string(typeKey).value_or("none");
   if (type != "none")
-    reader.fail("unsupported llama.rope.scaling.type '{0}', expected none",
-                type);
-  int64_t rotated =
-      reader.integer("llama.rope.dimension_count").value_or(headDim);
+    reader.fail("unsupported {0} '{1}', expected none", typeKey, type);
+  std::string rotatedKey = reader.key("rope.dimension_count");
+  int64_t rotated = reader.integer(rotatedKey).value_or(headDim);
   if (rotated != headDim)
-    reader.fail("llama.rope.dimension_count of {0} for heads of {1} is not "
-                "supported",
+    reader.fail("{0} of {1} for heads of {2} is not supported", rotatedKey,
                 rotated, headDim);
-  int64_t values =
-      reader.integer("llama.attention.value_length").value_or(headDim);
+  std::string valuesKey = reader.key("attention.value_length");
+  int64_t values = reader.integer(valuesKey).value_or(headDim);
   if (values != headDim)
-    reader.fail("llama.attention.value_length of {0} for keys of {1} is not "
-                "supported",
+    reader.fail("{0} of {1} for keys of {2} is not supported", valuesKey,
                 values, headDim);
 }
 
@@ -126,19 +142,24 @@ static void checkRope(GGUFReader &reader, int64_t headDim) {
 // Configuration
 //===----------------------------------------------------------------------===//
 
-static void readSizes(GGUFReader &from, ModelConfig &to) {
-  to.family = "llama";
-  to.layers = from.requiredInteger("llama.block_count");
-  to.hidden = from.requiredInteger("llama.embedding_length");
-  to.heads = from.requiredInteger("llama.attention.head_count");
-  to.kvHeads = from.integer("llama.attention.head_count_kv").value_or(to.heads);
-  to.ffn = from.requiredInteger("llama.feed_forward_length");
-  to.context = from.requiredInteger("llama.context_length");
-  constexpr const char *epsilon = "llama.attention.layer_norm_rms_epsilon";
+static void readSizes(ModelReader &from, ModelConfig &to) {
+  auto required = [&](const char *name) {
+    return from.requiredInteger(from.key(name));
+  };
+  to.family = from.architecture();
+  to.layers = required("block_count");
+  to.hidden = required("embedding_length");
+  to.heads = required("attention.head_count");
+  to.kvHeads =
+      from.integer(from.key("attention.head_count_kv")).value_or(to.heads);
+  to.ffn = required("feed_forward_length");
+  to.context = required("context_length");
+  std::string epsilon = from.key("attention.layer_norm_rms_epsilon");
   if (!from.has(epsilon))
     from.fail("missing '{0}'", epsilon);
   to.normEpsilon = from.number(epsilon).value_or(1e-5);
-  to.adjacentRope = true;
+  to.headNorms = to.family == "qwen3";
+  to.adjacentRope = to.family == "llama";
 }
 
 /// What ends a text, a turn or a message.
@@ -167,13 +188,30 @@ Error GGUFModel::readEmbedding() {
   return Error::success();
 }
 
+/// No field tells of them; llama and qwen3 may have some.
+void GGUFModel::findBiases() {
+  auto has = [&](std::initializer_list<const char *> endings) {
+    return llvm::any_of(tensors(), [&](const TensorInfo &tensor) {
+      return llvm::any_of(endings, [&](StringRef ending) {
+        return StringRef(tensor.name).ends_with(ending);
+      });
+    });
+  };
+  bool fixed = modelConfig.family == "qwen2";
+  modelConfig.attentionBias =
+      fixed || has({".attn_q.bias", ".attn_k.bias", ".attn_v.bias"});
+  modelConfig.outputBias = !fixed && has({".attn_output.bias"});
+}
+
 Error GGUFModel::readConfig(const GGUF &header) {
-  GGUFReader reader(header);
+  ModelReader reader(header);
   checkArchitecture(reader);
   checkPlain(reader);
   readSizes(reader, modelConfig);
+  checkWindow(reader, modelConfig.context);
   modelConfig.eosIds = readEosIds(reader);
-  int64_t given = reader.integer("llama.attention.key_length").value_or(0);
+  int64_t given =
+      reader.integer(reader.key("attention.key_length")).value_or(0);
   if (Error error = reader.takeError())
     return error;
   Expected<int64_t> headDim = chooseHeadDim(path(), modelConfig, given);
@@ -187,6 +225,7 @@ Error GGUFModel::readConfig(const GGUF &header) {
   if (Error error =
           checkLayerCount(path(), modelConfig.layers, tensorList.size()))
     return error;
+  findBiases();
   checkRope(reader, modelConfig.headDim);
   if (Error error = reader.takeError())
     return error;
@@ -217,10 +256,11 @@ static Error divide(StringRef path, std::vector<double> &frequencies,
   return Error::success();
 }
 
-Error GGUFModel::readFrequencies(GGUFReader &reader) {
-  double base = reader.number("llama.rope.freq_base").value_or(10000);
+Error GGUFModel::readFrequencies(ModelReader &reader) {
+  std::string key = reader.key("rope.freq_base");
+  double base = reader.number(key).value_or(10000);
   if (!(base > 0) || !std::isfinite(base))
-    reader.fail("expected a positive llama.rope.freq_base, got {0}", base);
+    reader.fail("expected a positive {0}, got {1}", key, base);
   if (Error error = reader.takeError())
     return error;
   std::vector<double> frequencies =
@@ -236,18 +276,26 @@ Error GGUFModel::readFrequencies(GGUFReader &reader) {
 // Names
 //===----------------------------------------------------------------------===//
 
-/// What stands behind "blk.<i>.".
+/// What stands behind "blk.<i>.", up to the last part of the name.
 static const char *layerPart(TensorRole role) {
   switch (role) {
   case TensorRole::AttentionNorm:
     return "attn_norm";
   case TensorRole::Query:
+  case TensorRole::QueryBias:
     return "attn_q";
   case TensorRole::Key:
+  case TensorRole::KeyBias:
     return "attn_k";
   case TensorRole::Value:
+  case TensorRole::ValueBias:
     return "attn_v";
+  case TensorRole::QueryNorm:
+    return "attn_q_norm";
+  case TensorRole::KeyNorm:
+    return "attn_k_norm";
   case TensorRole::AttentionOutput:
+  case TensorRole::AttentionOutputBias:
     return "attn_output";
   case TensorRole::FFNNorm:
     return "ffn_norm";
@@ -272,5 +320,6 @@ std::string GGUFModel::tensorName(TensorRole role, int64_t layer) const {
     return embeddingName;
   if (role == TensorRole::FinalNorm)
     return "output_norm.weight";
-  return "blk." + std::to_string(layer) + "." + layerPart(role) + ".weight";
+  return "blk." + std::to_string(layer) + "." + layerPart(role) +
+         (isBias(role) ? ".bias" : ".weight");
 }

@@ -177,18 +177,26 @@ void HuggingFaceModel::dropTiedHead() {
 // Names
 //===----------------------------------------------------------------------===//
 
-/// What stands behind "model.layers.<i>.".
+/// What stands behind "model.layers.<i>.", up to the last part of the name.
 static const char *layerPart(TensorRole role) {
   switch (role) {
   case TensorRole::AttentionNorm:
     return "input_layernorm";
   case TensorRole::Query:
+  case TensorRole::QueryBias:
     return "self_attn.q_proj";
   case TensorRole::Key:
+  case TensorRole::KeyBias:
     return "self_attn.k_proj";
   case TensorRole::Value:
+  case TensorRole::ValueBias:
     return "self_attn.v_proj";
+  case TensorRole::QueryNorm:
+    return "self_attn.q_norm";
+  case TensorRole::KeyNorm:
+    return "self_attn.k_norm";
   case TensorRole::AttentionOutput:
+  case TensorRole::AttentionOutputBias:
     return "self_attn.o_proj";
   case TensorRole::FFNNorm:
     return "post_attention_layernorm";
@@ -214,5 +222,5 @@ std::string HuggingFaceModel::tensorName(TensorRole role, int64_t layer) const {
   if (role == TensorRole::FinalNorm)
     return "model.norm.weight";
   return "model.layers." + std::to_string(layer) + "." + layerPart(role) +
-         ".weight";
+         (isBias(role) ? ".bias" : ".weight");
 }

@@ -6,7 +6,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Spelled as transformers 4 and 5 do; a default is that of its LlamaConfig.
+// Spelled as transformers 4 and 5 do; a default is that of its class for the
+// model type.
 //
 //===----------------------------------------------------------------------===//
 
@@ -16,6 +17,7 @@
 #include "ModelFormats.h"
 #include "Rope.h"
 
+#include "llvm/ADT/STLExtras.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Path.h"
 
@@ -24,30 +26,101 @@ using llvm::Expected;
 using llvm::StringRef;
 namespace json = llvm::json;
 
+namespace {
+
+/// Where linear layers of attention have biases.
+enum class Biases {
+  None,
+  Inputs, ///< of q, k and v
+  Asked,  ///< of the output as well, if attention_bias says so
+};
+
+/// A model type, and what transformers takes where the file says nothing.
+struct Architecture {
+  const char *type;      ///< model_type
+  const char *className; ///< the only one of architectures
+  int64_t context;
+  int64_t kvHeads = 0;    ///< 0: as many as query heads
+  int64_t headDim = 0;    ///< 0: hidden size / heads
+  int64_t window = 0;     ///< 0: none
+  int64_t fullLayers = 0; ///< before the first that has the window
+  bool usesWindow = true;
+  Biases biases = Biases::None;
+  bool headNorms = false;
+};
+
+} // namespace
+
+static constexpr Architecture architectures[] = {
+    {.type = "llama",
+     .className = "LlamaForCausalLM",
+     .context = 2048,
+     .biases = Biases::Asked},
+    {.type = "mistral",
+     .className = "MistralForCausalLM",
+     .context = 131072,
+     .kvHeads = 8,
+     .window = 4096},
+    {.type = "qwen2",
+     .className = "Qwen2ForCausalLM",
+     .context = 32768,
+     .kvHeads = 32,
+     .window = 4096,
+     .fullLayers = 28,
+     .usesWindow = false,
+     .biases = Biases::Inputs},
+    {.type = "qwen3",
+     .className = "Qwen3ForCausalLM",
+     .context = 32768,
+     .kvHeads = 32,
+     .headDim = 128,
+     .window = 4096,
+     .fullLayers = 28,
+     .usesWindow = false,
+     .biases = Biases::Asked,
+     .headNorms = true},
+};
+
 //===----------------------------------------------------------------------===//
 // Refusals
 //===----------------------------------------------------------------------===//
 
-static void checkArchitecture(JSONReader &config) {
+/// The one that the file names; fails, with any one, where it is not known.
+static const Architecture &readArchitecture(JSONReader &config) {
   StringRef type = config.string("model_type").value_or("");
-  if (type != "llama")
-    return config.fail("unsupported architecture '{0}', expected llama", type);
+  const auto *known =
+      llvm::find_if(architectures, [&](const Architecture &architecture) {
+        return type == architecture.type;
+      });
+  if (known == std::end(architectures)) {
+    config.fail(
+        "unsupported architecture '{0}', expected llama, mistral, qwen2 "
+        "or qwen3",
+        type);
+    return architectures[0];
+  }
   const json::Value *names = config.find("architectures");
   const json::Array *list = names ? names->getAsArray() : nullptr;
-  if (!names || (list && list->size() == 1 &&
-                 list->front().getAsString() == "LlamaForCausalLM"))
-    return;
-  config.fail("unsupported architectures {0}, expected LlamaForCausalLM",
-              *names);
+  if (names && (!list || list->size() != 1 ||
+                list->front().getAsString() != known->className))
+    config.fail("unsupported architectures {0}, expected {1}", *names,
+                known->className);
+  return *known;
 }
 
-static void checkAttention(JSONReader &config) {
-  for (const char *key : {"attention_bias", "mlp_bias"})
-    if (config.boolean(key).value_or(false))
-      config.fail("{0} is not supported", key);
-  int64_t window = config.integer("sliding_window").value_or(0);
-  if (window > 0 && config.boolean("use_sliding_window").value_or(true))
-    config.fail("sliding_window of {0} is not supported", window);
+/// A window as long as the context hides nothing.
+static void checkWindows(JSONReader &config, const Architecture &architecture,
+                         const ModelConfig &sizes) {
+  int64_t window =
+      config.integer("sliding_window")
+          .value_or(config.has("sliding_window") ? 0 : architecture.window);
+  bool used =
+      config.boolean("use_sliding_window").value_or(architecture.usesWindow);
+  int64_t fullLayers =
+      config.integer("max_window_layers").value_or(architecture.fullLayers);
+  if (used && window > 0 && window < sizes.context && fullLayers < sizes.layers)
+    config.fail("sliding_window of {0} in a context of {1} is not supported",
+                window, sizes.context);
   const json::Value *types = config.find("layer_types");
   const json::Array *list = types ? types->getAsArray() : nullptr;
   for (const json::Value &type : list ? *list : json::Array())
@@ -55,7 +128,19 @@ static void checkAttention(JSONReader &config) {
       config.fail("layer type {0} is not supported", type);
 }
 
+static void readBiases(JSONReader &from, const Architecture &architecture,
+                       ModelConfig &to) {
+  bool asked = from.boolean("attention_bias").value_or(false);
+  if (asked && architecture.biases == Biases::None)
+    from.fail("attention_bias of a {0} model is not supported",
+              architecture.type);
+  to.outputBias = asked && architecture.biases == Biases::Asked;
+  to.attentionBias = to.outputBias || architecture.biases == Biases::Inputs;
+}
+
 static void checkLayers(JSONReader &config) {
+  if (config.boolean("mlp_bias").value_or(false))
+    config.fail("mlp_bias is not supported");
   StringRef activation = config.string("hidden_act").value_or("silu");
   if (activation != "silu")
     config.fail("unsupported activation '{0}', expected silu", activation);
@@ -128,16 +213,21 @@ static std::vector<float> readFrequencies(JSONReader &config, int64_t headDim) {
 // Sizes and ids
 //===----------------------------------------------------------------------===//
 
-static void readSizes(JSONReader &from, ModelConfig &to) {
-  to.family = "llama";
+static void readSizes(JSONReader &from, const Architecture &architecture,
+                      ModelConfig &to) {
+  to.family = architecture.type;
   to.layers = from.requiredInteger("num_hidden_layers");
   to.hidden = from.requiredInteger("hidden_size");
   to.heads = from.requiredInteger("num_attention_heads");
-  to.kvHeads = from.integer("num_key_value_heads").value_or(to.heads);
-  to.headDim = from.integer("head_dim").value_or(0);
+  bool ownDefault = architecture.kvHeads && !from.has("num_key_value_heads");
+  to.kvHeads = from.integer("num_key_value_heads")
+                   .value_or(ownDefault ? architecture.kvHeads : to.heads);
+  to.headDim = from.integer("head_dim").value_or(architecture.headDim);
+  to.headNorms = architecture.headNorms;
   to.ffn = from.requiredInteger("intermediate_size");
   to.vocab = from.requiredInteger("vocab_size");
-  to.context = from.integer("max_position_embeddings").value_or(2048);
+  to.context =
+      from.integer("max_position_embeddings").value_or(architecture.context);
   to.normEpsilon = from.number("rms_norm_eps").value_or(1e-6);
   to.tiedHead = from.boolean("tie_word_embeddings").value_or(false);
   to.eosIds = from.ids("eos_token_id").value_or(std::vector<int32_t>());
@@ -166,10 +256,11 @@ Expected<ModelConfig> mlir::llm::readHuggingFaceConfig(StringRef directory) {
     return object.takeError();
   JSONReader reader(path, *object);
   ModelConfig config;
-  checkArchitecture(reader);
-  checkAttention(reader);
+  const Architecture &architecture = readArchitecture(reader);
   checkLayers(reader);
-  readSizes(reader, config);
+  readSizes(reader, architecture, config);
+  readBiases(reader, architecture, config);
+  checkWindows(reader, architecture, config);
   if (llvm::Error error = reader.takeError())
     return error;
   Expected<int64_t> headDim = chooseHeadDim(path, config, config.headDim);

@@ -25,6 +25,8 @@ public:
   JSONReader(::llvm::StringRef path, const ::llvm::json::Object &object)
       : FirstProblem(path), object(object) {}
 
+  /// Whether the field is there, be it null.
+  bool has(::llvm::StringRef key) const { return object.get(key); }
   /// Null if absent.
   const ::llvm::json::Value *find(::llvm::StringRef key) const;
 

@@ -34,6 +34,12 @@ const TensorInfo *ModelFile::find(StringRef name) const {
   return tensor == tensors().end() ? nullptr : tensor;
 }
 
+bool mlir::llm::isBias(TensorRole role) {
+  return role == TensorRole::QueryBias || role == TensorRole::KeyBias ||
+         role == TensorRole::ValueBias ||
+         role == TensorRole::AttentionOutputBias;
+}
+
 //===----------------------------------------------------------------------===//
 // Sizes
 //===----------------------------------------------------------------------===//

@@ -19,6 +19,9 @@ openGGUFModel(::llvm::StringRef path);
 ::llvm::Expected<std::unique_ptr<ModelFile>>
 openHuggingFaceModel(::llvm::StringRef directory);
 
+/// Whether a tensor is named a bias, not a weight.
+bool isBias(TensorRole role);
+
 /// Refuses sizes that no model has and that do not fit each other. `path` is
 /// for messages, as below.
 ::llvm::Error checkConfig(::llvm::StringRef path, const ModelConfig &config);

@@ -1,4 +1,4 @@
-"""Seeded random Llama checkpoints in the formats that llm-import reads.
+"""Seeded random checkpoints in the formats that llm-import reads.
 
 Weights are made in float32 under their Hugging Face names; the writers round
 them to the format asked for. What a file then holds, load.py tells.
@@ -25,6 +25,8 @@ GGUF_NAMES = {
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
     "post_attention_layernorm": "ffn_norm",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
@@ -32,10 +34,21 @@ GGUF_NAMES = {
 }
 
 
+CONTEXT = 512
+CLASSES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+
+
 @dataclass(frozen=True)
 class Shape:
-    """A model's sizes; `rope_scaling` as Hugging Face's config.json has it."""
+    """A model's type and sizes; `rope_scaling` as Hugging Face's config.json
+    has it, as `attention_bias`: of the output too (qwen2 has its own rule)."""
 
+    model_type: str = "llama"
     layers: int = 2
     hidden: int = 96
     heads: int = 4
@@ -44,6 +57,8 @@ class Shape:
     ffn: int = 160
     vocab: int = 331
     tied: bool = False
+    attention_bias: bool = False
+    rms_epsilon: float = 1e-5
     rope_theta: float = 10000.0
     rope_scaling: dict[str, Any] | None = None
 
@@ -61,6 +76,15 @@ def make_weights(shape: Shape, seed: int) -> Weights:
         values = random.standard_normal(shape.hidden, np.float32)
         weights[name + ".weight"] = 1 + values / np.float32(8)
 
+    def bias(name: str, size: int) -> None:
+        """As large as what it is added to."""
+        weights[name + ".bias"] = random.standard_normal(size, np.float32)
+
+    def head_norm(name: str) -> None:
+        """Far from 1, of either sign."""
+        values = random.choice([-2.0, -0.5, 0.5, 2.0], shape.head_dim)
+        weights[name + ".weight"] = values.astype(np.float32)
+
     # A tied head must not find the token just read in the residual stream.
     scale = 1 if shape.tied else shape.hidden**0.5
     matrix("model.embed_tokens", shape.vocab, shape.hidden, scale)
@@ -72,6 +96,15 @@ def make_weights(shape: Shape, seed: int) -> Weights:
         matrix(prefix + "self_attn.k_proj", key, shape.hidden)
         matrix(prefix + "self_attn.v_proj", key, shape.hidden)
         matrix(prefix + "self_attn.o_proj", shape.hidden, query)
+        if shape.attention_bias or shape.model_type == "qwen2":
+            bias(prefix + "self_attn.q_proj", query)
+            bias(prefix + "self_attn.k_proj", key)
+            bias(prefix + "self_attn.v_proj", key)
+        if shape.attention_bias:
+            bias(prefix + "self_attn.o_proj", shape.hidden)
+        if shape.model_type == "qwen3":
+            head_norm(prefix + "self_attn.q_norm")
+            head_norm(prefix + "self_attn.k_norm")
         norm(prefix + "post_attention_layernorm")
         matrix(prefix + "mlp.gate_proj", shape.ffn, shape.hidden)
         matrix(prefix + "mlp.up_proj", shape.ffn, shape.hidden)
@@ -125,27 +158,39 @@ def write_safetensors(
     (directory / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def family_config(shape: Shape) -> dict[str, Any]:
+    """What the files of a model type have beyond the sizes."""
+    if shape.model_type == "llama":
+        return {"attention_bias": shape.attention_bias, "mlp_bias": False}
+    if shape.model_type == "mistral":
+        return {"sliding_window": None}
+    unused = {"use_sliding_window": False, "max_window_layers": 1}
+    if shape.model_type == "qwen2":
+        return {"sliding_window": CONTEXT // 8, **unused}
+    bias = {"attention_bias": shape.attention_bias, "head_dim": shape.head_dim}
+    return {"sliding_window": None, **unused, **bias}
+
+
 def hugging_face_config(shape: Shape, dtype: str) -> dict[str, Any]:
     config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [CLASSES[shape.model_type]],
+        "model_type": shape.model_type,
         "hidden_size": shape.hidden,
         "intermediate_size": shape.ffn,
         "num_hidden_layers": shape.layers,
         "num_attention_heads": shape.heads,
         "num_key_value_heads": shape.kv_heads,
         "vocab_size": shape.vocab,
-        "max_position_embeddings": 512,
-        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": CONTEXT,
+        "rms_norm_eps": shape.rms_epsilon,
         "rope_theta": shape.rope_theta,
         "rope_scaling": shape.rope_scaling,
         "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
         "tie_word_embeddings": shape.tied,
         "bos_token_id": 1,
         "eos_token_id": 2,
         "torch_dtype": dtype,
+        **family_config(shape),
     }
     if shape.hidden != shape.heads * shape.head_dim:
         config["head_dim"] = shape.head_dim
@@ -188,9 +233,8 @@ def gguf_name(name: str) -> str:
 
 def pair_adjacent(values: np.ndarray, head_dim: int) -> np.ndarray:
     """Rows i and i + D/2 of each head of q or k become rows 2i and 2i + 1."""
-    rows, columns = values.shape
-    halves = values.reshape(rows // head_dim, 2, head_dim // 2, columns)
-    return halves.swapaxes(1, 2).reshape(rows, columns)
+    halves = values.reshape(-1, 2, head_dim // 2, *values.shape[1:])
+    return halves.swapaxes(1, 2).reshape(values.shape)
 
 
 def byte_symbols() -> list[str]:
@@ -230,16 +274,17 @@ def add_vocabulary(
 
 def add_config(writer: gguf.GGUFWriter, shape: Shape) -> None:
     writer.add_block_count(shape.layers)
-    writer.add_context_length(512)
+    writer.add_context_length(CONTEXT)
     writer.add_embedding_length(shape.hidden)
     writer.add_feed_forward_length(shape.ffn)
     writer.add_head_count(shape.heads)
     writer.add_head_count_kv(shape.kv_heads)
-    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_layer_norm_rms_eps(shape.rms_epsilon)
     writer.add_rope_freq_base(shape.rope_theta)
-    writer.add_rope_dimension_count(shape.head_dim)
-    writer.add_vocab_size(shape.vocab)
-    if shape.hidden != shape.heads * shape.head_dim:
+    if not shape.model_type.startswith("qwen"):
+        writer.add_rope_dimension_count(shape.head_dim)
+        writer.add_vocab_size(shape.vocab)
+    if shape.hidden != shape.heads * shape.head_dim or shape.model_type == "qwen3":
         writer.add_key_length(shape.head_dim)
         writer.add_value_length(shape.head_dim)
 
@@ -250,18 +295,22 @@ def write_gguf(
     weights: Weights,
     format_of: Callable[[str], Format],
     *,
-    architecture: str = "llama",
+    architecture: str | None = None,
     tokenizer: str = "gpt2",
     pre_tokenizer: str = "gpt-2",
     unused_bytes: bytes = b"",
 ) -> Path:
-    """`format_of` chooses by the GGUF name; vectors stay in f32."""
+    """`format_of` chooses by the GGUF name; vectors stay in f32. The architecture
+    is that of the model type if none is given."""
+    if architecture is None:
+        architecture = shape.model_type.replace("mistral", "llama")
+    adjacent = ("q_proj.weight", "k_proj.weight", "q_proj.bias", "k_proj.bias")
     writer = gguf.GGUFWriter(path, architecture)
     add_config(writer, shape)
     add_vocabulary(writer, shape.vocab, tokenizer, pre_tokenizer, unused_bytes)
     for source, values in weights.items():
         name = gguf_name(source)
-        if source.endswith(("q_proj.weight", "k_proj.weight")):
+        if architecture == "llama" and source.endswith(adjacent):
             values = pair_adjacent(values, shape.head_dim)
         if values.ndim == 1:
             writer.add_tensor(name, values.astype(np.float32))

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,10 @@ def architecture() -> None:
 def configuration() -> None:
     refuse(write_hugging_face(rope_scaling={"rope_type": "yarn"}), "yarn")
     refuse(write_hugging_face(hidden_act="gelu"), "gelu")
+    refuse(write_hugging_face(mlp_bias=True), "mlp_bias")
+    mistral = {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}
+    window = "sliding_window of 511 in a context of 512"
+    refuse(write_hugging_face(**mistral, sliding_window=511), window)
 
 
 @suite.check("error-tensor-type")
@@ -194,6 +199,30 @@ def weights() -> None:
         folder / "tiny.gguf", SHAPE, weights, lambda name: Format.F32
     )
     refuse(file, *map(checkpoints.gguf_name, wrong), "31", "32", "33", "64")
+
+
+@suite.check("error-biases")
+def biases() -> None:
+    """A bias that is missing, and one that the model type has not."""
+    shape = replace(SHAPE, model_type="qwen2")
+    weights = checkpoints.make_weights(shape, seed=1)
+    del weights["model.layers.0.self_attn.q_proj.bias"]
+    weights["model.layers.1.self_attn.o_proj.bias"] = np.zeros(96, np.float32)
+    wrong = [
+        "missing tensor 'model.layers.0.self_attn.q_proj.bias' [96]",
+        "unknown tensor 'model.layers.1.self_attn.o_proj.bias'",
+    ]
+    config = checkpoints.hugging_face_config(shape, "float32")
+    folder = scratch()
+    refuse(checkpoints.write_hugging_face(folder / "tiny", config, weights), *wrong)
+    file = checkpoints.write_gguf(
+        folder / "tiny.gguf", shape, weights, lambda name: Format.F32
+    )
+    wrong = [
+        "missing tensor 'blk.0.attn_q.bias' [96]",
+        "unknown tensor 'blk.1.attn_output.bias'",
+    ]
+    refuse(file, *wrong)
 
 
 @suite.check("error-native-weights")

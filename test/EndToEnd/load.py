@@ -68,9 +68,14 @@ def hugging_face_name(name: str) -> str:
 
 def read_gguf(path: Path) -> tuple[Config, Weights]:
     reader = gguf.GGUFReader(path)
+    family = reader.fields["general.architecture"].contents()
 
-    def field(name: str) -> Any:
-        return reader.fields["llama." + name].contents()
+    def field(name: str, default: Any = None) -> Any:
+        found = reader.fields.get(f"{family}.{name}")
+        assert found or default is not None, name
+        return found.contents() if found else default
+
+    heads = field("attention.head_count")
 
     weights = {
         hugging_face_name(tensor.name): gguf.quants.dequantize(
@@ -81,12 +86,12 @@ def read_gguf(path: Path) -> tuple[Config, Weights]:
     return (
         Config(
             layers=field("block_count"),
-            heads=field("attention.head_count"),
+            heads=heads,
             kv_heads=field("attention.head_count_kv"),
-            head_dim=field("rope.dimension_count"),
+            head_dim=field("attention.key_length", field("embedding_length") // heads),
             rms_epsilon=field("attention.layer_norm_rms_epsilon"),
             rope_theta=field("rope.freq_base"),
-            rope_pairing="adjacent",
+            rope_pairing="adjacent" if family == "llama" else "half",
         ),
         weights,
     )

@@ -18,10 +18,11 @@ import checkpoints
 import suite
 from checkpoints import Shape, Weights
 from load import read_checkpoint
-from reference import Llama3Scaling, forward
-from tools import EXACT, logits, scratch
+from reference import Llama3Scaling, forward, greedy
+from tools import EXACT, logits, run, scratch
 
 PROMPT_TOKENS = 41
+GREEDY_TOKENS = 12
 TOLERANCE = 1e-4
 SMALL_STEPS = ("--prefill-chunk", 7, "--block-size", 3)
 
@@ -42,6 +43,22 @@ MHA_32 = Shape(hidden=128, heads=4, kv_heads=4, head_dim=32, ffn=173, tied=True)
 GROUPS_OF_3 = Shape(hidden=96, heads=6, kv_heads=2, head_dim=64, ffn=173)
 MQA_80 = Shape(hidden=128, heads=4, kv_heads=1, head_dim=80, ffn=160, layers=3)
 MQA_128 = Shape(hidden=64, heads=8, kv_heads=1, head_dim=128, ffn=192, tied=True)
+
+# Shaped like SmolLM, Qwen2.5-0.5B and 7B, Qwen3-0.6B, and Mistral-Nemo.
+LLAMA_BIAS = replace(GROUPS_OF_3, attention_bias=True)
+QWEN2 = Shape(
+    model_type="qwen2",
+    hidden=192,
+    heads=6,
+    rms_epsilon=1e-6,
+    rope_theta=1e6,
+)
+QWEN2_TIED = replace(QWEN2, hidden=224, heads=14, head_dim=16, tied=True)
+QWEN3 = replace(QWEN2, model_type="qwen3", hidden=96, heads=4, head_dim=128, tied=True)
+QWEN3_BIAS = replace(QWEN3, tied=False, attention_bias=True)
+MISTRAL = Shape(
+    model_type="mistral", hidden=160, kv_heads=1, head_dim=128, rope_theta=1e6
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +118,8 @@ def gguf_with_divisors(folder: Path, shape: Shape, weights: Weights) -> Path:
     return gguf_all(Format.F32)(folder, shape, weights)
 
 
+BF16 = ("--weights-as", "bf16", "--cache-dtype", "f32")
+BF16_EXACT = (*BF16, "--activations", "f32")
 SCALED = replace(MQA_80, rope_scaling=LLAMA3)
 
 CASES = {
@@ -128,7 +147,37 @@ CASES = {
     "gguf-native-mixed-f32": Case(
         MQA_80, gguf_file(mixed_format), (), native("f32"), tolerance=1.2e-2
     ),
+    "hf-llama-bias": Case(LLAMA_BIAS, hugging_face("float32")),
+    "hf-mistral": Case(MISTRAL, hugging_face("float16", 2), SMALL_STEPS),
+    "hf-mistral-bf16": Case(MISTRAL, hugging_face("bfloat16"), (), BF16_EXACT),
+    "hf-qwen2": Case(QWEN2, hugging_face("float32"), SMALL_STEPS),
+    "hf-qwen2-tied": Case(QWEN2_TIED, hugging_face("float32", transformers5=True)),
+    "hf-qwen2-bf16": Case(QWEN2, hugging_face("bfloat16", 3), (), BF16_EXACT),
+    "hf-qwen3": Case(QWEN3, hugging_face("float32"), SMALL_STEPS),
+    "hf-qwen3-bias": Case(QWEN3_BIAS, hugging_face("float16", transformers5=True)),
+    "hf-qwen3-bf16": Case(QWEN3, hugging_face("bfloat16"), (), BF16_EXACT),
+    "gguf-llama-bias": Case(LLAMA_BIAS, gguf_all(Format.F32)),
+    "gguf-mistral": Case(MISTRAL, gguf_all(Format.F16), SMALL_STEPS),
+    "gguf-qwen2": Case(QWEN2, gguf_all(Format.F32)),
+    "gguf-qwen2-tied": Case(QWEN2_TIED, gguf_all(Format.Q8_0), SMALL_STEPS),
+    "gguf-qwen3": Case(QWEN3, gguf_all(Format.F16), SMALL_STEPS),
+    "gguf-qwen3-bias": Case(QWEN3_BIAS, gguf_all(Format.Q8_0)),
+    "gguf-native-mistral": Case(
+        MISTRAL, gguf_all(Format.Q8_0), (), native("int8"), 3e-2
+    ),
+    "gguf-native-qwen2": Case(QWEN2, gguf_all(Format.Q8_0), (), native("int8"), 2e-2),
+    "gguf-native-qwen3": Case(QWEN3, gguf_all(Format.Q8_0), (), native("int8"), 7e-2),
+    "gguf-bf16-mistral": Case(MISTRAL, gguf_all(Format.BF16), (), BF16, 1e-2),
+    "gguf-bf16-qwen2": Case(QWEN2, gguf_all(Format.BF16), (), BF16, 1e-2),
+    "gguf-bf16-qwen3": Case(QWEN3, gguf_all(Format.BF16), (), BF16, 2e-2),
 }
+
+
+def check_greedy(model: Path, case: Case, ids: list[int], wanted: list[int]) -> None:
+    prompt = ",".join(map(str, ids))
+    arguments = ("--ids", prompt, "-n", GREEDY_TOKENS, "--ignore-eos")
+    done = run(model, *arguments, *case.numbers, *case.arguments)
+    assert done.sequence(0) == wanted, (done.sequence(0), wanted)
 
 
 def check_case(name: str) -> None:
@@ -138,13 +187,16 @@ def check_case(name: str) -> None:
     random = np.random.default_rng(seed)
     ids = random.integers(0, case.shape.vocab, PROMPT_TOKENS).tolist()
 
-    wanted = forward(*read_checkpoint(model), ids)
+    checkpoint = read_checkpoint(model)
+    wanted = forward(*checkpoint, ids)
     got = logits(model, ids, *case.numbers, *case.arguments)
     assert got.shape == wanted.shape, (got.shape, wanted.shape)
     largest = np.abs(wanted).max()
     rows = np.abs(got - wanted).max(axis=-1) / largest
     print(f"largest logit {largest:.3f}, relative difference {rows.max():.2e}")
     assert rows.max() <= case.tolerance, f"differences by row: {rows}"
+    if case.tolerance == TOLERANCE:
+        check_greedy(model, case, ids, greedy(*checkpoint, ids, GREEDY_TOKENS))
 
 
 for _name in CASES:

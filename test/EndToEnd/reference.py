@@ -1,7 +1,8 @@
-"""The Llama forward pass in float64, written from the papers.
+"""The forward pass of Llama and its kin in float64, written from the papers.
 
 It shares no code with what it judges: weights come in as arrays under their
-Hugging Face names, logits of all positions go out. Notation: T tokens, H query
+Hugging Face names, logits of all positions go out. A linear layer has a bias,
+and a head of q or k a norm, where there is one among the weights. Notation: T tokens, H query
 heads, G key/value heads, D head_dim, V vocabulary.
 """
 
@@ -104,23 +105,38 @@ def forward(config: Config, weights: Weights, ids: Sequence[int]) -> Array:
         prefix = f"model.layers.{layer}."
 
         def linear(name: str, y: Array) -> Array:
-            return y @ weights[f"{prefix}{name}.weight"].astype(np.float64).T
+            matrix = weights[f"{prefix}{name}.weight"].astype(np.float64)
+            return y @ matrix.T + weights.get(f"{prefix}{name}.bias", 0)
 
         def heads(name: str, y: Array, count: int) -> Array:
             return linear(name, y).reshape(tokens, count, config.head_dim)
+
+        def head_norm(name: str, y: Array) -> Array:
+            weight = weights.get(f"{prefix}{name}.weight")
+            return y if weight is None else rms_norm(y, weight, config.rms_epsilon)
 
         h = norm(prefix + "input_layernorm.weight")
         q = heads("self_attn.q_proj", h, config.heads)
         k = heads("self_attn.k_proj", h, config.kv_heads)
         v = heads("self_attn.v_proj", h, config.kv_heads)
-        q = rotate(q, angles, config.rope_pairing)
-        k = rotate(k, angles, config.rope_pairing)
+        q = rotate(head_norm("self_attn.q_norm", q), angles, config.rope_pairing)
+        k = rotate(head_norm("self_attn.k_norm", k), angles, config.rope_pairing)
         x = x + linear("self_attn.o_proj", attend(q, k, v))
         h = norm(prefix + "post_attention_layernorm.weight")
         gated = silu(linear("mlp.gate_proj", h)) * linear("mlp.up_proj", h)
         x = x + linear("mlp.down_proj", gated)
     head = weights.get("lm_head.weight", embedding)
     return norm("model.norm.weight") @ head.astype(np.float64).T
+
+
+def greedy(
+    config: Config, weights: Weights, prompt: list[int], count: int
+) -> list[int]:
+    """The `count` ids that follow, each the likeliest."""
+    ids = list(prompt)
+    for _ in range(count):
+        ids.append(int(forward(config, weights, ids)[-1].argmax()))
+    return ids[len(prompt) :]
 
 
 def log_likelihoods(logits: Array, ids: Sequence[int]) -> Array:

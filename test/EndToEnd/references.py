@@ -1,6 +1,7 @@
 """Holds the reference itself to what others computed, and to itself."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 from gguf import GGMLQuantizationType as Format
@@ -56,13 +57,15 @@ def smollm2_chat() -> None:
 @suite.check("reference-formats")
 def formats() -> None:
     """A checkpoint means the same as GGUF and as a Hugging Face directory."""
-    shape, folder = checkpoints.Shape(), scratch()
-    weights = checkpoints.make_weights(shape, seed=1)
-    for dtype, shards, kind in [
-        ("float32", 3, Format.F32),
-        ("float16", 1, Format.F16),
-        ("bfloat16", 2, Format.BF16),
+    biased = checkpoints.Shape(attention_bias=True)
+    for shape, dtype, shards, kind in [
+        (checkpoints.Shape(), "float32", 3, Format.F32),
+        (biased, "float16", 1, Format.F16),
+        (replace(biased, model_type="qwen3"), "bfloat16", 2, Format.BF16),
+        (checkpoints.Shape(model_type="qwen2"), "float32", 1, Format.F32),
     ]:
+        folder = scratch()
+        weights = checkpoints.make_weights(shape, seed=1)
         config = checkpoints.hugging_face_config(shape, dtype)
         directory = checkpoints.write_hugging_face(
             folder / dtype, config, weights, dtype, shards
@@ -72,7 +75,7 @@ def formats() -> None:
             folder / f"{dtype}.gguf", shape, dict(one[1]), lambda name: kind
         )
         difference = forward(*one, IDS) - forward(*read_checkpoint(file), IDS)
-        assert np.abs(difference).max() < 1e-10, dtype
+        assert np.abs(difference).max() < 1e-10, (shape, dtype)
 
 
 suite.main()

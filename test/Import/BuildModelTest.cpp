@@ -46,8 +46,16 @@ struct Checkpoint {
   std::string config() const;
   std::string safetensors() const;
 
+  /// Adds a tensor to each layer.
+  void add(const std::string &name, const std::vector<int64_t> &shape);
+  /// Adds the biases of q, k and v.
+  void addBiases();
+
   int64_t layers;
   bool tied;
+  /// The model type, and fields of its own.
+  std::string type = "llama", className = "LlamaForCausalLM";
+  std::map<std::string, ::llvm::json::Value> fields;
   std::map<std::string, std::vector<int64_t>> tensors;
 };
 
@@ -70,27 +78,58 @@ Checkpoint::Checkpoint(int64_t layers, bool tied) : layers(layers), tied(tied) {
   }
 }
 
+void Checkpoint::add(const std::string &name,
+                     const std::vector<int64_t> &shape) {
+  for (int64_t i = 0; i < layers; ++i)
+    tensors["model.layers." + std::to_string(i) + "." + name] = shape;
+}
+
+void Checkpoint::addBiases() {
+  add("self_attn.q_proj.bias", {8});
+  add("self_attn.k_proj.bias", {4});
+  add("self_attn.v_proj.bias", {4});
+}
+
+Checkpoint qwen2(int64_t layers) {
+  Checkpoint checkpoint(layers);
+  checkpoint.type = "qwen2";
+  checkpoint.className = "Qwen2ForCausalLM";
+  checkpoint.addBiases();
+  return checkpoint;
+}
+
+Checkpoint qwen3(int64_t layers) {
+  Checkpoint checkpoint(layers);
+  checkpoint.type = "qwen3";
+  checkpoint.className = "Qwen3ForCausalLM";
+  checkpoint.add("self_attn.q_norm.weight", {4});
+  checkpoint.add("self_attn.k_norm.weight", {4});
+  return checkpoint;
+}
+
 std::string json(::llvm::json::Object object) {
   return ::llvm::formatv("{0}", ::llvm::json::Value(std::move(object)));
 }
 
 std::string Checkpoint::config() const {
-  return json(::llvm::json::Object{
-      {"architectures", ::llvm::json::Array{"LlamaForCausalLM"}},
-      {"model_type", "llama"},
-      {"hidden_size", 8},
-      {"intermediate_size", 6},
-      {"num_hidden_layers", layers},
-      {"num_attention_heads", 2},
-      {"num_key_value_heads", 1},
-      {"head_dim", 4},
-      {"vocab_size", 10},
-      {"max_position_embeddings", 32},
-      {"rms_norm_eps", 1e-5},
-      {"rope_theta", 10000.0},
-      {"hidden_act", "silu"},
-      {"tie_word_embeddings", tied},
-      {"torch_dtype", "float32"}});
+  ::llvm::json::Object config{{"architectures", ::llvm::json::Array{className}},
+                              {"model_type", type},
+                              {"hidden_size", 8},
+                              {"intermediate_size", 6},
+                              {"num_hidden_layers", layers},
+                              {"num_attention_heads", 2},
+                              {"num_key_value_heads", 1},
+                              {"head_dim", 4},
+                              {"vocab_size", 10},
+                              {"max_position_embeddings", 32},
+                              {"rms_norm_eps", 1e-5},
+                              {"rope_theta", 10000.0},
+                              {"hidden_act", "silu"},
+                              {"tie_word_embeddings", tied},
+                              {"torch_dtype", "float32"}};
+  for (const auto &[key, value] : fields)
+    config[key] = value;
+  return json(std::move(config));
 }
 
 std::string Checkpoint::safetensors() const {
@@ -422,6 +461,125 @@ TEST_F(BuildModelTest, AllWrongTensorsAreListedAtOnce) {
           "  missing tensor 'model.layers.1.self_attn.k_proj.weight' [4, 8]\n"
           "  missing tensor 'model.norm.weight' [8]\n"
           "  unknown tensor 'model.layers.0.self_attn.q_proj.bias'");
+}
+
+/// Concatenated weights have concatenated biases; norms of heads are apart.
+TEST_F(BuildModelTest, BiasesAndHeadNormsAreWeightsOfTheirOwn) {
+  Checkpoint checkpoint = qwen3(2);
+  checkpoint.fields = {{"attention_bias", true}};
+  checkpoint.addBiases();
+  checkpoint.add("self_attn.o_proj.bias", {8});
+  OwningOpRef<ModuleOp> module = importModel(checkpoint, {ElementKind::BF16});
+  ASSERT_TRUE(module) << error;
+  const std::string attention = "model.layers.1.self_attn.";
+  const std::vector<std::string> names = weightNames(entryOf(*module));
+  ASSERT_EQ(names.size(), 1u + 2 * 10 + 2);
+  EXPECT_EQ(std::vector<std::string>(names.begin() + 13, names.begin() + 18),
+            (std::vector<std::string>{
+                attention + "q_proj.bias+" + attention + "k_proj.bias+" +
+                    attention + "v_proj.bias",
+                attention + "q_norm.weight", attention + "k_norm.weight",
+                attention + "o_proj.weight", attention + "o_proj.bias"}));
+  auto types = llvm::map_to_vector(layerOf(*module).getArgumentTypes(),
+                                   [](Type type) { return print(type); });
+  EXPECT_EQ(types[6], "tensor<16x8xbf16>");
+  EXPECT_EQ(types[7], "tensor<16xf32>") << "biases stay f32";
+  EXPECT_EQ(types[8], "tensor<4xf32>");
+  EXPECT_EQ(types[11], "tensor<8xf32>");
+  std::string named;
+  ::llvm::raw_string_ostream os(named);
+  module->print(os, OpPrintingFlags().printNameLocAsPrefix());
+  EXPECT_THAT(named, AllOf(HasSubstr("%layer1.qkv_bias: tensor<16xf32>"),
+                           HasSubstr("%layer1.k_norm: tensor<4xf32>"),
+                           HasSubstr("%layer1.o_bias: tensor<8xf32>")));
+}
+
+/// The op that `argument` is read by; null unless it is the only one.
+linalg::GenericOp readerOf(Value argument) {
+  if (!argument.hasOneUse())
+    return nullptr;
+  return dyn_cast<linalg::GenericOp>(*argument.user_begin());
+}
+
+TEST_F(BuildModelTest, BiasesAreAddedInPlaceToProducts) {
+  Checkpoint checkpoint(1);
+  checkpoint.fields = {{"attention_bias", true}};
+  checkpoint.addBiases();
+  checkpoint.add("self_attn.o_proj.bias", {8});
+  OwningOpRef<ModuleOp> module = importModel(checkpoint);
+  ASSERT_TRUE(module) << error;
+  func::FuncOp layer = layerOf(*module);
+  for (auto [weight, bias] : {std::pair{6, 7}, {8, 9}}) {
+    linalg::GenericOp add = readerOf(layer.getArgument(bias));
+    ASSERT_TRUE(add);
+    auto product = add.getDpsInits()[0].getDefiningOp<linalg::MatmulOp>();
+    ASSERT_TRUE(product);
+    EXPECT_EQ(product.getDpsInputs()[1], layer.getArgument(weight));
+  }
+}
+
+TEST_F(BuildModelTest, HeadsAreNormedBeforeTheyRotate) {
+  OwningOpRef<ModuleOp> module = importModel(qwen3(1));
+  ASSERT_TRUE(module) << error;
+  func::FuncOp layer = layerOf(*module);
+  auto ropes = llvm::to_vector(layer.getOps<RopeOp>());
+  ASSERT_EQ(ropes.size(), 2u);
+  for (auto [rope, weight, type] :
+       {std::tuple{ropes[0], 7, "tensor<?x2x4xf32>"},
+        {ropes[1], 8, "tensor<?x1x4xf32>"}}) {
+    linalg::GenericOp norm = readerOf(layer.getArgument(weight));
+    ASSERT_TRUE(norm);
+    EXPECT_EQ(rope.getInput().getDefiningOp(), norm.getOperation());
+    EXPECT_EQ(print(norm.getDpsInputs()[0].getType()), type);
+    EXPECT_EQ(print(norm.getDpsInputs()[1].getType()),
+              std::string(type).substr(0, 10) + "xf32>")
+        << "a scale of each head";
+    EXPECT_EQ(rope.getPairing(), RopePairing::Half);
+  }
+}
+
+/// What a model type lacks in one file, and has too much in another.
+TEST_F(BuildModelTest, BiasesAndNormsOfHeadsMustBeThere) {
+  Checkpoint checkpoint = qwen2(2);
+  checkpoint.tensors.erase("model.layers.1.self_attn.k_proj.bias");
+  checkpoint.tensors["model.layers.0.self_attn.v_proj.bias"] = {5};
+  checkpoint.tensors["model.layers.0.self_attn.o_proj.bias"] = {8};
+  checkpoint.tensors["model.layers.1.self_attn.q_norm.weight"] = {4};
+  EXPECT_FALSE(importModel(checkpoint));
+  EXPECT_THAT(
+      error,
+      HasSubstr(
+          "configuration\n"
+          "  tensor 'model.layers.0.self_attn.v_proj.bias' has shape [5], "
+          "expected [4]\n"
+          "  missing tensor 'model.layers.1.self_attn.k_proj.bias' [4]\n"
+          "  unknown tensor 'model.layers.0.self_attn.o_proj.bias'\n"
+          "  unknown tensor 'model.layers.1.self_attn.q_norm.weight'"));
+
+  checkpoint = qwen3(2);
+  checkpoint.tensors.erase("model.layers.0.self_attn.q_norm.weight");
+  checkpoint.tensors["model.layers.1.self_attn.k_norm.weight"] = {8};
+  EXPECT_FALSE(importModel(checkpoint));
+  EXPECT_THAT(
+      error,
+      HasSubstr("configuration\n"
+                "  missing tensor 'model.layers.0.self_attn.q_norm.weight' "
+                "[4]\n"
+                "  tensor 'model.layers.1.self_attn.k_norm.weight' has shape "
+                "[8], expected [4]"));
+  EXPECT_TRUE(importModel(qwen2(2))) << error;
+}
+
+/// One bias in a GGUF file asks for those of all layers.
+TEST_F(BuildModelTest, BiasesOfGGUFAreInAllLayersOrNone) {
+  GGUFWriter file = smallModel();
+  file.tensor("blk.0.attn_k.bias", {16}, 0, std::string(64, 'b'));
+  write("model.gguf", file.write());
+  EXPECT_FALSE(importModel(directory / "model.gguf"));
+  EXPECT_THAT(error, AllOf(HasSubstr("missing tensor 'blk.0.attn_q.bias' [32]"),
+                           HasSubstr("missing tensor 'blk.0.attn_v.bias' [16]"),
+                           ::testing::Not(HasSubstr("attn_k.bias")),
+                           ::testing::Not(HasSubstr("attn_output.bias"))));
 }
 
 TEST_F(BuildModelTest, IgnoredTensorsAreNotUnknown) {

@@ -163,16 +163,72 @@ TEST_F(GGUFTest, HonoursTheAlignment) {
               EndsWith("expected a power of two for general.alignment, got 0"));
 }
 
+TEST_F(GGUFTest, ReadsQwen) {
+  GGUFWriter file = smallModel(32, "qwen2");
+  file.set("qwen2.rope.freq_base", 100.0f);
+  const std::unique_ptr<ModelFile> two = read(file);
+  EXPECT_EQ(two->config().family, "qwen2");
+  EXPECT_FALSE(two->config().adjacentRope);
+  EXPECT_TRUE(two->config().attentionBias);
+  EXPECT_FALSE(two->config().outputBias);
+  EXPECT_FALSE(two->config().headNorms);
+  EXPECT_EQ(two->config().ropeInverseFrequencies[2], 0.1f);
+
+  file = smallModel(32, "qwen3");
+  file.set("qwen3.attention.key_length", 16)
+      .set("qwen3.attention.value_length", 16);
+  const std::unique_ptr<ModelFile> three = read(file);
+  EXPECT_EQ(three->config().family, "qwen3");
+  EXPECT_EQ(three->config().headDim, 16);
+  EXPECT_FALSE(three->config().adjacentRope);
+  EXPECT_FALSE(three->config().attentionBias);
+  EXPECT_FALSE(three->config().outputBias);
+  EXPECT_TRUE(three->config().headNorms);
+  EXPECT_EQ(three->tensorName(TensorRole::QueryNorm, 3),
+            "blk.3.attn_q_norm.weight");
+  EXPECT_EQ(three->tensorName(TensorRole::KeyNorm, 3),
+            "blk.3.attn_k_norm.weight");
+}
+
+/// No field says it; those of qwen2 are always those of q, k and v.
+TEST_F(GGUFTest, FindsBiases) {
+  EXPECT_FALSE(read(smallModel())->config().attentionBias);
+  for (const char *name :
+       {"blk.0.attn_q.bias", "blk.0.attn_k.bias", "blk.0.attn_v.bias"}) {
+    GGUFWriter file = smallModel();
+    file.tensor(name, {1}, 0, "bias");
+    EXPECT_TRUE(read(file)->config().attentionBias);
+    EXPECT_FALSE(read(file)->config().outputBias);
+  }
+  for (const char *architecture : {"llama", "qwen2", "qwen3"}) {
+    GGUFWriter file = smallModel(32, architecture);
+    file.tensor("blk.0.attn_output.bias", {1}, 0, "bias");
+    const bool isQwen2 = architecture == std::string("qwen2");
+    EXPECT_EQ(read(file)->config().attentionBias, isQwen2);
+    EXPECT_EQ(read(file)->config().outputBias, !isQwen2);
+  }
+  std::unique_ptr<ModelFile> model = read(smallModel());
+  EXPECT_EQ(model->tensorName(TensorRole::QueryBias, 2), "blk.2.attn_q.bias");
+  EXPECT_EQ(model->tensorName(TensorRole::KeyBias, 2), "blk.2.attn_k.bias");
+  EXPECT_EQ(model->tensorName(TensorRole::ValueBias, 2), "blk.2.attn_v.bias");
+  EXPECT_EQ(model->tensorName(TensorRole::AttentionOutputBias, 2),
+            "blk.2.attn_output.bias");
+}
+
 //===----------------------------------------------------------------------===//
 // Refused models
 //===----------------------------------------------------------------------===//
 
 TEST_F(GGUFTest, RefusesOtherArchitectures) {
-  EXPECT_EQ(failureWith("general.architecture", "qwen2"),
+  EXPECT_EQ(failureWith("general.architecture", "mamba"),
             (directory / "model.gguf").string() +
-                ": unsupported architecture 'qwen2', expected llama");
-  EXPECT_THAT(failure(smallModel().erase("general.architecture")),
-              EndsWith("unsupported architecture '', expected llama"));
+                ": unsupported architecture 'mamba', expected llama, qwen2 or "
+                "qwen3");
+  EXPECT_THAT(
+      failure(smallModel().erase("general.architecture")),
+      EndsWith("unsupported architecture '', expected llama, qwen2 or qwen3"));
+  EXPECT_THAT(failureWith("general.architecture", "qwen2"),
+              EndsWith("missing 'qwen2.block_count'"));
 }
 
 TEST_F(GGUFTest, RefusesWhatChangesTheModel) {
@@ -181,9 +237,10 @@ TEST_F(GGUFTest, RefusesWhatChangesTheModel) {
                        "first"));
   EXPECT_THAT(failureWith("llama.expert_count", 8),
               EndsWith("llama.expert_count of 8 is not supported"));
-  EXPECT_THAT(failureWith("llama.attention.sliding_window", 4096),
-              EndsWith("llama.attention.sliding_window of 4096 is not "
-                       "supported"));
+  EXPECT_THAT(failureWith("llama.attention.sliding_window", 127),
+              EndsWith("llama.attention.sliding_window of 127 in a context of "
+                       "128 is not supported"));
+  EXPECT_EQ(failureWith("llama.attention.sliding_window", 128), "");
   EXPECT_THAT(failureWith("llama.logit_scale", 0.5f),
               EndsWith("llama.logit_scale of 0.50 is not supported"));
   EXPECT_THAT(
@@ -216,6 +273,9 @@ TEST_F(GGUFTest, RefusesOtherRopes) {
 }
 
 TEST_F(GGUFTest, RefusesBadFields) {
+  EXPECT_THAT(
+      failure(smallModel(32, "qwen3").set("qwen3.rope.freq_base", -1.0f)),
+      EndsWith("expected a positive qwen3.rope.freq_base, got -1.00"));
   EXPECT_THAT(failure(smallModel().erase("llama.block_count")),
               EndsWith("missing 'llama.block_count'"));
   EXPECT_THAT(failureWith("llama.block_count", "many"),

@@ -62,6 +62,17 @@ json::Object smallConfig() {
                       {"tie_word_embeddings", true}};
 }
 
+/// The same of another model type, with 2 KV heads.
+json::Object configOf(const std::string &type) {
+  json::Object config = smallConfig();
+  config["model_type"] = type;
+  config["num_key_value_heads"] = 2;
+  config["architectures"] =
+      json::Array{std::string(1, char(std::toupper(type[0]))) + type.substr(1) +
+                  "ForCausalLM"};
+  return config;
+}
+
 const std::map<std::string, Tensor> smallTensors = {
     {"model.embed_tokens.weight", {"F32", {10, 8}, 0, 320}},
     {"model.norm.weight", {"BF16", {8}, 320, 336}}};
@@ -78,6 +89,15 @@ protected:
   std::string failureWith(const char *key, json::Value value) {
     config = smallConfig();
     config[key] = std::move(value);
+    return failure();
+  }
+  /// Of a model type; "" if it is read.
+  std::string
+  failureOfType(const char *type,
+                const std::map<std::string, json::Value> &fields = {}) {
+    config = configOf(type);
+    for (const auto &[key, value] : fields)
+      config[key] = value;
     return failure();
   }
   std::string failureOf(const std::map<std::string, Tensor> &tensors,
@@ -181,6 +201,78 @@ TEST_F(HuggingFaceTest, NamesEveryTensor) {
   for (auto [role, part] : parts)
     EXPECT_EQ(model->tensorName(role, 12),
               "model.layers.12." + std::string(part) + ".weight");
+}
+
+TEST_F(HuggingFaceTest, NamesBiasesAndNormsOfHeads) {
+  auto model = llvm::cantFail(open());
+  const std::pair<TensorRole, const char *> parts[] = {
+      {TensorRole::QueryBias, "q_proj.bias"},
+      {TensorRole::KeyBias, "k_proj.bias"},
+      {TensorRole::ValueBias, "v_proj.bias"},
+      {TensorRole::AttentionOutputBias, "o_proj.bias"},
+      {TensorRole::QueryNorm, "q_norm.weight"},
+      {TensorRole::KeyNorm, "k_norm.weight"}};
+  for (auto [role, part] : parts)
+    EXPECT_EQ(model->tensorName(role, 12),
+              "model.layers.12.self_attn." + std::string(part));
+}
+
+/// attention_bias means all four of llama and qwen3; qwen2 has those of q, k
+/// and v whatever it says.
+TEST_F(HuggingFaceTest, ReadsWhatTheModelTypesHave) {
+  struct Parts {
+    const char *type;
+    bool asked, attentionBias, outputBias, headNorms;
+  };
+  for (Parts parts : {Parts{"llama", false, false, false, false},
+                      {"llama", true, true, true, false},
+                      {"mistral", false, false, false, false},
+                      {"qwen2", false, true, false, false},
+                      {"qwen2", true, true, false, false},
+                      {"qwen3", false, false, false, true},
+                      {"qwen3", true, true, true, true}}) {
+    config = configOf(parts.type);
+    config["attention_bias"] = parts.asked;
+    config["sliding_window"] = nullptr;
+    auto model = llvm::cantFail(open());
+    EXPECT_EQ(model->config().family, parts.type);
+    EXPECT_FALSE(model->config().adjacentRope);
+    EXPECT_EQ(model->config().attentionBias, parts.attentionBias) << parts.type;
+    EXPECT_EQ(model->config().outputBias, parts.outputBias) << parts.type;
+    EXPECT_EQ(model->config().headNorms, parts.headNorms) << parts.type;
+  }
+  EXPECT_THAT(failureOfType("mistral", {{"sliding_window", nullptr},
+                                        {"attention_bias", true}}),
+              EndsWith("attention_bias of a mistral model is not supported"));
+}
+
+/// As in the configuration classes of transformers 5.23; a null is another
+/// thing than no field.
+TEST_F(HuggingFaceTest, GivesTheDefaultsOfTheModelType) {
+  struct Defaults {
+    const char *type;
+    int64_t kvHeads, headDim, context;
+  };
+  for (Defaults defaults : {Defaults{"llama", 64, 4, 2048},
+                            {"mistral", 8, 4, 131072},
+                            {"qwen2", 32, 4, 32768},
+                            {"qwen3", 32, 128, 32768}}) {
+    auto read = [&](bool null) {
+      config = configOf(defaults.type);
+      config["hidden_size"] = 256;
+      config["num_attention_heads"] = 64;
+      config["use_sliding_window"] = false;
+      config.erase("num_key_value_heads");
+      if (null)
+        config["num_key_value_heads"] = nullptr;
+      return llvm::cantFail(open());
+    };
+    const ModelConfig absent = read(false)->config();
+    EXPECT_EQ(absent.kvHeads, defaults.kvHeads) << defaults.type;
+    EXPECT_EQ(absent.headDim, defaults.headDim) << defaults.type;
+    EXPECT_EQ(absent.context, defaults.context) << defaults.type;
+    EXPECT_EQ(read(true)->config().kvHeads, 64) << defaults.type;
+  }
 }
 
 TEST_F(HuggingFaceTest, TakesEosIdsOfTheGenerationConfig) {
@@ -288,12 +380,16 @@ TEST_F(HuggingFaceTest, RefusesOtherRopes) {
 //===----------------------------------------------------------------------===//
 
 TEST_F(HuggingFaceTest, RefusesOtherArchitectures) {
-  std::string message = failureWith("model_type", "mistral");
-  EXPECT_EQ(message,
-            (directory / "config.json").string() +
-                ": unsupported architecture 'mistral', expected llama");
+  std::string message = failureWith("model_type", "mamba");
+  EXPECT_EQ(message, (directory / "config.json").string() +
+                         ": unsupported architecture 'mamba', expected llama, "
+                         "mistral, qwen2 or qwen3");
   EXPECT_THAT(failureWith("model_type", nullptr),
-              EndsWith("unsupported architecture '', expected llama"));
+              EndsWith("unsupported architecture '', expected llama, mistral, "
+                       "qwen2 or qwen3"));
+  EXPECT_THAT(failureWith("model_type", "qwen2"),
+              EndsWith("unsupported architectures [\"LlamaForCausalLM\"], "
+                       "expected Qwen2ForCausalLM"));
   EXPECT_THAT(
       failureWith("architectures", json::Array{"LlamaForPoetry"}),
       EndsWith("unsupported architectures [\"LlamaForPoetry\"], expected "
@@ -303,12 +399,11 @@ TEST_F(HuggingFaceTest, RefusesOtherArchitectures) {
 TEST_F(HuggingFaceTest, RefusesWhatChangesTheLayers) {
   EXPECT_THAT(failureWith("hidden_act", "gelu"),
               EndsWith("unsupported activation 'gelu', expected silu"));
-  EXPECT_THAT(failureWith("attention_bias", true),
-              EndsWith("attention_bias is not supported"));
   EXPECT_THAT(failureWith("mlp_bias", true),
               EndsWith("mlp_bias is not supported"));
-  EXPECT_THAT(failureWith("sliding_window", 4096),
-              EndsWith("sliding_window of 4096 is not supported"));
+  EXPECT_THAT(failureWith("sliding_window", 2047),
+              EndsWith("sliding_window of 2047 in a context of 2048 is not "
+                       "supported"));
   EXPECT_THAT(failureWith("layer_types", json::Array{"sliding_attention"}),
               EndsWith("layer type \"sliding_attention\" is not supported"));
   EXPECT_THAT(failureWith("num_local_experts", 8),
@@ -316,10 +411,42 @@ TEST_F(HuggingFaceTest, RefusesWhatChangesTheLayers) {
 }
 
 TEST_F(HuggingFaceTest, AcceptsAnInactiveSlidingWindow) {
-  config["sliding_window"] = 4096;
+  config["sliding_window"] = 64;
   config["use_sliding_window"] = false;
   EXPECT_EQ(failure(), "");
   EXPECT_EQ(failureWith("sliding_window", nullptr), "");
+  EXPECT_EQ(failureWith("sliding_window", 2048), "");
+}
+
+/// Where the file says nothing of it, the window is 4096.
+TEST_F(HuggingFaceTest, MistralHasAWindowUnlessToldOtherwise) {
+  const std::string refusal =
+      "sliding_window of 4096 in a context of 131072 is not supported";
+  EXPECT_THAT(failureOfType("mistral"), EndsWith(refusal));
+  EXPECT_THAT(failureOfType("mistral", {{"sliding_window", 4096}}),
+              EndsWith(refusal));
+  EXPECT_EQ(failureOfType("mistral", {{"sliding_window", nullptr}}), "");
+  EXPECT_EQ(failureOfType("mistral", {{"sliding_window", 131072}}), "");
+  EXPECT_EQ(failureOfType("mistral", {{"max_position_embeddings", 4096}}), "");
+}
+
+/// A window that is asked for counts from layer `max_window_layers` on.
+TEST_F(HuggingFaceTest, QwenHasAWindowIfAsked) {
+  for (const char *type : {"qwen2", "qwen3"}) {
+    auto failureWithWindow = [&](bool used, int64_t fullLayers) {
+      return failureOfType(type, {{"sliding_window", 64},
+                                  {"use_sliding_window", used},
+                                  {"max_window_layers", fullLayers}});
+    };
+    EXPECT_THAT(failureWithWindow(true, 0),
+                EndsWith("sliding_window of 64 in a context of 32768 is not "
+                         "supported"));
+    EXPECT_EQ(failureWithWindow(true, 1), "") << "there is one layer";
+    EXPECT_EQ(failureWithWindow(false, 0), "");
+    EXPECT_EQ(
+        failureOfType(type, {{"sliding_window", 64}, {"max_window_layers", 0}}),
+        "");
+  }
 }
 
 TEST_F(HuggingFaceTest, RefusesBadFields) {

@@ -118,17 +118,18 @@ private:
 };
 
 /// Hidden 32, 4 heads, one layer, vocabulary 3: what a model needs at least.
-inline GGUFWriter smallModel(uint64_t alignment = 32) {
+inline GGUFWriter smallModel(uint64_t alignment = 32,
+                             const std::string &architecture = "llama") {
   GGUFWriter file;
   file.alignment = alignment;
-  file.set("general.architecture", "llama")
-      .set("llama.block_count", 1)
-      .set("llama.embedding_length", 32)
-      .set("llama.attention.head_count", 4)
-      .set("llama.attention.head_count_kv", 2)
-      .set("llama.feed_forward_length", 64)
-      .set("llama.context_length", 128)
-      .set("llama.attention.layer_norm_rms_epsilon", 1e-5f)
+  file.set("general.architecture", architecture.c_str())
+      .set(architecture + ".block_count", 1)
+      .set(architecture + ".embedding_length", 32)
+      .set(architecture + ".attention.head_count", 4)
+      .set(architecture + ".attention.head_count_kv", 2)
+      .set(architecture + ".feed_forward_length", 64)
+      .set(architecture + ".context_length", 128)
+      .set(architecture + ".attention.layer_norm_rms_epsilon", 1e-5f)
       .set("tokenizer.ggml.eos_token_id", 2);
   file.tensor("token_embd.weight", {3, 32}, 8, std::string(3 * 34, 'e'));
   file.tensor("output_norm.weight", {32}, 0, std::string(32 * 4, 'n'));

@@ -33,7 +33,7 @@ struct TensorInfo {
 
 /// What the importer and the runner need to know of a model.
 struct ModelConfig {
-  std::string family; ///< "llama"
+  std::string family; ///< "llama", "mistral", "qwen2", "qwen3"
   int64_t layers = 0;
   int64_t hidden = 0;
   int64_t heads = 0; ///< query heads
@@ -43,15 +43,19 @@ struct ModelConfig {
   int64_t vocab = 0;
   int64_t context = 0; ///< tokens the model was trained for
   double normEpsilon = 1e-5;
-  bool tiedHead = false;     ///< the head is the embedding
-  bool adjacentRope = false; ///< GGUF: lanes 2i, 2i + 1; else i, i + D/2
+  bool tiedHead = false;      ///< the head is the embedding
+  bool attentionBias = false; ///< of q, k and v
+  bool outputBias = false;    ///< of the attention's output
+  bool headNorms = false;     ///< of q and k, over each head, before RoPE
+  bool adjacentRope =
+      false; ///< GGUF's llama: lanes 2i, 2i + 1; else i, i + D/2
   /// D/2 inverse frequencies: computed in f64 with the file's scaling (none,
   /// llama3, or the tensor rope_freqs.weight), rounded once.
   std::vector<float> ropeInverseFrequencies;
   std::vector<int32_t> eosIds; ///< every id that ends a generation
 };
 
-/// The parts of a llama model, by role.
+/// The parts of a model, by role.
 enum class TensorRole {
   Embedding,
   AttentionNorm,
@@ -65,6 +69,13 @@ enum class TensorRole {
   Down,
   FinalNorm,
   Head,
+  // Of some models:
+  QueryBias,
+  KeyBias,
+  ValueBias,
+  AttentionOutputBias,
+  QueryNorm,
+  KeyNorm,
 };
 
 /// A GGUF file, or a Hugging Face directory with config.json and safetensors
