@@ -48,16 +48,25 @@ def gguf_file(fields: list, tensors: list) -> bytes:
     return head + b"\0" * (-len(head) % 32) + data
 
 
-LLAMA = [
-    ("general.architecture", STRING, "llama"),
-    ("general.alignment", U32, 32),
-    ("llama.block_count", U32, 1),
-    ("llama.embedding_length", U32, 32),
-    ("llama.attention.head_count", U32, 4),
-    ("llama.attention.head_count_kv", U32, 2),
-    ("llama.feed_forward_length", U32, 64),
-    ("llama.context_length", U32, 128),
-    ("llama.attention.layer_norm_rms_epsilon", F32, 1e-5),
+def gguf_config(architecture: str) -> list:
+    return [
+        ("general.architecture", STRING, architecture),
+        ("general.alignment", U32, 32),
+        (architecture + ".block_count", U32, 1),
+        (architecture + ".embedding_length", U32, 32),
+        (architecture + ".attention.head_count", U32, 4),
+        (architecture + ".attention.head_count_kv", U32, 2),
+        (architecture + ".feed_forward_length", U32, 64),
+        (architecture + ".context_length", U32, 128),
+        (architecture + ".attention.layer_norm_rms_epsilon", F32, 1e-5),
+    ]
+
+
+LLAMA = gguf_config("llama")
+QWEN3 = gguf_config("qwen3") + [
+    ("qwen3.attention.key_length", U32, 16),
+    ("qwen3.attention.value_length", U32, 16),
+    ("qwen3.attention.sliding_window", U32, 128),
 ]
 ROPE = [
     ("llama.rope.freq_base", F32, 10000.0),
@@ -85,10 +94,12 @@ def gguf_seeds() -> list[bytes]:
     norm = ("output_norm.weight", "f32", (32,))
     formats = [(f"blk.0.{kind}", kind, (2, 32)) for kind in FORMATS]
     factors = ("rope_freqs.weight", "f32", (4,))
+    bias = ("blk.0.attn_q.bias", "f32", (32,))
     return [
         gguf_file(LLAMA, [embedding]),
         gguf_file(LLAMA + ROPE, [embedding, norm, factors] + formats),
         gguf_file(LLAMA + VOCABULARY, [embedding, norm]),
+        gguf_file(QWEN3, [embedding, norm, bias]),
     ]
 
 
@@ -119,7 +130,14 @@ def hugging_face_seeds() -> list[bytes]:
     scaled = config | {"rope_scaling": llama3, "max_position_embeddings": 64}
     newer = config | {"rope_parameters": {"rope_type": "default", "rope_theta": 5.0}}
     index = {"metadata": {}, "weight_map": {"model.norm.weight": "shard"}}
-    seeds = [(b"c", one) for one in (config, plain, scaled, newer)]
+    windowed = {"sliding_window": 4096, "max_position_embeddings": 4096}
+    mistral = {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}
+    mistral = config | mistral | windowed
+    qwen = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
+    qwen |= {"attention_bias": True, "use_sliding_window": True}
+    qwen = config | qwen | windowed | {"max_window_layers": 1}
+    configs = (config, plain, scaled, newer, mistral, qwen)
+    seeds = [(b"c", one) for one in configs]
     seeds += [(b"g", {"eos_token_id": 1}), (b"i", index)]
     return [letter + json.dumps(value).encode() for letter, value in seeds]
 
