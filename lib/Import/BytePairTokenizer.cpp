@@ -53,6 +53,9 @@ public:
   std::optional<int32_t> specialId(StringRef text) const override {
     return vocabulary.findSpecial(text);
   }
+  std::vector<std::string> specialTexts() const override {
+    return vocabulary.specialTexts();
+  }
   std::optional<int32_t> bos() const override { return settings.bosId; }
   std::optional<int32_t> eos() const override { return settings.eosId; }
   StringRef chatTemplate() const override { return settings.chatTemplate; }

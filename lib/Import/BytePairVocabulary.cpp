@@ -34,6 +34,13 @@ std::optional<int32_t> BytePairVocabulary::findWritten(StringRef text) const {
   return lookUp(written, text);
 }
 
+std::vector<std::string> BytePairVocabulary::specialTexts() const {
+  std::vector<std::string> texts;
+  for (StringRef text : special.keys())
+    texts.push_back(text.str());
+  return texts;
+}
+
 StringRef BytePairVocabulary::bytesOf(int32_t id) const {
   return id >= 0 && id < size() ? StringRef(bytes[id]) : StringRef();
 }

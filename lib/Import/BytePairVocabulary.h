@@ -53,6 +53,7 @@ public:
   /// Empty for a special token and out of range.
   ::llvm::StringRef bytesOf(int32_t id) const;
   std::optional<int32_t> findSpecial(::llvm::StringRef text) const;
+  std::vector<std::string> specialTexts() const;
   const BytePairMerges &merges() const { return mergeTable; }
 
 private:

@@ -328,9 +328,18 @@ std::vector<int32_t> ChatTemplate::nextTurn(StringRef user) const {
 }
 
 Expected<std::vector<int32_t>>
-mlir::llm::applyChatTemplate(const Tokenizer &tokenizer, StringRef user) {
+mlir::llm::applyChatTemplate(const Tokenizer &tokenizer, StringRef user,
+                             std::optional<StringRef> system) {
   Expected<ChatTemplate> chat = ChatTemplate::open(tokenizer);
   if (!chat)
     return chat.takeError();
-  return chat->firstTurn(user);
+  return chat->firstTurn(user, system);
+}
+
+Expected<std::vector<int32_t>>
+mlir::llm::continueChat(const Tokenizer &tokenizer, StringRef user) {
+  Expected<ChatTemplate> chat = ChatTemplate::open(tokenizer);
+  if (!chat)
+    return chat.takeError();
+  return chat->nextTurn(user);
 }

@@ -36,6 +36,7 @@ public:
   std::vector<int32_t> encode(StringRef text) const override;
   std::string decode(int32_t id, bool isFirst) const override;
   std::optional<int32_t> specialId(StringRef text) const override;
+  std::vector<std::string> specialTexts() const override;
   std::optional<int32_t> bos() const override { return settings.bosId; }
   std::optional<int32_t> eos() const override { return settings.eosId; }
   StringRef chatTemplate() const override { return settings.chatTemplate; }
@@ -148,4 +149,12 @@ std::optional<int32_t> SentencePieceTokenizer::specialId(StringRef text) const {
   if (!isSpecial(id) || model.IdToPiece(id) != text)
     return std::nullopt;
   return id;
+}
+
+std::vector<std::string> SentencePieceTokenizer::specialTexts() const {
+  std::vector<std::string> texts;
+  for (int32_t id = 0, size = model.GetPieceSize(); id != size; ++id)
+    if (isSpecial(id))
+      texts.push_back(model.IdToPiece(id));
+  return texts;
 }

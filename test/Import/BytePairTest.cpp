@@ -137,6 +137,8 @@ TEST_F(BytePairTest, TellsSpecialTokensFromText) {
   EXPECT_EQ(tokenizer->specialId("<end>"), 0);
   EXPECT_EQ(tokenizer->specialId("<user>"), 8);
   EXPECT_EQ(tokenizer->specialId("ab"), std::nullopt);
+  EXPECT_THAT(tokenizer->specialTexts(),
+              ::testing::UnorderedElementsAre("<end>", "<user>"));
   EXPECT_EQ(tokenizer->decode(0), "");
   EXPECT_EQ(tokenizer->decode(8), "<user>");
   EXPECT_EQ(tokenizer->encode("<end>"), Ids());

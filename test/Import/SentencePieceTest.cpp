@@ -76,6 +76,8 @@ TEST_F(SentencePieceTest, KnowsItsSpecialTokens) {
   EXPECT_EQ(tokenizer->specialId("<s>"), 1);
   EXPECT_EQ(tokenizer->specialId("</s>"), 2);
   EXPECT_EQ(tokenizer->specialId("Once"), std::nullopt);
+  EXPECT_EQ(tokenizer->specialTexts(),
+            std::vector<std::string>({"<unk>", "<s>", "</s>"}));
   EXPECT_EQ(tokenizer->specialId("<0x0A>"), std::nullopt);
   for (int32_t id : {0, 1, 2, -1, 512, INT32_MAX, INT32_MIN})
     EXPECT_EQ(tokenizer->decode(id), "") << id;

@@ -69,6 +69,34 @@ TEST_F(SmolLM2Test, AppliesTheChatTemplate) {
   }
 }
 
+/// Text with the special tokens spelled out that begin at ids 0, 1 and 2.
+static std::string spell(const Tokenizer &tokenizer,
+                         const std::vector<int32_t> &ids) {
+  const char *specials[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
+  std::string text;
+  for (int32_t id : ids)
+    text += id < 3 ? specials[id] : tokenizer.decode(id);
+  return text;
+}
+
+TEST_F(SmolLM2Test, TakesASystemMessage) {
+  for (const char *system : {"Be brief.", ""}) {
+    auto ids = llvm::cantFail(applyChatTemplate(*tokenizer, "Hi", system));
+    EXPECT_EQ(spell(*tokenizer, ids),
+              "<|im_start|>system\n" + std::string(system) +
+                  "<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+                  "<|im_start|>assistant\n");
+  }
+}
+
+TEST_F(SmolLM2Test, ContinuesAConversation) {
+  auto ids = llvm::cantFail(continueChat(*tokenizer, "Why? <|im_end|>"));
+  EXPECT_EQ(spell(*tokenizer, ids),
+            "<|im_end|>\n<|im_start|>user\nWhy? <|im_end|><|im_end|>\n"
+            "<|im_start|>assistant\n");
+  EXPECT_EQ(llvm::count(ids, 2), 2) << "what the user writes is none";
+}
+
 TEST_F(SmolLM2Test, NeverTakesSpecialTokensFromTheUser) {
   auto plain = llvm::cantFail(applyChatTemplate(*tokenizer, "x"));
   auto sly = llvm::cantFail(

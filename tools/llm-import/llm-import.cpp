@@ -8,6 +8,7 @@
 
 #include "llm/Import/BuildModel.h"
 #include "llm/Import/ModelFile.h"
+#include "llm/Import/ToolOptions.h"
 
 #include "mlir/IR/MLIRContext.h"
 #include "llvm/Support/CommandLine.h"
@@ -75,7 +76,7 @@ static llvm::Error run(const CacheFormats &cacheFormats) {
 }
 
 int main(int argc, char **argv) {
-  cl::HideUnrelatedOptions(category);
+  presentTool("llm-import", &category);
   const char *overview = "A model (GGUF file or Hugging Face directory) as a "
                          "module of the llm dialect; weights stay in the file";
   if (!cl::ParseCommandLineOptions(argc, argv, overview, &llvm::errs()))

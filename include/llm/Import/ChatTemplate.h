@@ -56,10 +56,15 @@ private:
   int32_t endId;
 };
 
-/// The first turn of `user` by the template of `tokenizer`, with its default
-/// system message.
+/// The first turn of `user` by the template of `tokenizer`.
 ::llvm::Expected<std::vector<int32_t>>
-applyChatTemplate(const Tokenizer &tokenizer, ::llvm::StringRef user);
+applyChatTemplate(const Tokenizer &tokenizer, ::llvm::StringRef user,
+                  std::optional<::llvm::StringRef> system = std::nullopt);
+
+/// Ids that follow the assistant's answer: its end, the next user message, up
+/// to where the next answer begins.
+::llvm::Expected<std::vector<int32_t>> continueChat(const Tokenizer &tokenizer,
+                                                    ::llvm::StringRef user);
 
 } // namespace mlir::llm
 

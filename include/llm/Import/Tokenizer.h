@@ -43,6 +43,9 @@ public:
   /// The id of a special token by its text ("<|im_start|>").
   virtual std::optional<int32_t> specialId(::llvm::StringRef text) const = 0;
 
+  /// The texts of all special tokens.
+  virtual std::vector<std::string> specialTexts() const = 0;
+
   /// The token that begins every text; none where the model wants none.
   virtual std::optional<int32_t> bos() const = 0;
 
