@@ -124,7 +124,10 @@ llm_code llm_model_create(llm_context *context, const llm_program *program,
                   LLM_TRY(checkCPU(*program));
                   for (int32_t i = 0; i < program->num_weights; ++i)
                     LLM_TRY(checkWeight(program->weights[i], i));
-                  *model = new llm_model(program, *context);
+                  auto *created = new llm_model(program, *context);
+                  for (int32_t i = 0; i < program->num_weights; ++i)
+                    created->packedBytes += packedBytes(program->weights[i]);
+                  *model = created;
                   return Status();
                 }),
                 error);
@@ -330,13 +333,10 @@ static Status finish(llm_model &model) {
   for (size_t i = 0; i < model.weights.size(); ++i)
     LLM_TRY(checkConcatenation(descs[i], model.weights[i]));
   setNumThreads(model.numThreads);
-  int64_t bytes = 0;
   for (size_t i = 0; i < model.weights.size(); ++i) {
     LLM_TRY(pack(descs[i], model.weights[i], *model.faults));
     model.packed[i] = model.weights[i].packed.get();
-    bytes += packedBytes(descs[i]);
   }
-  model.packedBytes = bytes;
   model.finished = true;
   return Status();
 }

@@ -111,8 +111,8 @@ typedef struct llm_error {
 LLM_API const char *llm_code_name(llm_code code);
 LLM_API uint32_t llm_abi_version(void);
 /// The kernel level in use: "baseline", "x86-64-v3", "x86-64-v4",
-/// "x86-64-v4+vnni", "x86-64-v4+bf16+vnni" or "x86-64-v4+amx". The environment variable
-/// LLM_CPU_TARGET, read when this library is loaded, forces one.
+/// "x86-64-v4+vnni", "x86-64-v4+bf16+vnni" or "x86-64-v4+amx". The environment
+/// variable LLM_CPU_TARGET, read when this library is loaded, forces one.
 LLM_API const char *llm_cpu_target(void);
 
 //===----------------------------------------------------------------------===//
@@ -342,11 +342,11 @@ LLM_API llm_code llm_model_bind_weight(llm_model *model, const char *name,
 /// Dequantizes and packs every bound weight in parallel. LLM_NOT_FOUND counts
 /// the weights that are missing and names the first.
 LLM_API llm_code llm_model_finish(llm_model *model, llm_error *error);
-/// Bytes of all packed weights.
+/// Bytes of all weights as llm_model_finish packs them, known before it.
 LLM_API int64_t llm_model_weight_bytes(const llm_model *model);
 /// What products with packed weights have cost in the invocations that have
-/// ended, failed ones too. Times are those of whole products, in nanoseconds, so
-/// that bytes / ns is GB/s.
+/// ended, failed ones too. Times are those of whole products, in nanoseconds,
+/// so that bytes / ns is GB/s.
 typedef struct llm_model_work {
   int64_t linear_ns;
   int64_t linear_bytes; ///< of packed weights, once for each product
@@ -622,18 +622,18 @@ LLM_API llm_code llm_rt_lookup_kv(llm_call *, int32_t site, uint64_t kv,
 /// [N, K] matrix w, of `format` LLM_FILE_BF16 in LLM_LAYOUT_TILES32 as bf16
 /// [ceil(N / 32), K / 32, 1024], of LLM_FILE_F32 or LLM_FILE_BF16 in
 /// LLM_LAYOUT_PANEL32 as f32 or bf16 [ceil(N / 32), K, 32], of LLM_FILE_Q8_0,
-/// Q4_0 or Q4_1 in LLM_LAYOUT_BLOCKS32 as i8 [ceil(N / 32), K / 32, 1088, 576 or
-/// 640].
+/// Q4_0 or Q4_1 in LLM_LAYOUT_BLOCKS32 as i8 [ceil(N / 32), K / 32, 1088, 576
+/// or 640].
 ///
 /// x is rounded to `activations` first: LLM_F32, LLM_BF16 beside tiles and
-/// blocks, or LLM_I8 beside blocks alone. Beside the first two weights of blocks
-/// are rounded to bf16. LLM_I8 takes the blocks as they are: each 32 numbers of
-/// a row of x become integers times their largest magnitude / 127, and a row
-/// with a number that is not finite gives NaN. With AMX it is LLM_BF16 of more
-/// than 32 rows.
+/// blocks, or LLM_I8 beside blocks alone. Beside the first two weights of
+/// blocks are rounded to bf16. LLM_I8 takes the blocks as they are: each 32
+/// numbers of a row of x become integers times their largest magnitude / 127,
+/// and a row with a number that is not finite gives NaN. With AMX it is
+/// LLM_BF16 of more than 32 rows.
 ///
-/// Sums are of f32. Beside tiles and blocks subnormal numbers may count as zero,
-/// and of an infinite weight beside f32 activations NaN may come.
+/// Sums are of f32. Beside tiles and blocks subnormal numbers may count as
+/// zero, and of an infinite weight beside f32 activations NaN may come.
 /// LLM_INVALID_ARGUMENT: x or out not rows of f32, K of tiles or blocks not a
 /// multiple of 32, or w not whole; LLM_UNSUPPORTED: another format or other
 /// activations.
