@@ -58,6 +58,18 @@ int32_t mlir::llm::secondBestToken(llvm::ArrayRef<float> logits) {
   return second;
 }
 
+llvm::ArrayRef<float> Sampler::penalize(llvm::ArrayRef<float> logits,
+                                        llvm::ArrayRef<int32_t> before) {
+  constexpr size_t kLastTokens = 64;
+  penalized = logits.vec();
+  for (int32_t token : before.take_back(kLastTokens)) {
+    const float logit = logits[token]; // once, if it occurs twice
+    penalized[token] = logit > 0 ? float(logit / options.repeatPenalty)
+                                 : float(logit * options.repeatPenalty);
+  }
+  return penalized;
+}
+
 void Sampler::weigh(llvm::ArrayRef<float> logits) {
   const double highest = logits[bestToken(logits)];
   candidates.clear();
@@ -67,11 +79,25 @@ void Sampler::weigh(llvm::ArrayRef<float> logits) {
                           std::exp((logit - highest) / options.temperature)});
 }
 
+/// Of equally likely ones, the lower id comes first.
+bool Sampler::isLikelier(const Candidate &a, const Candidate &b) {
+  return std::tie(b.weight, a.token) < std::tie(a.weight, b.token);
+}
+
 double Sampler::totalWeight() const {
   double total = 0;
   for (const Candidate &candidate : candidates)
     total += candidate.weight;
   return total;
+}
+
+void Sampler::keepTopK() {
+  if (options.topK >= int64_t(candidates.size()))
+    return;
+  const auto last = candidates.begin() + options.topK;
+  std::nth_element(candidates.begin(), last, candidates.end(), isLikelier);
+  candidates.erase(last, candidates.end());
+  llvm::sort(candidates, isLikelier);
 }
 
 void Sampler::keepNucleus() {
@@ -83,9 +109,7 @@ void Sampler::keepNucleus() {
   llvm::erase_if(candidates, [&](const Candidate &candidate) {
     return candidate.weight < negligible;
   });
-  llvm::sort(candidates, [](const Candidate &a, const Candidate &b) {
-    return std::tie(b.weight, a.token) < std::tie(a.weight, b.token);
-  });
+  llvm::sort(candidates, isLikelier);
   double kept = 0;
   auto last = llvm::find_if(candidates, [&](const Candidate &candidate) {
     kept += candidate.weight;
@@ -95,10 +119,15 @@ void Sampler::keepNucleus() {
     candidates.erase(last + 1, candidates.end());
 }
 
-int32_t Sampler::pick(llvm::ArrayRef<float> logits) {
+int32_t Sampler::pick(llvm::ArrayRef<float> logits,
+                      llvm::ArrayRef<int32_t> before) {
+  if (options.repeatPenalty != 1)
+    logits = penalize(logits, before);
   if (options.temperature == 0)
     return bestToken(logits);
   weigh(logits);
+  if (options.topK > 0)
+    keepTopK();
   if (options.topP < 1)
     keepNucleus();
   double rest = uniform() * totalWeight();

@@ -88,6 +88,63 @@ TEST(SamplerTest, topPKeepsTheLikeliest) {
   expectNear(frequencies({1, 0.95, 7}), {0.125, 0.5, 0.125, 0.25});
 }
 
+/// The options of a draw from the `topK` likeliest.
+static SamplerOptions likeliest(int64_t topK, double topP = 1) {
+  return {/*temperature=*/1, topP, /*seed=*/7, topK};
+}
+
+TEST(SamplerTest, topKKeepsTheLikeliest) {
+  expectNear(frequencies(likeliest(1)), {0, 1, 0, 0});
+  expectNear(frequencies(likeliest(2)), {0, 2 / 3.0, 0, 1 / 3.0});
+  // Of the two tokens of 1/8 the lower id comes first.
+  expectNear(frequencies(likeliest(3)), {1 / 7.0, 4 / 7.0, 0, 2 / 7.0});
+  for (int64_t all : {0, 4, 5})
+    expectNear(frequencies(likeliest(all)), {0.125, 0.5, 0.125, 0.25});
+}
+
+TEST(SamplerTest, topPIsOfWhatTopKKeeps) {
+  // Of 4/7, 2/7, 1/7 two make 6/7; of all, 1/2 and 1/4 would not do.
+  expectNear(frequencies(likeliest(3, 0.8)), {0, 2 / 3.0, 0, 1 / 3.0});
+}
+
+/// The best token where the last ones are made less likely.
+static int32_t bestWithPenalty(double penalty, llvm::ArrayRef<float> logits,
+                               llvm::ArrayRef<int32_t> before) {
+  SamplerOptions options;
+  options.repeatPenalty = penalty;
+  return Sampler(options).pick(logits, before);
+}
+
+TEST(SamplerTest, penaltyDividesPositiveLogitsAndMultipliesOthers) {
+  EXPECT_EQ(bestWithPenalty(2, {4, 2.5, 1}, {0}), 1);
+  EXPECT_EQ(bestWithPenalty(1.5, {4, 2.5, 1}, {0}), 0);
+  EXPECT_EQ(bestWithPenalty(2, {-4, -2.5, -10}, {1}), 0);
+  EXPECT_EQ(bestWithPenalty(1.5, {-4, -2.5, -10}, {1}), 1);
+  EXPECT_EQ(bestWithPenalty(2, {4, 2.5, 1}, {}), 0);
+  // Below 1 it favours what was there.
+  EXPECT_EQ(bestWithPenalty(0.5, {4, 2.5, 1}, {1}), 1);
+}
+
+TEST(SamplerTest, penaltyCountsATokenOnce) {
+  EXPECT_EQ(bestWithPenalty(1.5, {4, 2.5, 1}, {0, 0, 0}), 0);
+}
+
+TEST(SamplerTest, penaltyIsForTheLast64Tokens) {
+  std::vector<int32_t> before(65, 2);
+  before[0] = 0;
+  EXPECT_EQ(bestWithPenalty(2, {4, 2.5, 1}, before), 0);
+  before[1] = 0;
+  EXPECT_EQ(bestWithPenalty(2, {4, 2.5, 1}, before), 1);
+}
+
+TEST(SamplerTest, penaltyComesBeforeTheDraw) {
+  SamplerOptions options = likeliest(1);
+  options.repeatPenalty = 2;
+  Sampler sampler(options);
+  for (int i = 0; i < 20; ++i)
+    EXPECT_EQ(sampler.pick({4, 2.5, 1}, {0}), 1);
+}
+
 TEST(SamplerTest, theSeedDecides) {
   auto draw = [](uint64_t seed, uint64_t stream) {
     Sampler sampler({1, 1, seed}, stream);

@@ -29,6 +29,11 @@ struct SamplerOptions {
   /// Draws from the smallest set of likeliest tokens with this probability.
   double topP = 1;
   uint64_t seed = 0;
+  /// Draws from so many of the likeliest tokens; 0: from all.
+  int64_t topK = 0;
+  /// What makes the last 64 tokens less likely: a positive logit of one of
+  /// them is divided by it, another multiplied, however often it occurs.
+  double repeatPenalty = 1;
 };
 
 /// Draws tokens. The same options, stream and logits give the same tokens, on
@@ -39,7 +44,9 @@ public:
   explicit Sampler(const SamplerOptions &options, uint64_t stream = 0)
       : options(options), random(options.seed + stream) {}
 
-  int32_t pick(::llvm::ArrayRef<float> logits);
+  /// The token after `before`, of which the logits are.
+  int32_t pick(::llvm::ArrayRef<float> logits,
+               ::llvm::ArrayRef<int32_t> before = {});
 
 private:
   struct Candidate {
@@ -47,9 +54,15 @@ private:
     double weight;
   };
 
+  static bool isLikelier(const Candidate &a, const Candidate &b);
+
+  /// The logits, those of tokens at the end of `before` made lower.
+  ::llvm::ArrayRef<float> penalize(::llvm::ArrayRef<float> logits,
+                                   ::llvm::ArrayRef<int32_t> before);
   /// exp((logit - max) / temperature) of every token.
   void weigh(::llvm::ArrayRef<float> logits);
-  /// Cuts the candidates down to the likeliest.
+  /// Cuts the candidates down to the likeliest: so many, or so likely together.
+  void keepTopK();
   void keepNucleus();
   double totalWeight() const;
   /// In [0, 1), with 53 random bits.
@@ -58,6 +71,7 @@ private:
   SamplerOptions options;
   std::mt19937_64 random;
   std::vector<Candidate> candidates;
+  std::vector<float> penalized;
 };
 
 } // namespace mlir::llm
