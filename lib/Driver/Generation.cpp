@@ -14,6 +14,7 @@
 #include "llvm/Support/FormatVariadic.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 
 using namespace mlir::llm;
@@ -112,10 +113,13 @@ Error Generator::runStep(Parts &parts, Phase &phase) {
 }
 
 Error Generator::runPhase(Phase &phase, Parts (Generator::*nextParts)()) {
-  for (Parts parts; !(parts = (this->*nextParts)()).empty();)
+  for (Parts parts; !(parts = (this->*nextParts)()).empty();) {
+    if (options.interrupted && options.interrupted())
+      break;
     if (Error error =
             measureStep(model, phase, [&] { return runStep(parts, phase); }))
       return error;
+  }
   return Error::success();
 }
 
@@ -133,7 +137,7 @@ Error Generator::advance(const StepPart &part, ArrayRef<float> logits) {
     return end(sequence);
   const bool forks =
       sequence.id == 0 && options.forkAt == sequence.numGenerated();
-  const int32_t token = sequence.sampler.pick(logits);
+  const int32_t token = sequence.sampler.pick(logits, sequence.tokens);
   if (!std::isfinite(logits[token]))
     return makeError("logits of sequence {0} at position {1} are not finite",
                      sequence.id, sequence.fed - 1);
@@ -148,9 +152,13 @@ Error Generator::take(Sequence &sequence, int32_t token) {
   sequence.tokens.push_back(token);
   if (options.onToken)
     options.onToken(sequence.id, token);
-  if (llvm::is_contained(options.stopTokens, token) || reachedLimit(sequence))
+  if (isStop(token) || reachedLimit(sequence))
     return end(sequence);
   return Error::success();
+}
+
+bool Generator::isStop(int32_t token) const {
+  return llvm::is_contained(options.stopTokens, token);
 }
 
 /// True when a sequence that has a new token has as many as it may have: all
@@ -174,6 +182,8 @@ Error Generator::forkFirst(ArrayRef<float> logits) {
 
 Error Generator::end(Sequence &sequence) {
   sequence.live = false;
+  if (options.keep)
+    return Error::success();
   return model.release(sequence.id);
 }
 
@@ -184,24 +194,54 @@ Error Generator::end(Sequence &sequence) {
 GenerationResult Generator::result() const {
   GenerationResult result{{}, prefill, decode};
   for (const Sequence &sequence : sequences) {
-    auto [prompt, ids] = std::make_pair(
-        ArrayRef(sequence.tokens).take_front(sequence.promptLength),
-        ArrayRef(sequence.tokens).drop_front(sequence.promptLength));
+    const ArrayRef<int32_t> tokens = sequence.tokens;
+    const auto prompt = tokens.slice(
+        sequence.promptBegin, sequence.promptLength - sequence.promptBegin);
+    const auto ids = tokens.drop_front(sequence.promptLength);
     result.sequences.push_back({prompt.vec(), ids.vec(), sequence.error});
   }
   return result;
 }
 
-Expected<GenerationResult>
-Generator::run(ArrayRef<std::vector<int32_t>> prompts) {
-  sequences.clear();
+Expected<GenerationResult> Generator::runPhases() {
   prefill = decode = Phase();
-  for (const std::vector<int32_t> &prompt : prompts)
-    if (Error error = addPrompt(prompt))
-      return error;
   if (Error error = runPhase(prefill, &Generator::prefillParts))
     return error;
   if (Error error = runPhase(decode, &Generator::decodeParts))
     return error;
   return result();
+}
+
+Expected<GenerationResult>
+Generator::run(ArrayRef<std::vector<int32_t>> prompts) {
+  sequences.clear();
+  for (const std::vector<int32_t> &prompt : prompts)
+    if (Error error = addPrompt(prompt))
+      return error;
+  return runPhases();
+}
+
+int64_t Generator::length() const {
+  if (sequences.empty())
+    return 0;
+  const Sequence &sequence = sequences.front();
+  const bool stopped =
+      sequence.fed < sequence.tokens.size() && isStop(sequence.tokens.back());
+  return sequence.tokens.size() - stopped;
+}
+
+Expected<GenerationResult> Generator::resume(ArrayRef<int32_t> tokens) {
+  assert(sequences.size() == 1 && !sequences[0].live && "none was kept");
+  const int64_t before = length(), context = model.contextLength();
+  if (before + int64_t(tokens.size()) > context)
+    return makeError("{0} tokens after {1} are more than the {2} that the "
+                     "context holds",
+                     tokens.size(), before, context);
+  Sequence &sequence = sequences.front();
+  sequence.tokens.resize(before);
+  llvm::append_range(sequence.tokens, tokens);
+  sequence.promptBegin = sequence.fed;
+  sequence.promptLength = sequence.tokens.size();
+  sequence.live = true;
+  return runPhases();
 }

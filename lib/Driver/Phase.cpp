@@ -32,7 +32,7 @@ static Expected<Costs> lookAt(const StepModel &model) {
   return Costs{*cache, *linear};
 }
 
-/// Adds what was done between two looks.
+/// Adds `after` to `sum` and takes `before` away.
 static void add(Phase &sum, const Costs &before, const Costs &after) {
   for (int64_t llm_kv_work::*counter :
        {&llm_kv_work::append_ns, &llm_kv_work::append_bytes,
@@ -43,6 +43,14 @@ static void add(Phase &sum, const Costs &before, const Costs &after) {
        {&llm_model_work::linear_ns, &llm_model_work::linear_bytes,
         &llm_model_work::linear_flops})
     sum.linear.*counter += after.linear.*counter - before.linear.*counter;
+}
+
+Phase &Phase::operator+=(const Phase &other) {
+  tokens += other.tokens;
+  seconds += other.seconds;
+  steps += other.steps;
+  add(*this, /*before=*/{}, /*after=*/{other.work, other.linear});
+  return *this;
 }
 
 Error mlir::llm::measureStep(const StepModel &model, Phase &phase,

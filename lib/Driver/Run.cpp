@@ -8,15 +8,20 @@
 
 #include "llm/Driver/Run.h"
 
+#include "llm/Driver/Conversation.h"
 #include "llm/Driver/Evaluation.h"
 #include "llm/Driver/Generation.h"
+#include "llm/Driver/Interrupt.h"
 #include "llm/Driver/ObjectCache.h"
+#include "llm/Driver/ProgressLine.h"
 #include "llm/Driver/RunInputs.h"
 #include "llm/Driver/RunOptions.h"
 #include "llm/Driver/RunReport.h"
 #include "llm/Driver/Session.h"
 #include "llm/Driver/TextFile.h"
 #include "llm/Driver/TextStream.h"
+
+#include "llm/Import/ChatTemplate.h"
 
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -25,6 +30,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <ctime>
 
 using namespace mlir::llm;
@@ -72,19 +78,32 @@ private:
   Error runSession();
   Error execute();
   Error generate();
+  Error converse();
+  /// Whether the conversation goes on.
+  Expected<bool> takeTurn(Conversation &conversation, llvm::StringRef user,
+                          TextStream &stream);
   Error score();
   Error dumpLogits();
   Error finish();
 
+  Error checkNeed(const MemoryNeed &need) const;
+  SessionOptions sessionOptions() const;
   void remark(const llvm::Twine &message) const;
   void warnOfDroppedBytes() const;
   void printResults() const;
   void printSequenceErrors() const;
   std::string textOf(ArrayRef<int32_t> ids) const;
+  void addSequences(std::vector<SequenceResult> results);
   GenerationOptions generationOptions(TextStream &stream) const;
   /// Whether text appears as it is generated: there is one sequence of it.
   bool streams() const {
-    return tokenizer && inputs.size() == 1 && !options.forkAt;
+    return options.mode == RunMode::Converse ||
+           (tokenizer && inputs.size() == 1 && !options.forkAt);
+  }
+  /// A terminal to show what takes time on, or null.
+  llvm::raw_ostream *terminal() const {
+    return llvm::errs().is_displayed() && !options.quiet ? &llvm::errs()
+                                                         : nullptr;
   }
   int64_t threads() const;
   /// Prompt tokens of one step.
@@ -100,6 +119,7 @@ private:
   Activations activations = Activations::F32;
   std::vector<TokenIds> inputs;
   std::unique_ptr<Session> session;
+  bool refusedTurns = false; ///< of a conversation
   RunReport report;
 };
 
@@ -167,6 +187,9 @@ void Run::warnOfDroppedBytes() const {
 }
 
 Error Run::readInputs() {
+  // Its lines are read when their turn comes, the template is known before.
+  if (options.mode == RunMode::Converse)
+    return applyChatTemplate(*tokenizer, "", options.system).takeError();
   Expected<std::vector<TokenIds>> read =
       options.mode == RunMode::Score
           ? readScoredText(options, *tokenizer, context)
@@ -205,6 +228,7 @@ CompileOptions Run::compileOptions() const {
 Expected<std::unique_ptr<CompiledModel>> Run::compile() {
   if (!options.library.empty())
     return CompiledModel::open(options.library);
+  const ProgressLine shown(terminal(), "compiling for this CPU");
   const Clock::time_point start = Clock::now();
   const std::clock_t startCPU = std::clock();
   Expected<std::unique_ptr<CompiledModel>> compiled = importAndCompile(
@@ -233,20 +257,39 @@ static ElementKind weightsOf(const llm_program &program) {
   return kind;
 }
 
+Error Run::checkNeed(const MemoryNeed &need) const {
+  remark("memory needed " + describe(need));
+  return checkMemory(need, availableMemory());
+}
+
+SessionOptions Run::sessionOptions() const {
+  SessionOptions wanted;
+  wanted.threads = options.threads;
+  wanted.blockSize = options.blockSize;
+  wanted.context = context;
+  wanted.poolBlocks = options.poolBlocks;
+  if (options.mode == RunMode::Generate)
+    wanted.maxSequences = inputs.size() + (options.forkAt ? 1 : 0);
+  wanted.lengths.assign(wanted.maxSequences, context);
+  const bool ends = options.mode == RunMode::Generate && options.maxNewTokens;
+  for (auto [length, prompt] : llvm::zip(wanted.lengths, inputs))
+    if (ends)
+      length =
+          std::min<int64_t>(context, prompt.size() + *options.maxNewTokens);
+  wanted.stepTokens = std::min(prefillChunk(), context * wanted.maxSequences);
+  wanted.onNeed = [this](const MemoryNeed &need) { return checkNeed(need); };
+  return wanted;
+}
+
 Error Run::startSession() {
   Expected<std::unique_ptr<CompiledModel>> compiled = compile();
   if (!compiled)
     return compiled.takeError();
   if (!options.library.empty())
     weights = weightsOf((*compiled)->program());
-  SessionOptions wanted = {options.threads, options.blockSize,
-                           /*maxSequences=*/1, context, options.poolBlocks};
-  if (options.mode == RunMode::Generate)
-    wanted.maxSequences = inputs.size() + (options.forkAt ? 1 : 0);
-  llvm::raw_ostream *terminal =
-      llvm::errs().is_displayed() ? &llvm::errs() : nullptr;
   const Clock::time_point start = Clock::now();
-  auto created = Session::create(std::move(*compiled), *file, wanted, terminal);
+  auto created = Session::create(std::move(*compiled), *file, sessionOptions(),
+                                 terminal());
   if (!created)
     return created.takeError();
   session = std::move(*created);
@@ -294,6 +337,9 @@ void Run::printResults() const {
   llvm::outs().flush();
 }
 
+/// Whether nobody waits for more text: Ctrl-C, or it cannot be written.
+static bool stopped() { return wasInterrupted() || llvm::outs().has_error(); }
+
 int64_t Run::prefillChunk() const {
   return options.prefillChunk ? options.prefillChunk
                               : std::clamp<int64_t>(128 * threads(), 256, 512);
@@ -307,11 +353,19 @@ GenerationOptions Run::generationOptions(TextStream &stream) const {
   if (!options.ignoreEos)
     generation.stopTokens = file->config().eosIds;
   generation.forkAt = options.forkAt;
+  generation.interrupted = stopped;
   if (streams())
     generation.onToken = [&](int32_t, int32_t token) {
       stream.write(textOf(token));
     };
   return generation;
+}
+
+void Run::addSequences(std::vector<SequenceResult> results) {
+  for (SequenceResult &sequence : results) {
+    std::string text = textOf(sequence.ids);
+    report.sequences.push_back({std::move(sequence), std::move(text)});
+  }
 }
 
 Error Run::generate() {
@@ -324,12 +378,50 @@ Error Run::generate() {
     return result.takeError();
   report.prefill = result->prefill;
   report.decode = result->decode;
-  for (SequenceResult &sequence : result->sequences) {
-    std::string text = textOf(sequence.ids);
-    report.sequences.push_back({std::move(sequence), std::move(text)});
-  }
+  addSequences(std::move(result->sequences));
   if (!streams())
     printResults();
+  return Error::success();
+}
+
+Expected<bool> Run::takeTurn(Conversation &conversation, llvm::StringRef user,
+                             TextStream &stream) {
+  Expected<TokenIds> ids = conversation.encode(user);
+  if (!ids) {
+    print(ids.takeError());
+    refusedTurns = true;
+    return true;
+  }
+  warnOfDroppedBytes();
+  Expected<GenerationResult> result = conversation.answer(*ids);
+  stream.finish();
+  if (!result)
+    return result.takeError();
+  report.prefill += result->prefill;
+  report.decode += result->decode;
+  addSequences(std::move(result->sequences));
+  remark(describeTurn(report.sequences.size(), result->prefill, result->decode,
+                      conversation.length(), context));
+  return report.sequences.back().result.error.empty();
+}
+
+Error Run::converse() {
+  TextStream stream(llvm::outs());
+  GenerationOptions generation = generationOptions(stream);
+  generation.keep = true;
+  Conversation conversation(*tokenizer, *session, generation, options.system);
+  while (!stopped()) {
+    std::optional<std::string> line = readLine();
+    if (!line)
+      break;
+    if (llvm::StringRef(*line).trim().empty())
+      continue;
+    Expected<bool> goesOn = takeTurn(conversation, *line, stream);
+    if (!goesOn)
+      return goesOn.takeError();
+    if (!*goesOn)
+      break;
+  }
   return Error::success();
 }
 
@@ -341,14 +433,18 @@ int64_t Run::scoreChunk() const {
 
 Error Run::score() {
   Score total;
-  for (const TokenIds &input : inputs)
+  for (const TokenIds &input : inputs) {
+    if (wasInterrupted())
+      break;
     if (Error error = mlir::llm::score(*session, input, scoreChunk(),
                                        report.prefill, total))
       return error;
-  if (total.tokens == 0)
+  }
+  if (total.tokens == 0 && !wasInterrupted())
     return llvm::createStringError("no tokens to score in " +
                                    options.scoreFile);
-  report.score = total;
+  if (total.tokens > 0)
+    report.score = total;
   return Error::success();
 }
 
@@ -372,11 +468,14 @@ Error Run::dumpLogits() {
 //===----------------------------------------------------------------------===//
 
 void Run::printSequenceErrors() const {
+  const bool isTurn = options.mode == RunMode::Converse;
   for (auto [id, sequence] : llvm::enumerate(report.sequences))
     if (const SequenceResult &result = sequence.result; !result.error.empty())
       llvm::errs() << errorPrefix
-                   << llvm::formatv("sequence {0} ended after {1} tokens: {2}",
-                                    id, result.ids.size(), result.error)
+                   << llvm::formatv(
+                          "{0} {1} ended after {2} tokens: {3}",
+                          isTurn ? "the conversation ends: turn" : "sequence",
+                          isTurn ? id + 1 : id, result.ids.size(), result.error)
                    << '\n';
 }
 
@@ -393,7 +492,8 @@ Error Run::finish() {
   report.matrices = matrixSizesOf(*file);
   report.packedBytes = session->weightBytes();
   printSequenceErrors();
-  printSummary(report, llvm::errs());
+  if (!options.quiet)
+    printSummary(report, llvm::errs());
   if (options.jsonFile.empty())
     return Error::success();
   return writeFile(options.jsonFile, [&](llvm::raw_ostream &os) {
@@ -406,6 +506,8 @@ Error Run::execute() {
   switch (options.mode) {
   case RunMode::Generate:
     return generate();
+  case RunMode::Converse:
+    return converse();
   case RunMode::Score:
     return score();
   case RunMode::DumpLogits:
@@ -425,6 +527,8 @@ Error Run::runSession() {
   report.loadSeconds = secondsSince(start);
   if (Error error = startSession())
     return error;
+  if (options.mode != RunMode::DumpLogits)
+    noteInterrupts();
   if (Error error = execute())
     return error;
   return finish();
@@ -434,19 +538,27 @@ Expected<bool> Run::run() {
   if (Error error =
           options.mode == RunMode::Tokenize ? tokenize() : runSession())
     return error;
-  return llvm::all_of(report.sequences, [](const SequenceReport &sequence) {
-    return sequence.result.error.empty();
-  });
+  if (Error error = checkOutput())
+    return error;
+  return !refusedTurns &&
+         llvm::all_of(report.sequences, [](const SequenceReport &sequence) {
+           return sequence.result.error.empty();
+         });
 }
 
 int mlir::llm::runMain(int argc, const char *const *argv) {
+  constexpr int failed = 1, badUsage = 2, endedBySIGINT = 128 + SIGINT;
+  // A reader that has enough ends the process, whatever its parent made of it.
+  std::signal(SIGPIPE, SIG_DFL);
   Expected<RunOptions> options = parseRunOptions(argc, argv);
   if (!options) {
     print(options.takeError());
-    return 2;
+    return badUsage;
   }
   Expected<bool> complete = Run(*options).run();
   if (!complete)
     print(complete.takeError());
-  return complete && *complete ? 0 : 1;
+  if (wasInterrupted())
+    return endedBySIGINT;
+  return complete && *complete ? 0 : failed;
 }

@@ -19,6 +19,7 @@
 #include <algorithm>
 
 using namespace mlir::llm;
+using llvm::ArrayRef;
 using llvm::Error;
 using llvm::Expected;
 using llvm::StringRef;
@@ -36,10 +37,55 @@ static TokenIds encodeText(const Tokenizer &tokenizer, StringRef text) {
   return ids;
 }
 
-static Expected<std::vector<std::string>> readTexts(const RunOptions &options) {
-  if (options.prompt)
-    return std::vector<std::string>{*options.prompt};
-  Expected<std::string> file = readFile(*options.promptsFile);
+/// The longest special token that `text` begins with; empty without one.
+static StringRef leadingSpecial(ArrayRef<std::string> specials,
+                                StringRef text) {
+  StringRef longest;
+  for (StringRef special : specials)
+    if (special.size() > longest.size() && text.starts_with(special))
+      longest = special;
+  return longest;
+}
+
+/// The same of text that may spell out special tokens: the first one is taken
+/// first, of several there the longest. A BOS that it begins with is enough.
+static TokenIds encodeWithSpecials(const Tokenizer &tokenizer, StringRef text) {
+  const std::vector<std::string> specials = tokenizer.specialTexts();
+  TokenIds ids;
+  auto encodeUpTo = [&](size_t length) {
+    if (length > 0)
+      llvm::append_range(ids, tokenizer.encode(text.take_front(length)));
+    text = text.drop_front(length);
+  };
+  for (size_t at = 0; at < text.size();) {
+    const StringRef special = leadingSpecial(specials, text.drop_front(at));
+    if (special.empty()) {
+      ++at;
+      continue;
+    }
+    encodeUpTo(at);
+    ids.push_back(*tokenizer.specialId(special));
+    text = text.drop_front(special.size());
+    at = 0;
+  }
+  encodeUpTo(text.size());
+  const std::optional<int32_t> bos = tokenizer.bos();
+  if (bos && (ids.empty() || ids.front() != *bos))
+    ids.insert(ids.begin(), *bos);
+  return ids;
+}
+
+static Expected<TokenIds> encodePrompt(const RunOptions &options,
+                                       const Tokenizer &tokenizer,
+                                       StringRef text) {
+  if (options.chat)
+    return applyChatTemplate(tokenizer, text, options.system);
+  return options.special ? encodeWithSpecials(tokenizer, text)
+                         : encodeText(tokenizer, text);
+}
+
+static Expected<std::vector<std::string>> readLines(const std::string &path) {
+  Expected<std::string> file = readFile(path);
   if (!file)
     return file.takeError();
   StringRef rest = *file;
@@ -50,8 +96,20 @@ static Expected<std::vector<std::string>> readTexts(const RunOptions &options) {
     rest = tail;
   }
   if (lines.empty())
-    return llvm::createStringError("no prompts in " + *options.promptsFile);
+    return llvm::createStringError("no prompts in " + path);
   return lines;
+}
+
+static Expected<std::vector<std::string>> readTexts(const RunOptions &options) {
+  if (options.promptsFile)
+    return readLines(*options.promptsFile);
+  if (options.prompt)
+    return std::vector<std::string>{*options.prompt};
+  Expected<std::string> text =
+      *options.promptFile == "-" ? readInput() : readFile(*options.promptFile);
+  if (!text)
+    return text.takeError();
+  return std::vector<std::string>{std::move(*text)};
 }
 
 Expected<std::vector<TokenIds>>
@@ -63,8 +121,7 @@ mlir::llm::readPrompts(const RunOptions &options, const Tokenizer *tokenizer) {
     return texts.takeError();
   std::vector<TokenIds> prompts;
   for (StringRef text : *texts) {
-    Expected<TokenIds> ids = options.chat ? applyChatTemplate(*tokenizer, text)
-                                          : encodeText(*tokenizer, text);
+    Expected<TokenIds> ids = encodePrompt(options, *tokenizer, text);
     if (!ids)
       return ids.takeError();
     prompts.push_back(std::move(*ids));

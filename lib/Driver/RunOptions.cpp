@@ -8,6 +8,8 @@
 
 #include "llm/Driver/RunOptions.h"
 
+#include "llm/Import/ToolOptions.h"
+
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSwitch.h"
@@ -51,8 +53,8 @@ struct Flag : cl::opt<bool> {
 /// The options as LLVM's parser sees them. Made on first use; a second parse
 /// starts from the defaults again.
 struct CommandLine {
-  cl::OptionCategory input{"1. What to run (-m and one of -p, --ids, "
-                           "--prompts, --score, --tokenize)"};
+  cl::OptionCategory input{"1. What to run (-m and one of -p, -f, --ids, "
+                           "--prompts, --score, --tokenize, or --chat alone)"};
   cl::OptionCategory generation{"2. Generation"};
   cl::OptionCategory scoring{"3. Score"};
   cl::OptionCategory machine{"4. Compilation, cache and threads"};
@@ -67,11 +69,21 @@ struct CommandLine {
                    "Of model.so: the GGUF file or the directory that its "
                    "weights and its tokenizer are in"};
   Text prompt{"p", "text", input, "Continue this text"};
+  Text promptFile{"f", "file", input,
+                  "Continue the whole text of this file, its last line end "
+                  "included; - is standard input"};
   Text ids{"ids", "1,2,3", input, "Continue these ids, taken as they are"};
   Text prompts{"prompts", "file", input,
                "Continue each line of this file, all as one ragged batch"};
   Flag chat{"chat", input,
-            "Prompts are what a user says: use the model's chat template"};
+            "Prompts are what a user says: use the model's chat template. "
+            "Without a prompt: a conversation, of which each line of standard "
+            "input is a turn (empty ones are passed over)"};
+  Text system{"system", "text", input,
+              "With --chat: the system message, in place of the template's"};
+  Flag special{"special", input,
+               "Special tokens spelled out in the text of -p or -f are these "
+               "tokens; a BOS that it begins with is not added once more"};
   Text score{"score", "file", input,
              "Report mean negative log-likelihood and perplexity of this text"};
   Text tokenize{"tokenize", "file", input,
@@ -86,6 +98,13 @@ struct CommandLine {
   Text topP{"top-p", "p", generation,
             "Sample from the smallest set of likeliest tokens with this "
             "probability (default 1)"};
+  Text topK{"top-k", "k", generation,
+            "Sample from the k likeliest tokens (default 0: from all); before "
+            "--top-p"};
+  Text repeatPenalty{"repeat-penalty", "x", generation,
+                     "Divide positive logits of the last 64 tokens, those of "
+                     "the prompt included, by x, and multiply negative ones "
+                     "(default 1: leave them)"};
   Text seed{"seed", "n", generation,
             "Seed of the sampler: the same seed, the same text (default 0)"};
   Flag ignoreEos{"ignore-eos", generation,
@@ -140,7 +159,10 @@ struct CommandLine {
             "Write times, sizes, cache statistics and results as one JSON "
             "object"};
   Flag verbose{"verbose", output,
-               "Say where compiled code was read from or kept, or why not"};
+               "Say where compiled code was read from or kept, or why not, how "
+               "much memory is needed, and what each turn of a conversation "
+               "took"};
+  Flag quiet{"q", output, "Print nothing but the text, warnings and errors"};
 
   Text dumpLogits{"dump-logits", "file", testing,
                   "Write the logits after every token of -p or --ids as raw "
@@ -211,13 +233,16 @@ static Error checkAbsent(Options options, const llvm::Twine &why) {
 }
 
 static Error checkInputs(const CommandLine &line) {
-  const cl::Option *inputs[] = {&line.prompt, &line.ids, &line.prompts,
-                                &line.score, &line.tokenize};
+  const cl::Option *inputs[] = {&line.prompt, &line.promptFile,
+                                &line.ids,    &line.prompts,
+                                &line.score,  &line.tokenize};
   if (!given(line.model))
     return usageError("expected a model: -m with a GGUF file or a Hugging "
                       "Face directory");
-  if (llvm::none_of(inputs, [](auto *input) { return given(*input); }))
-    return usageError("expected one of " + namesOf(inputs));
+  if (!line.chat &&
+      llvm::none_of(inputs, [](auto *input) { return given(*input); }))
+    return usageError("expected one of " + namesOf(inputs) +
+                      ", or --chat for a conversation");
   if (given(line.score) && !given(line.windowTokens) && !line.splitDocuments)
     return usageError("--score needs --window-tokens or --split-documents");
   return checkExclusive(inputs);
@@ -252,15 +277,24 @@ static Error checkCombinations(const CommandLine &line) {
   auto exclude = [&](Options options) {
     errors = llvm::joinErrors(std::move(errors), checkExclusive(options));
   };
-  const cl::Option *prompts[] = {&line.prompt, &line.ids, &line.prompts};
+  const cl::Option *prompts[] = {&line.prompt, &line.promptFile, &line.ids,
+                                 &line.prompts, &line.chat};
   for (const cl::Option *option : std::initializer_list<const cl::Option *>{
-           &line.maxNewTokens, &line.temperature, &line.topP, &line.seed,
-           &line.ignoreEos, &line.forkAt}) {
+           &line.maxNewTokens, &line.temperature, &line.topP, &line.topK,
+           &line.repeatPenalty, &line.seed, &line.ignoreEos}) {
     needs(*option, prompts);
     exclude({option, &line.dumpLogits});
   }
-  needs(line.chat, {&line.prompt, &line.prompts});
-  needs(line.dumpLogits, {&line.prompt, &line.ids});
+  needs(line.forkAt, Options(prompts).drop_back());
+  exclude({&line.forkAt, &line.dumpLogits});
+  for (const cl::Option *option : std::initializer_list<const cl::Option *>{
+           &line.ids, &line.score, &line.tokenize, &line.special})
+    exclude({&line.chat, option});
+  needs(line.system, {&line.chat});
+  needs(line.special, {&line.prompt, &line.promptFile});
+  needs(line.dumpLogits, {&line.prompt, &line.promptFile, &line.ids});
+  exclude({&line.forkAt, &line.repeatPenalty});
+  exclude({&line.quiet, &line.verbose});
   needs(line.sinks, {&line.window});
   needs(line.windowTokens, {&line.score});
   needs(line.splitDocuments, {&line.score});
@@ -386,7 +420,11 @@ static RunMode modeOf(const CommandLine &line) {
     return RunMode::Tokenize;
   if (given(line.score))
     return RunMode::Score;
-  return given(line.dumpLogits) ? RunMode::DumpLogits : RunMode::Generate;
+  if (given(line.dumpLogits))
+    return RunMode::DumpLogits;
+  const bool hasPrompt =
+      given(line.prompt) || given(line.promptFile) || given(line.prompts);
+  return line.chat && !hasPrompt ? RunMode::Converse : RunMode::Generate;
 }
 
 static void readInputs(const CommandLine &line, Values &values,
@@ -398,14 +436,18 @@ static void readInputs(const CommandLine &line, Values &values,
     options.model = line.weightsFile;
   }
   options.prompt = text(line.prompt);
+  options.promptFile = text(line.promptFile);
   if (given(line.ids))
     options.ids = values.ids(line.ids);
   options.promptsFile = text(line.prompts);
   options.scoreFile = line.score;
   options.tokenizeFile = line.tokenize;
   options.chat = line.chat;
+  options.system = text(line.system);
+  options.special = line.special;
   options.jsonFile = line.json;
   options.verbose = line.verbose;
+  options.quiet = line.quiet;
   options.logitsFile = line.dumpLogits;
 }
 
@@ -418,6 +460,10 @@ static void readGeneration(const CommandLine &line, Values &values,
   options.sampler.topP = values.number(
       line.topP, 1, [](double p) { return p > 0 && p <= 1; },
       "above 0 and up to 1");
+  options.sampler.topK = values.integer(line.topK, 0).value_or(0);
+  options.sampler.repeatPenalty = values.number(
+      line.repeatPenalty, 1, [](double x) { return x > 0 && std::isfinite(x); },
+      "above 0");
   options.sampler.seed = values.integer(line.seed, 0, INT64_MAX).value_or(0);
   options.ignoreEos = line.ignoreEos;
   options.forkAt = values.integer(line.forkAt, 0);
@@ -528,8 +574,8 @@ static Error parse(int argc, const char *const *argv) {
 Expected<RunOptions> mlir::llm::parseRunOptions(int argc,
                                                 const char *const *argv) {
   static CommandLine line;
-  cl::HideUnrelatedOptions({&line.input, &line.generation, &line.scoring,
-                            &line.machine, &line.output, &line.testing});
+  presentTool("llm-run", {&line.input, &line.generation, &line.scoring,
+                          &line.machine, &line.output, &line.testing});
   if (Error error = parse(argc, argv))
     return error;
   if (Error error = checkInputs(line))

@@ -152,6 +152,15 @@ static std::string describe(const Phase &phase) {
                        phase.seconds, phase.tokensPerSecond());
 }
 
+std::string mlir::llm::describeTurn(size_t number, const Phase &prefill,
+                                    const Phase &decode, int64_t length,
+                                    int64_t context) {
+  return llvm::formatv("turn {0}: prefill {1}, decode {2}, {3} of {4} tokens "
+                       "of the context",
+                       number, describe(prefill), describe(decode), length,
+                       context);
+}
+
 static double ratio(double part, double whole) {
   return whole > 0 ? part / whole : 0;
 }

@@ -15,8 +15,11 @@
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/IR/MLIRContext.h"
 #include "llvm/ADT/Sequence.h"
+#include "llvm/Support/MathExtras.h"
 
 #include <omp.h>
+
+#include <algorithm>
 
 using namespace mlir;
 using namespace mlir::llm;
@@ -69,8 +72,7 @@ Expected<std::unique_ptr<CompiledModel>> mlir::llm::importAndCompile(
 // Creation
 //===----------------------------------------------------------------------===//
 
-Error Session::createModel(const ModelFile &file, int32_t threads,
-                           ::llvm::raw_ostream *progress) {
+Error Session::createModel(int32_t threads) {
   if (threads > 0) // of compiled loops, beside the runtime's
     omp_set_num_threads(threads);
   llm_context *newContext = nullptr;
@@ -86,10 +88,10 @@ Error Session::createModel(const ModelFile &file, int32_t threads,
       }))
     return error;
   model.reset(newModel);
-  return loadWeights(model.get(), file, progress);
+  return Error::success();
 }
 
-Error Session::createCache(const SessionOptions &options) {
+Error Session::chooseConfig(const SessionOptions &options) {
   if (Error error = callRuntime([&](llm_error *error) {
         return llm_kv_config_init(&program->program(), /*group=*/0,
                                   &cacheConfig, error);
@@ -101,6 +103,10 @@ Error Session::createCache(const SessionOptions &options) {
     cacheConfig.max_seq_len = options.context;
   if (options.blockSize)
     cacheConfig.block_size = options.blockSize;
+  return Error::success();
+}
+
+Error Session::createCache() {
   llm_kv_cache *newCache = nullptr;
   Error error = callRuntime([&](llm_error *error) {
     return llm_kv_create(context.get(), &cacheConfig, &newCache, error);
@@ -113,11 +119,57 @@ Expected<std::unique_ptr<Session>>
 Session::create(std::unique_ptr<CompiledModel> program, const ModelFile &file,
                 const SessionOptions &options, ::llvm::raw_ostream *progress) {
   std::unique_ptr<Session> session(new Session(std::move(program)));
-  if (Error error = session->createModel(file, options.threads, progress))
+  if (Error error = session->createModel(options.threads))
     return error;
-  if (Error error = session->createCache(options))
+  if (Error error = session->chooseConfig(options))
+    return error;
+  Expected<MemoryNeed> need = session->need(file.config(), options);
+  if (!need)
+    return need.takeError();
+  if (options.onNeed)
+    if (Error error = options.onNeed(*need))
+      return error;
+  if (Error error = loadWeights(session->model.get(), file, progress))
+    return error;
+  if (Error error = session->createCache())
     return error;
   return session;
+}
+
+//===----------------------------------------------------------------------===//
+// Memory
+//===----------------------------------------------------------------------===//
+
+/// Of what compiled code holds at once for each token of a step: a layer's
+/// input and residual, queries, keys and values before and after RoPE, what
+/// attention gives, and the feed-forward network's three; all of f32.
+static int64_t workspaceOf(const ModelConfig &config, int64_t tokens,
+                           int64_t rows) {
+  const int64_t attention =
+      (3 * config.heads + 4 * config.kvHeads) * config.headDim;
+  const int64_t numbers = 4 * config.hidden + attention + 3 * config.ffn;
+  return (tokens * numbers + rows * config.vocab) * int64_t(sizeof(float));
+}
+
+/// The pool is address space, of which the blocks that sequences fill become
+/// memory.
+Expected<MemoryNeed> Session::need(const ModelConfig &config,
+                                   const SessionOptions &options) const {
+  llm_kv_config filled = cacheConfig;
+  filled.num_blocks = 0;
+  for (int64_t length : options.lengths)
+    filled.num_blocks += ::llvm::divideCeil(length, filled.block_size);
+  if (cacheConfig.num_blocks)
+    filled.num_blocks = std::min(filled.num_blocks, cacheConfig.num_blocks);
+  MemoryNeed need;
+  need.weights = weightBytes();
+  need.workspace =
+      workspaceOf(config, options.stepTokens, options.maxSequences);
+  if (Error error = callRuntime([&](llm_error *error) {
+        return llm_kv_bytes(&filled, &need.cache, error);
+      }))
+    return error;
+  return need;
 }
 
 //===----------------------------------------------------------------------===//

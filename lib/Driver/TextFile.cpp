@@ -8,7 +8,12 @@
 
 #include "llm/Driver/TextFile.h"
 
+#include "llvm/ADT/ScopeExit.h"
 #include "llvm/Support/MemoryBuffer.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <unistd.h>
 
 using namespace mlir::llm;
 using llvm::Error;
@@ -25,6 +30,41 @@ Expected<std::string> mlir::llm::readFile(StringRef path) {
   if (!buffer)
     return fileError(path, buffer.getError());
   return (*buffer)->getBuffer().str();
+}
+
+Expected<std::string> mlir::llm::readInput() {
+  auto buffer = llvm::MemoryBuffer::getSTDIN();
+  if (!buffer)
+    return fileError("standard input", buffer.getError());
+  return (*buffer)->getBuffer().str();
+}
+
+std::optional<std::string> mlir::llm::readLine() {
+  const bool isTerminal = isatty(STDIN_FILENO);
+  if (isTerminal)
+    llvm::errs() << "> ";
+  char *bytes = nullptr;
+  size_t capacity = 0;
+  const ssize_t length = getline(&bytes, &capacity, stdin);
+  llvm::scope_exit release([&] { std::free(bytes); });
+  if (length < 0) {
+    if (isTerminal)
+      llvm::errs() << '\n';
+    return std::nullopt;
+  }
+  StringRef line(bytes, length);
+  line.consume_back("\n");
+  line.consume_back("\r");
+  return line.str();
+}
+
+Error mlir::llm::checkOutput() {
+  llvm::outs().flush();
+  const std::error_code code = llvm::outs().error();
+  if (!code)
+    return Error::success();
+  llvm::outs().clear_error();
+  return fileError("standard output", code);
 }
 
 Error mlir::llm::writeFile(

@@ -8,9 +8,9 @@
 
 #include "llm/Driver/WeightLoader.h"
 
+#include "llm/Driver/ProgressLine.h"
 #include "llm/Driver/RuntimeError.h"
 
-#include "llvm/ADT/ScopeExit.h"
 #include "llvm/Support/FormatVariadic.h"
 
 #include <algorithm>
@@ -40,26 +40,19 @@ static Error bindAll(llm_model *model, const ModelFile &file) {
   return errors;
 }
 
-/// Shows a line on the terminal until the result dies.
-static auto showProgress(llvm::raw_ostream *progress, const ModelFile &file) {
+static std::string describe(const ModelFile &file) {
   uint64_t bytes = 0;
   for (const TensorInfo &tensor : file.tensors())
     bytes += tensor.bytes;
-  if (progress)
-    *progress << llvm::formatv("packing {0} tensors of {1:f1} MiB ...",
-                               file.tensors().size(),
-                               double(bytes) / (1 << 20));
-  return llvm::scope_exit([progress] {
-    if (progress)
-      *progress << "\r\033[K"; // erases the line
-  });
+  return llvm::formatv("packing {0} tensors of {1:f1} MiB",
+                       file.tensors().size(), double(bytes) / (1 << 20));
 }
 
 Error mlir::llm::loadWeights(llm_model *model, const ModelFile &file,
                              llvm::raw_ostream *progress) {
   if (Error errors = bindAll(model, file))
     return errors;
-  auto shown = showProgress(progress, file);
+  const ProgressLine shown(progress, describe(file));
   Error error = callRuntime(
       [&](llm_error *error) { return llm_model_finish(model, error); });
   file.releasePages();

@@ -233,6 +233,94 @@ TEST(GenerationTest, hearsOfEachToken) {
   EXPECT_EQ(heard[1], result.sequences[1].ids);
 }
 
+//===----------------------------------------------------------------------===//
+// Going on with what is in the cache
+//===----------------------------------------------------------------------===//
+
+/// Options of a conversation whose answers end with this token.
+static GenerationOptions keeping(int64_t maxNewTokens,
+                                 std::vector<int32_t> stops = {}) {
+  GenerationOptions options;
+  options.maxNewTokens = maxNewTokens;
+  options.stopTokens = std::move(stops);
+  options.keep = true;
+  return options;
+}
+
+static GenerationResult cantFail(llvm::Expected<GenerationResult> result) {
+  if (result)
+    return *result;
+  ADD_FAILURE() << messageOf(std::move(result));
+  return {};
+}
+
+TEST(GenerationTest, resumingFeedsOnlyWhatIsNew) {
+  FakeModel model;
+  const GenerationOptions options = keeping(3);
+  Generator generator(model, options);
+  const Ids first =
+      cantFail(generator.run(std::vector<Ids>{{1, 2}})).sequences[0].ids;
+  EXPECT_EQ(first, continuation({1, 2}, 3));
+  EXPECT_TRUE(model.released.empty());
+  EXPECT_EQ(generator.length(), 5);
+  GenerationResult second = cantFail(generator.resume({7, 8}));
+  // The last token of the answer was not in the cache yet.
+  EXPECT_EQ(second.sequences[0].promptIds, Ids({first[2], 7, 8}));
+  EXPECT_EQ(second.prefill.tokens, 3);
+  EXPECT_EQ(second.decode.tokens, 2);
+  EXPECT_EQ(second.sequences[0].ids,
+            continuation({1, 2, first[0], first[1], first[2], 7, 8}, 3));
+}
+
+TEST(GenerationTest, resumingTakesTheStopTokenAway) {
+  FakeModel model;
+  const Ids answer = continuation({1}, 3); // 2, 4, 8
+  const GenerationOptions options = keeping(10, {answer[2]});
+  Generator generator(model, options);
+  EXPECT_EQ(cantFail(generator.run(std::vector<Ids>{{1}})).sequences[0].ids,
+            answer);
+  EXPECT_EQ(generator.length(), 3);
+  GenerationResult second = cantFail(generator.resume({5}));
+  EXPECT_EQ(second.sequences[0].promptIds, Ids({5}));
+  EXPECT_EQ(model.sequences[0][3], 5);
+  EXPECT_EQ(second.sequences[0].ids.front(),
+            FakeModel::bestAfter({1, answer[0], answer[1], 5}));
+}
+
+TEST(GenerationTest, resumingMustFitTheContext) {
+  FakeModel model;
+  model.context = 6;
+  const GenerationOptions options = keeping(2);
+  Generator generator(model, options);
+  cantFail(generator.run(std::vector<Ids>{{1, 2}}));
+  EXPECT_EQ(messageOf(generator.resume({1, 2, 3})),
+            "3 tokens after 4 are more than the 6 that the context holds");
+  // Nothing has changed: fewer go on.
+  EXPECT_EQ(cantFail(generator.resume({1, 2})).sequences[0].ids.size(), 1u);
+}
+
+TEST(GenerationTest, interruptionEndsWhereItIs) {
+  for (int64_t steps : {0, 1, 3}) {
+    FakeModel model;
+    GenerationOptions options;
+    options.maxNewTokens = 8;
+    options.interrupted = [&] { return int64_t(model.steps.size()) == steps; };
+    GenerationResult result = generate(model, options, {{1}, {2}});
+    EXPECT_EQ(int64_t(model.steps.size()), steps);
+    for (int64_t i : {0, 1})
+      EXPECT_EQ(result.sequences[i].ids, continuation({int32_t(i + 1)}, steps));
+  }
+}
+
+TEST(GenerationTest, penaltySeesThePrompt) {
+  FakeModel model; // the best token has a logit of 2, the next one of 1
+  GenerationOptions options;
+  options.maxNewTokens = 1;
+  options.sampler.repeatPenalty = 3;
+  EXPECT_EQ(generate(model, options, {{9, 2}}).sequences[0].ids, Ids({3}));
+  EXPECT_EQ(generate(model, options, {{8, 3}}).sequences[0].ids, Ids({2}));
+}
+
 namespace {
 
 /// Logits that are no numbers.

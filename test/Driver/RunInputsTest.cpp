@@ -15,16 +15,20 @@
 #include "llvm/Support/FileUtilities.h"
 #include <gtest/gtest.h>
 
+#include <map>
+
 using namespace mlir::llm;
 
 namespace {
 
-/// A token for each byte, its code. The BOS is 256.
+/// A token for each byte, its code. The BOS is 256; no text is a special token.
 class ByteTokenizer final : public Tokenizer {
 public:
   std::optional<int32_t> first = 256;
+  std::map<std::string, int32_t> specials = {
+      {"", 300}, {"<s>", 256}, {"<x", 257}, {"<x>", 258}};
 
-  int64_t vocabularySize() const override { return 257; }
+  int64_t vocabularySize() const override { return 301; }
   TokenIds encode(llvm::StringRef text) const override {
     auto bytes = text.bytes();
     return {bytes.begin(), bytes.end()};
@@ -32,8 +36,14 @@ public:
   std::string decode(int32_t id, bool) const override {
     return id < 256 ? std::string(1, char(id)) : "";
   }
-  std::optional<int32_t> specialId(llvm::StringRef) const override {
-    return std::nullopt;
+  std::optional<int32_t> specialId(llvm::StringRef text) const override {
+    auto known = specials.find(text.str());
+    return known == specials.end() ? std::nullopt
+                                   : std::optional(known->second);
+  }
+  std::vector<std::string> specialTexts() const override {
+    auto texts = llvm::make_first_range(specials);
+    return {texts.begin(), texts.end()};
   }
   std::optional<int32_t> bos() const override { return first; }
   llvm::StringRef chatTemplate() const override { return ""; }
@@ -93,6 +103,44 @@ TEST(RunInputsTest, idsAreTakenAsTheyAre) {
   options.ids = {5, 6};
   EXPECT_EQ(*readPrompts(options, &tokenizer), std::vector<TokenIds>({{5, 6}}));
   EXPECT_EQ(*readPrompts(options, nullptr), std::vector<TokenIds>({{5, 6}}));
+}
+
+TEST(RunInputsTest, aWholeFileIsAPrompt) {
+  ByteTokenizer tokenizer;
+  TextFile file("a\r\nb\n");
+  RunOptions options;
+  options.promptFile = file.path.str().str();
+  EXPECT_EQ(*readPrompts(options, &tokenizer),
+            std::vector<TokenIds>({{256, 97, 13, 10, 98, 10}}));
+  options.promptFile = "/nonexistent/prompt.txt";
+  EXPECT_EQ(messageOf(readPrompts(options, &tokenizer)),
+            "/nonexistent/prompt.txt: no such file or directory");
+}
+
+/// Ids of a prompt that may spell out special tokens.
+static TokenIds withSpecials(const char *text) {
+  ByteTokenizer tokenizer;
+  RunOptions options;
+  options.prompt = text;
+  options.special = true;
+  return readPrompts(options, &tokenizer)->front();
+}
+
+TEST(RunInputsTest, specialTokensAreSpelledOutWhereAsked) {
+  EXPECT_EQ(withSpecials("a<x>b<x<"), TokenIds({256, 97, 258, 98, 257, '<'}));
+  EXPECT_EQ(withSpecials("<x><x>"), TokenIds({256, 258, 258}));
+  EXPECT_EQ(withSpecials(""), TokenIds({256}));
+  ByteTokenizer tokenizer;
+  RunOptions options;
+  options.prompt = "<x>";
+  EXPECT_EQ(readPrompts(options, &tokenizer)->front(),
+            TokenIds({256, '<', 'x', '>'}));
+}
+
+TEST(RunInputsTest, aSpelledOutBOSIsEnough) {
+  EXPECT_EQ(withSpecials("<s>a"), TokenIds({256, 97}));
+  EXPECT_EQ(withSpecials("a<s>"), TokenIds({256, 97, 256}));
+  EXPECT_EQ(withSpecials("<s><s>"), TokenIds({256, 256}));
 }
 
 TEST(RunInputsTest, aPromptOnEachLine) {

@@ -46,11 +46,14 @@ TEST(RunOptionsTest, defaults) {
   EXPECT_FALSE(options.maxNewTokens || options.forkAt || options.ignoreEos);
   EXPECT_EQ(options.sampler.temperature, 0);
   EXPECT_EQ(options.sampler.topP, 1);
+  EXPECT_EQ(options.sampler.topK, 0);
+  EXPECT_EQ(options.sampler.repeatPenalty, 1);
+  EXPECT_FALSE(options.promptFile || options.system || options.special);
   EXPECT_EQ(options.cache, (CacheFormats{CacheFormat::F16, CacheFormat::F16}));
   EXPECT_EQ(options.weights, std::nullopt);
   EXPECT_EQ(options.context + options.poolBlocks + options.prefillChunk, 0);
   EXPECT_EQ(options.blockSize + options.threads, 0);
-  EXPECT_TRUE(options.compileCache && !options.verbose);
+  EXPECT_TRUE(options.compileCache && !options.verbose && !options.quiet);
 }
 
 TEST(RunOptionsTest, everyValue) {
@@ -130,6 +133,29 @@ TEST(RunOptionsTest, modes) {
   EXPECT_EQ(dump.logitsFile, "f");
 }
 
+TEST(RunOptionsTest, promptFile) {
+  RunOptions options = expectParsed({"-m", "m", "-f", "-", "--special", "-q"});
+  EXPECT_EQ(options.mode, RunMode::Generate);
+  EXPECT_EQ(options.promptFile, "-");
+  EXPECT_TRUE(options.special && options.quiet);
+}
+
+TEST(RunOptionsTest, chatWithoutPromptIsAConversation) {
+  RunOptions options = expectParsed({"-m", "m", "--chat", "--system", ""});
+  EXPECT_EQ(options.mode, RunMode::Converse);
+  EXPECT_EQ(options.system, "");
+  for (const char *prompt : {"-p", "-f", "--prompts"})
+    EXPECT_EQ(expectParsed({"-m", "m", "--chat", prompt, "x"}).mode,
+              RunMode::Generate);
+}
+
+TEST(RunOptionsTest, sampling) {
+  RunOptions options = expectParsed(
+      {"-m", "m", "-p", "x", "--top-k", "40", "--repeat-penalty", "1.1"});
+  EXPECT_EQ(options.sampler.topK, 40);
+  EXPECT_EQ(options.sampler.repeatPenalty, 1.1);
+}
+
 TEST(RunOptionsTest, score) {
   RunOptions windows =
       expectParsed({"-m", "m", "--score", "f", "--window-tokens", "9",
@@ -167,7 +193,8 @@ TEST(RunOptionsTest, missingInput) {
   expectBad({"-p", "x"}, "expected a model: -m with a GGUF file or a Hugging "
                          "Face directory");
   expectBad({"-m", "m"},
-            "expected one of -p, --ids, --prompts, --score or --tokenize");
+            "expected one of -p, -f, --ids, --prompts, --score or --tokenize, "
+            "or --chat for a conversation");
 }
 
 TEST(RunOptionsTest, compiledModel) {
@@ -226,6 +253,11 @@ TEST(RunOptionsTest, badSampling) {
             "expected --temp of at least 0, got 'nan'");
   expectBad({"-m", "m", "-p", "x", "--top-p", "0"},
             "expected --top-p above 0 and up to 1, got '0'");
+  expectBad({"-m", "m", "-p", "x", "--top-k", "-1"},
+            "expected --top-k from 0 to 2147483647, got '-1'");
+  for (std::string value : {"0", "-1", "inf", "x"})
+    expectBad({"-m", "m", "-p", "x", "--repeat-penalty", value.c_str()},
+              "expected --repeat-penalty above 0, got '" + value + "'");
   expectBad({"-m", "m", "-p", "x", "--top-p", "1.5"},
             "expected --top-p above 0 and up to 1, got '1.5'");
 }
@@ -294,8 +326,11 @@ TEST(RunOptionsTest, badIds) {
 }
 
 TEST(RunOptionsTest, optionsWithoutTheirPartner) {
-  expectBad({"-m", "m", "--ids", "1", "--chat"},
-            "--chat needs -p or --prompts");
+  expectBad({"-m", "m", "-p", "x", "--system", "s"}, "--system needs --chat");
+  expectBad({"-m", "m", "--chat", "--fork-at", "1"},
+            "--fork-at needs -p, -f, --ids or --prompts");
+  expectBad({"-m", "m", "--prompts", "x", "--special"},
+            "--special needs -p or -f");
   expectBad({"-m", "m", "-p", "x", "--sinks", "4"}, "--sinks needs --window");
   expectBad({"-m", "m", "-p", "x", "--window-tokens", "8"},
             "--window-tokens needs --score");
@@ -310,14 +345,25 @@ TEST(RunOptionsTest, optionsWithoutTheirPartner) {
              "--max-documents", "2"},
             "--max-documents needs --split-documents");
   expectBad({"-m", "m", "--prompts", "x", "--dump-logits", "f"},
-            "--dump-logits needs -p or --ids");
+            "--dump-logits needs -p, -f or --ids");
   expectBad({"-m", "m", "--tokenize", "x", "-n", "2"},
-            "-n needs -p, --ids or --prompts");
+            "-n needs -p, -f, --ids, --prompts or --chat");
   expectBad({"-m", "m", "--tokenize", "x", "--ignore-eos"},
-            "--ignore-eos needs -p, --ids or --prompts");
+            "--ignore-eos needs -p, -f, --ids, --prompts or --chat");
 }
 
 TEST(RunOptionsTest, contradictions) {
+  expectBad({"-m", "m", "--ids", "1", "--chat"},
+            "--chat and --ids exclude each other");
+  expectBad({"-m", "m", "--tokenize", "f", "--chat"},
+            "--chat and --tokenize exclude each other");
+  expectBad({"-m", "m", "-p", "x", "--chat", "--special"},
+            "--chat and --special exclude each other");
+  expectBad({"-m", "m", "-p", "x", "-f", "y"}, "-p and -f exclude each other");
+  expectBad({"-m", "m", "-p", "x", "-q", "--verbose"},
+            "-q and --verbose exclude each other");
+  expectBad({"-m", "m", "-p", "x", "--fork-at", "1", "--repeat-penalty", "2"},
+            "--fork-at and --repeat-penalty exclude each other");
   expectBad(
       {"-m", "m", "--score", "x", "--window-tokens", "9", "--split-documents"},
       "--window-tokens and --split-documents exclude each other");

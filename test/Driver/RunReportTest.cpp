@@ -197,6 +197,31 @@ TEST(RunReportTest, formats) {
   EXPECT_EQ(describeFormats(config), "f8");
 }
 
+TEST(RunReportTest, turns) {
+  const RunReport report = generationReport();
+  EXPECT_EQ(describeTurn(3, report.prefill, report.decode, 110, 4096),
+            "turn 3: prefill 100 tokens in 0.25 s (400.0 tokens/s), decode 10 "
+            "tokens in 0.50 s (20.0 tokens/s), 110 of 4096 tokens of the "
+            "context");
+}
+
+TEST(RunReportTest, phasesAddUp) {
+  const RunReport report = generationReport();
+  Phase sum = report.prefill;
+  sum += report.decode;
+  EXPECT_EQ(sum.tokens, 110);
+  EXPECT_EQ(sum.seconds, 0.75);
+  EXPECT_EQ(sum.steps, 12);
+  EXPECT_EQ(sum.work.append_ns, 25'050'000);
+  EXPECT_EQ(sum.work.append_bytes, 50'100'000);
+  EXPECT_EQ(sum.work.attention_ns, 150'000'000);
+  EXPECT_EQ(sum.work.attention_bytes, 1'700'000'000);
+  EXPECT_EQ(sum.work.attention_flops, 900'000'000);
+  EXPECT_EQ(sum.linear.linear_ns, 275'000'000);
+  EXPECT_EQ(sum.linear.linear_bytes, 4'150'000'000);
+  EXPECT_EQ(sum.linear.linear_flops, 2'750'000'000);
+}
+
 TEST(RunReportTest, phasesThatWereNotAreNotSummed) {
   std::string text;
   llvm::raw_string_ostream os(text);

@@ -272,9 +272,9 @@ def add_vocabulary(
     writer.add_add_bos_token(False)
 
 
-def add_config(writer: gguf.GGUFWriter, shape: Shape) -> None:
+def add_config(writer: gguf.GGUFWriter, shape: Shape, context: int) -> None:
     writer.add_block_count(shape.layers)
-    writer.add_context_length(CONTEXT)
+    writer.add_context_length(context)
     writer.add_embedding_length(shape.hidden)
     writer.add_feed_forward_length(shape.ffn)
     writer.add_head_count(shape.heads)
@@ -299,6 +299,7 @@ def write_gguf(
     tokenizer: str = "gpt2",
     pre_tokenizer: str = "gpt-2",
     unused_bytes: bytes = b"",
+    context: int = 512,
 ) -> Path:
     """`format_of` chooses by the GGUF name; vectors stay in f32. The architecture
     is that of the model type if none is given."""
@@ -306,7 +307,7 @@ def write_gguf(
         architecture = shape.model_type.replace("mistral", "llama")
     adjacent = ("q_proj.weight", "k_proj.weight", "q_proj.bias", "k_proj.bias")
     writer = gguf.GGUFWriter(path, architecture)
-    add_config(writer, shape)
+    add_config(writer, shape, context)
     add_vocabulary(writer, shape.vocab, tokenizer, pre_tokenizer, unused_bytes)
     for source, values in weights.items():
         name = gguf_name(source)

@@ -33,6 +33,10 @@ struct GenerationOptions {
   /// After so many tokens sequence 0 is forked: its sibling, the last sequence
   /// of the result, goes on with the second-best token.
   std::optional<int64_t> forkAt;
+  /// Sequences stay in the cache when they end, for `Generator::resume`.
+  bool keep = false;
+  /// Asked before each step: whether the generation is to end where it is.
+  std::function<bool()> interrupted;
   /// Hears of each token as it comes, the stop token included.
   std::function<void(int32_t sequence, int32_t token)> onToken;
 };
@@ -63,6 +67,14 @@ public:
   ::llvm::Expected<GenerationResult>
   run(::llvm::ArrayRef<std::vector<int32_t>> prompts);
 
+  /// Goes on with the one sequence that `keep` kept: `tokens` follow what was
+  /// generated, in place of a stop token at its end. They and what was not yet
+  /// fed are the prompt of the result.
+  ::llvm::Expected<GenerationResult> resume(::llvm::ArrayRef<int32_t> tokens);
+
+  /// Tokens of the first sequence, without a stop token at its end.
+  int64_t length() const;
+
 private:
   struct Sequence {
     Sequence(int32_t id, const SamplerOptions &options)
@@ -76,8 +88,9 @@ private:
     int32_t id;
     Sampler sampler;
     std::vector<int32_t> tokens; ///< the prompt, then what was generated
-    size_t promptLength = 0;
-    size_t fed = 0; ///< tokens in the cache
+    size_t promptBegin = 0;      ///< those before were there already
+    size_t promptLength = 0;     ///< with those before
+    size_t fed = 0;              ///< tokens in the cache
     bool live = true;
     std::string error;
   };
@@ -98,6 +111,8 @@ private:
   ::llvm::Error forkFirst(::llvm::ArrayRef<float> logits);
   ::llvm::Error end(Sequence &sequence);
 
+  bool isStop(int32_t token) const;
+  ::llvm::Expected<GenerationResult> runPhases();
   bool reachedLimit(const Sequence &sequence) const;
   GenerationResult result() const;
 

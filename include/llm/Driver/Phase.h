@@ -23,6 +23,8 @@ struct Phase {
   llm_kv_work work = {};
   llm_model_work linear = {};
 
+  Phase &operator+=(const Phase &other);
+
   double tokensPerSecond() const { return seconds > 0 ? tokens / seconds : 0; }
 };
 

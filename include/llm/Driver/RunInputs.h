@@ -20,8 +20,8 @@ namespace mlir::llm {
 
 using TokenIds = std::vector<int32_t>;
 
-/// The prompts of -p, --ids or --prompts. Only --ids does without a tokenizer;
-/// the others put a BOS first where the tokenizer wants one.
+/// The prompts of -p, -f, --ids or --prompts. Only --ids does without a
+/// tokenizer; the others put a BOS first where the tokenizer wants one.
 ::llvm::Expected<std::vector<TokenIds>> readPrompts(const RunOptions &options,
                                                     const Tokenizer *tokenizer);
 

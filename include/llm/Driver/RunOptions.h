@@ -23,9 +23,10 @@ namespace mlir::llm {
 
 /// What a run is for; each belongs to one option.
 enum class RunMode {
-  Generate,   ///< -p, --ids or --prompts
+  Generate,   ///< -p, -f, --ids or --prompts
+  Converse,   ///< --chat without any of these
   Score,      ///< --score
-  DumpLogits, ///< --dump-logits, with -p or --ids
+  DumpLogits, ///< --dump-logits, with -p, -f or --ids
   Tokenize,   ///< --tokenize
 };
 
@@ -38,11 +39,14 @@ struct RunOptions {
 
   // What to read. At most one of these is set.
   std::optional<std::string> prompt;
+  std::optional<std::string> promptFile;
   std::optional<std::vector<int32_t>> ids;
   std::optional<std::string> promptsFile;
   std::string scoreFile;
   std::string tokenizeFile;
   bool chat = false;
+  std::optional<std::string> system; ///< none: what the template says
+  bool special = false; ///< whether text may spell out special tokens
 
   // How to generate.
   std::optional<int64_t> maxNewTokens;
@@ -71,6 +75,7 @@ struct RunOptions {
   // What to write, where to.
   std::string jsonFile;
   bool verbose = false;
+  bool quiet = false;
   std::string logitsFile;
 };
 

@@ -64,6 +64,10 @@ int64_t peakRSSBytes();
 /// The object that `--json` writes.
 ::llvm::json::Object toJSON(const RunReport &report);
 
+/// One turn of a conversation, which now has `length` tokens.
+std::string describeTurn(size_t number, const Phase &prefill,
+                         const Phase &decode, int64_t length, int64_t context);
+
 /// For a reader: time, memory and weights, speed, what attention took of it in
 /// each phase that was, the cache, and a score.
 void printSummary(const RunReport &report, ::llvm::raw_ostream &os);

@@ -10,6 +10,7 @@
 #define LLM_DRIVER_SESSION_H
 
 #include "llm/Driver/Compiler.h"
+#include "llm/Driver/MemoryNeed.h"
 #include "llm/Driver/StepModel.h"
 #include "llm/Import/BuildModel.h"
 #include "llm/Import/ModelFile.h"
@@ -17,6 +18,7 @@
 
 #include "llvm/Support/raw_ostream.h"
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -35,6 +37,12 @@ struct SessionOptions {
   int32_t maxSequences = 1;
   int64_t context = 0;
   int64_t poolBlocks = 0;
+  /// Tokens that all sequences together come to hold, each in blocks of its
+  /// own, and that one step takes: what memory is needed for.
+  std::vector<int64_t> lengths;
+  int64_t stepTokens = 1;
+  /// Hears of that need before memory is taken; may refuse.
+  std::function<::llvm::Error(const MemoryNeed &)> onNeed;
 };
 
 /// Everything that it takes to run steps: the program, its packed weights and
@@ -81,9 +89,11 @@ private:
   explicit Session(std::unique_ptr<CompiledModel> program)
       : program(std::move(program)) {}
 
-  ::llvm::Error createModel(const ModelFile &file, int32_t threads,
-                            ::llvm::raw_ostream *progress);
-  ::llvm::Error createCache(const SessionOptions &options);
+  ::llvm::Error createModel(int32_t threads);
+  ::llvm::Error chooseConfig(const SessionOptions &options);
+  ::llvm::Expected<MemoryNeed> need(const ModelConfig &config,
+                                    const SessionOptions &options) const;
+  ::llvm::Error createCache();
 
   // In this order: the program outlives the model.
   std::unique_ptr<CompiledModel> program;
