@@ -468,15 +468,21 @@ Error Run::dumpLogits() {
 //===----------------------------------------------------------------------===//
 
 void Run::printSequenceErrors() const {
-  const bool isTurn = options.mode == RunMode::Converse;
-  for (auto [id, sequence] : llvm::enumerate(report.sequences))
-    if (const SequenceResult &result = sequence.result; !result.error.empty())
+  for (auto [id, sequence] : llvm::enumerate(report.sequences)) {
+    const SequenceResult &result = sequence.result;
+    if (result.error.empty())
+      continue;
+    if (options.mode == RunMode::Converse)
+      llvm::errs() << errorPrefix
+                   << llvm::formatv("the conversation ends: turn {0} ended "
+                                    "after {1} tokens: {2}\n",
+                                    id + 1, result.ids.size(), result.error);
+    else
       llvm::errs() << errorPrefix
                    << llvm::formatv(
-                          "{0} {1} ended after {2} tokens: {3}",
-                          isTurn ? "the conversation ends: turn" : "sequence",
-                          isTurn ? id + 1 : id, result.ids.size(), result.error)
-                   << '\n';
+                          "sequence {0} ended after {1} tokens: {2}\n", id,
+                          result.ids.size(), result.error);
+  }
 }
 
 Error Run::finish() {

@@ -182,9 +182,14 @@ def conversation_too_long() -> None:
     sequences = done.report["sequences"]
     assert len(sequences) == 2
     length = len(sequences[0]["prompt_ids"]) + len(sequences[0]["ids"])
-    first = "error: the turn has "
-    told = f"the conversation so far {length}, the context holds 80: say less"
-    assert first in done.stderr and told in done.stderr
+    # "word", 59 times " word" and " ", and what the template has around a turn:
+    # as around the two of "Yes.", after the last of the cut answer.
+    template = len(sequences[1]["prompt_ids"]) - 3
+    told = (
+        f"error: the turn has {61 + template} tokens, the conversation so far "
+        f"{length}, the context holds 80: say less, or start again with a larger --ctx"
+    )
+    assert told in done.stderr and template == 11
     assert spelled(sequences[1]["prompt_ids"]).endswith(
         "<|im_end|>\n<|im_start|>user\nYes.<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -224,6 +229,28 @@ def conversation_terminal() -> None:
     stdout, stderr = process.communicate(timeout=300)
     assert (process.returncode, stderr) == (0, b"> > \n")
     assert stdout.count(b"\n") == 1 and b"> " not in stdout
+
+
+@suite.check("command-progress")
+def progress() -> None:
+    """A terminal shows what takes time, and nothing of it stays."""
+
+    def shown() -> str:
+        ours, theirs = pty.openpty()
+        process = start("-p", "Once", "-n", 1, stderr=theirs)
+        os.close(theirs)
+        process.communicate(timeout=300)
+        text = os.read(ours, 1 << 16).decode()
+        assert process.returncode == 0
+        os.close(ours)
+        return text
+
+    text = shown()
+    erase = "\r\033[K"
+    assert text.startswith(f"compiling for this CPU ...{erase}packing 272 tensors of ")
+    assert text.count(erase) == 2
+    done = finish(start("-p", "Once", "-n", 1, "-q"), 0)
+    assert done.stderr == ""
 
 
 # Ends
