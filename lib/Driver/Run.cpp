@@ -106,6 +106,8 @@ private:
                                                          : nullptr;
   }
   int64_t threads() const;
+  /// Rows that layers between attention take at once.
+  int64_t rowsOfBlock() const;
   /// Prompt tokens of one step.
   int64_t prefillChunk() const;
   /// Rows of logits that a step of a score may ask for.
@@ -210,11 +212,15 @@ int64_t Run::threads() const {
   return llvm::hardware_concurrency(options.threads).compute_thread_count();
 }
 
+/// Of SmolLM2-135M that is what stays in a core's second-level cache.
+int64_t Run::rowsOfBlock() const {
+  return std::max<int64_t>(64, 32 * threads());
+}
+
 CompileOptions Run::compileOptions() const {
   CompileOptions compilation;
   compilation.activations = activations;
-  // Of SmolLM2-135M that is what stays in a core's second-level cache.
-  compilation.rowsOfBlock = std::max<int64_t>(64, 32 * threads());
+  compilation.rowsOfBlock = rowsOfBlock();
   if (!options.compileCache)
     return compilation;
   Expected<std::string> folder = ObjectCache::userFolder();
@@ -277,6 +283,7 @@ SessionOptions Run::sessionOptions() const {
       length =
           std::min<int64_t>(context, prompt.size() + *options.maxNewTokens);
   wanted.stepTokens = std::min(prefillChunk(), context * wanted.maxSequences);
+  wanted.blockRows = rowsOfBlock();
   wanted.onNeed = [this](const MemoryNeed &need) { return checkNeed(need); };
   return wanted;
 }

@@ -140,15 +140,19 @@ Session::create(std::unique_ptr<CompiledModel> program, const ModelFile &file,
 // Memory
 //===----------------------------------------------------------------------===//
 
-/// Of what compiled code holds at once for each token of a step: a layer's
-/// input and residual, queries, keys and values before and after RoPE, what
-/// attention gives, and the feed-forward network's three; all of f32.
-static int64_t workspaceOf(const ModelConfig &config, int64_t tokens,
-                           int64_t rows) {
-  const int64_t attention =
-      (3 * config.heads + 4 * config.kvHeads) * config.headDim;
-  const int64_t numbers = 4 * config.hidden + attention + 3 * config.ffn;
-  return (tokens * numbers + rows * config.vocab) * int64_t(sizeof(float));
+/// What compiled code holds at once, all of f32: for each token of a step a
+/// layer's input, its sum and its result, queries, what attention gives, keys
+/// and values before and after RoPE; for each row of a block the feed-forward
+/// network's three; rows of logits.
+static int64_t workspaceOf(const ModelConfig &config,
+                           const SessionOptions &options) {
+  const int64_t token =
+      3 * config.hidden +
+      (2 * config.heads + 4 * config.kvHeads) * config.headDim;
+  const int64_t blockRows = std::min(options.blockRows, options.stepTokens);
+  return (options.stepTokens * token + blockRows * 3 * config.ffn +
+          options.maxSequences * config.vocab) *
+         int64_t(sizeof(float));
 }
 
 /// The pool is address space, of which the blocks that sequences fill become
@@ -163,8 +167,7 @@ Expected<MemoryNeed> Session::need(const ModelConfig &config,
     filled.num_blocks = std::min(filled.num_blocks, cacheConfig.num_blocks);
   MemoryNeed need;
   need.weights = weightBytes();
-  need.workspace =
-      workspaceOf(config, options.stepTokens, options.maxSequences);
+  need.workspace = workspaceOf(config, options);
   if (Error error = callRuntime([&](llm_error *error) {
         return llm_kv_bytes(&filled, &need.cache, error);
       }))

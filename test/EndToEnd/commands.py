@@ -409,6 +409,26 @@ def memory() -> None:
     )
 
 
+@suite.check("command-memory-workspace")
+def memory_workspace() -> None:
+    """The estimate of a step's workspace is near what longer steps take."""
+    text = scratch() / "text"
+    text.write_text("word " * 3000)
+    common = ["-f", text, "-n", 1, "--verbose", "--prefill-chunk"]
+    run(smollm2(), *common, 32)  # compiles
+    least, most = (run(smollm2(), *common, chunk) for chunk in (32, 3000))
+    taken = (most.report["peak_rss_bytes"] - least.report["peak_rss_bytes"]) / 2**20
+    told = [
+        float(after_last(done.stderr, "workspace about ").split()[0])
+        for done in (least, most)
+    ]
+    assert 0.5 < (told[1] - told[0]) / taken < 2, (told, taken)
+
+
+def after_last(text: str, words: str) -> str:
+    return text.rpartition(words)[2]
+
+
 @suite.check("command-memory-refused")
 def memory_refused() -> None:
     """More cache than memory is refused before anything is loaded."""

@@ -38,9 +38,11 @@ struct SessionOptions {
   int64_t context = 0;
   int64_t poolBlocks = 0;
   /// Tokens that all sequences together come to hold, each in blocks of its
-  /// own, and that one step takes: what memory is needed for.
+  /// own, that one step takes, and of these what compiled code takes at once:
+  /// what memory is needed for.
   std::vector<int64_t> lengths;
   int64_t stepTokens = 1;
+  int64_t blockRows = 1;
   /// Hears of that need before memory is taken; may refuse.
   std::function<::llvm::Error(const MemoryNeed &)> onNeed;
 };
