@@ -322,6 +322,13 @@ def closed_pipe() -> None:
         process.stdout.close()
         assert process.wait(timeout=60) == -signal.SIGPIPE
         assert process.stderr.read() == b""
+    nobody, pipe = os.pipe()
+    os.close(nobody)
+    command = [os.environ["LLM_IMPORT"], str(smollm2())]
+    done = subprocess.run(
+        command, stdout=pipe, stderr=subprocess.PIPE, restore_signals=False
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
 
 
 @suite.check("command-full-output")
@@ -413,10 +420,10 @@ def memory() -> None:
 def memory_workspace() -> None:
     """The estimate of a step's workspace is near what longer steps take."""
     text = scratch() / "text"
-    text.write_text("word " * 3000)
+    text.write_text("word " * 2000)
     common = ["-f", text, "-n", 1, "--verbose", "--prefill-chunk"]
     run(smollm2(), *common, 32)  # compiles
-    least, most = (run(smollm2(), *common, chunk) for chunk in (32, 3000))
+    least, most = (run(smollm2(), *common, chunk) for chunk in (32, 2000))
     taken = (most.report["peak_rss_bytes"] - least.report["peak_rss_bytes"]) / 2**20
     told = [
         float(after_last(done.stderr, "workspace about ").split()[0])
@@ -441,7 +448,10 @@ def memory_refused() -> None:
     assert "error: not enough memory: " in done.stderr and words in done.stderr
     # Each of these helps.
     call("LLM_RUN", *model, "-n", 1)
-    call("LLM_RUN", *model, "-n", 1, "--ctx", 2**31 - 1, "--pool-blocks", 4)
+    call("LLM_RUN", *model, "-n", 1, "--ctx", 2**31 - 1)
+    few = ["--ctx", 2**31 - 1, "--pool-blocks", 4, "--ignore-eos"]
+    done = call("LLM_RUN", *model, *few, status=1)
+    assert "sequence 0 ended after 62 tokens: " in done.stderr
 
 
 # Compiled code

@@ -15,6 +15,8 @@
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/ToolOutputFile.h"
 
+#include <csignal>
+
 namespace cl = llvm::cl;
 using namespace mlir::llm;
 
@@ -76,6 +78,8 @@ static llvm::Error run(const CacheFormats &cacheFormats) {
 }
 
 int main(int argc, char **argv) {
+  // A reader that has enough ends the process, whatever its parent made of it.
+  std::signal(SIGPIPE, SIG_DFL);
   presentTool("llm-import", &category);
   const char *overview = "A model (GGUF file or Hugging Face directory) as a "
                          "module of the llm dialect; weights stay in the file";
