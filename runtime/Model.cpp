@@ -7,6 +7,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "Model.h"
+#include "FileBlocks.h"
+#include "FileFormats.h"
 #include "Parallel.h"
 #include "Tensors.h"
 #include "Weights.h"
@@ -192,14 +194,16 @@ static Status checkFormat(const char *name, const llm_weight_source &source) {
                          source.rank);
   const int64_t cols = source.sizes[source.rank - 1];
   if (!llm_file_format_name(source.format))
-    return Status::error(LLM_INVALID_ARGUMENT, LLM_FILE_Q4_1, source.format,
+    return Status::error(LLM_INVALID_ARGUMENT, LLM_FILE_Q6_K, source.format,
                          "expected a format of at most %d for %s, got %d",
-                         LLM_FILE_Q4_1, name, source.format);
+                         LLM_FILE_Q6_K, name, source.format);
+  const int64_t block = weightsOfBlock(source.format);
   if (llm_file_row_bytes(source.format, cols) < 0)
-    return Status::error(LLM_INVALID_ARGUMENT, 32, cols,
-                         "expected rows of whole blocks of 32 weights in %s "
+    return Status::error(LLM_INVALID_ARGUMENT, block, cols,
+                         "expected rows of whole blocks of %lld weights in %s "
                          "(%s), got %lld",
-                         name, llm_file_format_name(source.format),
+                         static_cast<long long>(block), name,
+                         llm_file_format_name(source.format),
                          static_cast<long long>(cols));
   return Status();
 }
@@ -213,10 +217,11 @@ static int64_t wantedSize(const llm_weight_desc &weight, int32_t dimension) {
 static Status checkSource(const llm_weight_desc &weight, const char *name,
                           const llm_weight_source &source) {
   const bool blocks = weight.layout == LLM_LAYOUT_BLOCKS32;
-  if (blocks && source.format != weight.format)
+  if (blocks && !canHold(weight.format, source.format))
     return Status::error(LLM_INVALID_ARGUMENT, weight.format, source.format,
-                         "expected %s of format %s, got %s", name,
-                         llm_file_format_name(weight.format),
+                         "expected %s of a format that blocks of %s hold, got "
+                         "%s",
+                         name, llm_file_format_name(weight.format),
                          llm_file_format_name(source.format));
   bool same = source.rank == weight.rank;
   for (int32_t i = 0; same && i < weight.rank; ++i) {
@@ -312,6 +317,8 @@ static Status checkConcatenation(const llm_weight_desc &desc,
                        static_cast<long long>(total));
 }
 
+constexpr int32_t kLargestHalf = 65504;
+
 static Status pack(const llm_weight_desc &desc, llm_model::Weight &weight,
                    Faults &faults) {
   const int64_t bytes = (packedBytes(desc) + 63) / 64 * 64;
@@ -321,8 +328,16 @@ static Status pack(const llm_weight_desc &desc, llm_model::Weight &weight,
     return Status::error(LLM_OUT_OF_MEMORY, bytes, 0,
                          "no memory for the %lld bytes of %s",
                          static_cast<long long>(bytes), desc.names[0]);
-  packWeight(desc, weight.sources.data(), weight.packed.get());
-  return Status();
+  const float beyond =
+      packWeight(desc, weight.sources.data(), weight.packed.get());
+  if (!beyond)
+    return Status();
+  return Status::error(
+      LLM_UNSUPPORTED, kLargestHalf, static_cast<int64_t>(beyond),
+      "expected scales and minimums of at most %d in %s and %d "
+      "more, to pack them as %s, got %g",
+      kLargestHalf, desc.names[0], desc.num_names - 1,
+      llm_file_format_name(desc.format), beyond);
 }
 
 static Status finish(llm_model &model) {

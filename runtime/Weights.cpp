@@ -17,119 +17,29 @@
 //                                   packed[r / 32][c / 32][r / 16 % 2]
 //                                         [c / 2 % 16][r % 16][c % 2]
 //
-// BLOCKS32 takes the file's blocks of 32 rows as they are (cpu/Blocks.h).
+// BLOCKS32 takes blocks of 32 rows (cpu/Blocks.h), as the file has them or
+// after FileBlocks.h has converted them.
 //
 // Rows beyond the last are zeros. A tile never crosses sources along a row, so
-// the block formats are always cut at whole blocks.
+// the block formats are always cut at whole blocks, of at most 256 weights.
 //
 //===----------------------------------------------------------------------===//
 
 #include "Weights.h"
 
+#include "FileBlocks.h"
+#include "FileFormats.h"
 #include "Parallel.h"
 #include "cpu/Blocks.h"
 #include "cpu/Kernels.h"
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 
 using namespace llm;
-
-//===----------------------------------------------------------------------===//
-// Formats
-//===----------------------------------------------------------------------===//
-
-namespace {
-
-struct Format {
-  const char *name;
-  int64_t weights; ///< of one block
-  int64_t bytes;
-};
-
-constexpr Format formats[] = {
-    {"f32", 1, 4},    {"f16", 1, 2},    {"bf16", 1, 2},
-    {"q8_0", 32, 34}, {"q4_0", 32, 18}, {"q4_1", 32, 20},
-};
-
-const Format *formatOf(llm_file_format format) {
-  bool known = format >= 0 && format < llm_file_format(std::size(formats));
-  return known ? &formats[format] : nullptr;
-}
-
-float readHalf(const uint8_t *from) {
-  float value;
-  cpu::kernels().convert(&value, LLM_F32, from, LLM_F16, 1);
-  return value;
-}
-
-/// f16 d, 32 x int8 q: d * q.
-void dequantizeQ8(const uint8_t *block, float *to) {
-  float d = readHalf(block);
-  for (int64_t i = 0; i < kQuantBlock; ++i)
-    to[i] = d * static_cast<int8_t>(block[2 + i]);
-}
-
-/// f16 d, 16 bytes: d * (q - 8), low nibbles first.
-void dequantizeQ4(const uint8_t *block, float *to) {
-  float d = readHalf(block);
-  for (int64_t i = 0; i < kQuantBlock / 2; ++i) {
-    to[i] = d * ((block[2 + i] & 15) - 8);
-    to[i + kQuantBlock / 2] = d * ((block[2 + i] >> 4) - 8);
-  }
-}
-
-/// f16 d, f16 m, 16 bytes: d * q + m, low nibbles first.
-void dequantizeQ4Min(const uint8_t *block, float *to) {
-  float d = readHalf(block), m = readHalf(block + 2);
-  for (int64_t i = 0; i < kQuantBlock / 2; ++i) {
-    to[i] = d * (block[4 + i] & 15) + m;
-    to[i + kQuantBlock / 2] = d * (block[4 + i] >> 4) + m;
-  }
-}
-
-template <typename Fn>
-void forBlocks(llm_file_format format, const void *from, int64_t n, float *to,
-               Fn block) {
-  const uint8_t *bytes = static_cast<const uint8_t *>(from);
-  for (int64_t i = 0; i < n / kQuantBlock; ++i)
-    block(bytes + i * formats[format].bytes, to + i * kQuantBlock);
-}
-
-} // namespace
-
-extern "C" const char *llm_file_format_name(llm_file_format format) {
-  const Format *known = formatOf(format);
-  return known ? known->name : nullptr;
-}
-
-extern "C" int64_t llm_file_row_bytes(llm_file_format format, int64_t cols) {
-  const Format *known = formatOf(format);
-  if (!known || cols < 0 || cols % known->weights != 0 ||
-      cols / known->weights > INT64_MAX / known->bytes)
-    return -1;
-  return cols / known->weights * known->bytes;
-}
-
-void llm::dequantize(llm_file_format format, const void *from, int64_t n,
-                     float *to) {
-  switch (format) {
-  case LLM_FILE_F32:
-    return cpu::kernels().convert(to, LLM_F32, from, LLM_F32, n);
-  case LLM_FILE_F16:
-    return cpu::kernels().convert(to, LLM_F32, from, LLM_F16, n);
-  case LLM_FILE_BF16:
-    return cpu::kernels().convert(to, LLM_F32, from, LLM_BF16, n);
-  case LLM_FILE_Q8_0:
-    return forBlocks(format, from, n, to, dequantizeQ8);
-  case LLM_FILE_Q4_0:
-    return forBlocks(format, from, n, to, dequantizeQ4);
-  case LLM_FILE_Q4_1:
-    return forBlocks(format, from, n, to, dequantizeQ4Min);
-  }
-}
 
 //===----------------------------------------------------------------------===//
 // Packing
@@ -137,7 +47,7 @@ void llm::dequantize(llm_file_format format, const void *from, int64_t n,
 
 namespace {
 
-constexpr int64_t kTileRows = 32, kTileCols = 256;
+constexpr int64_t kTileRows = 32, kTileCols = kSuperBlock;
 using Tile = std::array<std::array<float, kTileCols>, kTileRows>;
 
 struct Matrix {
@@ -154,7 +64,8 @@ struct Packing {
   const llm_weight_source *sources;
   uint8_t *packed;
   Matrix shape;
-  bool sideBySide; ///< sources stand beside each other, not on top
+  bool sideBySide;            ///< sources stand beside each other, not on top
+  std::atomic<float> &beyond; ///< the largest number that f16 should hold
 
   void packRows(int64_t row) const;
 
@@ -166,6 +77,8 @@ private:
   SourceRow rowOf(int64_t row, int64_t source) const;
   void packTiles(int64_t row, int64_t source, int64_t firstCol) const;
   void packBlocks(int64_t row, int64_t source, int64_t firstCol) const;
+  void packRowOfBlocks(const SourceRow &from, int64_t row, int64_t cols,
+                       uint8_t *to) const;
   void readTile(int64_t row, int64_t source, int64_t col, int64_t n,
                 Tile &tile) const;
   void writePlain(const Tile &tile, int64_t row, int64_t col, int64_t n) const;
@@ -255,6 +168,16 @@ void Packing::packTiles(int64_t row, int64_t source, int64_t firstCol) const {
   }
 }
 
+/// Bytes of a block of q8_0 in a file.
+constexpr int64_t kLargestBlock = 34;
+
+void keepLargest(std::atomic<float> &largest, float value) {
+  float seen = largest.load(std::memory_order_relaxed);
+  while (value > seen &&
+         !largest.compare_exchange_weak(seen, value, std::memory_order_relaxed))
+    ;
+}
+
 /// A block of a row of the file as row `r` of a block of 32 rows: whole groups
 /// of four bytes move, and those without nibbles lose their sign.
 void writeBlock(llm_file_format format, const uint8_t *from, int64_t r,
@@ -278,10 +201,27 @@ void writeBlock(llm_file_format format, const uint8_t *from, int64_t r,
   }
 }
 
+/// A row of a source as row `row` of the blocks at `to`.
+void Packing::packRowOfBlocks(const SourceRow &from, int64_t row, int64_t cols,
+                              uint8_t *to) const {
+  const int64_t fileBytes = llm_file_row_bytes(desc.format, kQuantBlock);
+  std::array<uint8_t, kTileCols / kQuantBlock * kLargestBlock> blocks;
+  for (int64_t col = 0; col < cols; col += kTileCols) {
+    const int64_t n = std::min(kTileCols, cols - col);
+    keepLargest(beyond,
+                convertBlocks(from.format,
+                              from.data + llm_file_row_bytes(from.format, col),
+                              n, desc.format, blocks.data()));
+    for (int64_t block = 0; block < n / kQuantBlock; ++block) {
+      writeBlock(desc.format, blocks.data() + block * fileBytes, row, to);
+      to += cpu::bytesOfBlock(desc.format);
+    }
+  }
+}
+
 /// The blocks of rows row .. row + 31, as packTiles.
 void Packing::packBlocks(int64_t row, int64_t source, int64_t firstCol) const {
   const int64_t bytes = cpu::bytesOfBlock(desc.format);
-  const int64_t fileBytes = formats[desc.format].bytes;
   const int64_t cols =
       matrixOf(sources[source].sizes, sources[source].rank).cols;
   uint8_t *to = packed + (row / kTileRows * (shape.cols / kQuantBlock) +
@@ -289,11 +229,8 @@ void Packing::packBlocks(int64_t row, int64_t source, int64_t firstCol) const {
                              bytes;
   if (rowsFrom(row) < kTileRows)
     std::memset(to, 0, cols / kQuantBlock * bytes);
-  for (int64_t r = 0; r < rowsFrom(row); ++r) {
-    const uint8_t *from = rowOf(row + r, source).data;
-    for (int64_t block = 0; block < cols / kQuantBlock; ++block)
-      writeBlock(desc.format, from + block * fileBytes, r, to + block * bytes);
-  }
+  for (int64_t r = 0; r < rowsFrom(row); ++r)
+    packRowOfBlocks(rowOf(row + r, source), r, cols, to);
 }
 
 void Packing::packRows(int64_t row) const {
@@ -319,14 +256,19 @@ int64_t llm::packedBytes(const llm_weight_desc &desc) {
   return shape.rows * shape.cols * (desc.dtype == LLM_F32 ? 4 : 2);
 }
 
-void llm::packWeight(const llm_weight_desc &desc,
-                     const llm_weight_source *sources, void *packed) {
-  Packing packing{desc, sources, static_cast<uint8_t *>(packed),
+float llm::packWeight(const llm_weight_desc &desc,
+                      const llm_weight_source *sources, void *packed) {
+  std::atomic<float> beyond = 0;
+  Packing packing{desc,
+                  sources,
+                  static_cast<uint8_t *>(packed),
                   matrixOf(desc.sizes, desc.rank),
-                  desc.rank == 1 || desc.axis == 1};
+                  desc.rank == 1 || desc.axis == 1,
+                  beyond};
   int64_t tiles = (packing.shape.rows + kTileRows - 1) / kTileRows;
   parallelFor(tiles, 1, [&](int64_t begin, int64_t end) {
     for (int64_t tile = begin; tile < end; ++tile)
       packing.packRows(tile * kTileRows);
   });
+  return beyond;
 }

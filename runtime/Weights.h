@@ -8,7 +8,7 @@
 //
 // A weight argument of a compiled model is one or several tensors of a file,
 // concatenated, in the type and layout that compiled code reads. Callers have
-// checked shapes; nothing here can fail or allocates.
+// checked shapes and formats; nothing here allocates.
 //
 //===----------------------------------------------------------------------===//
 
@@ -19,20 +19,16 @@
 
 namespace llm {
 
-/// Weights of one quantized block.
-constexpr int64_t kQuantBlock = 32;
-
-/// `n` weights at `from` (any alignment; whole blocks) as f32.
-void dequantize(llm_file_format format, const void *from, int64_t n, float *to);
-
 /// Bytes that packWeight writes.
 int64_t packedBytes(const llm_weight_desc &desc);
 
 /// Concatenates the sources (one per name, in order) along desc.axis, rounds to
-/// desc.dtype (nearest even; blocks keep their bits) and lays them out as
-/// desc.layout, in parallel. A weight of rank 1 is a matrix of one row.
-void packWeight(const llm_weight_desc &desc, const llm_weight_source *sources,
-                void *packed);
+/// desc.dtype (nearest even; blocks of desc.format keep their bits, others are
+/// converted as FileBlocks.h says) and lays them out as desc.layout, in
+/// parallel. A weight of rank 1 is a matrix of one row. Returns the largest
+/// magnitude of a block's number that is beyond f16, else 0.
+float packWeight(const llm_weight_desc &desc, const llm_weight_source *sources,
+                 void *packed);
 
 } // namespace llm
 

@@ -130,7 +130,12 @@ TEST_F(ModelTest, SourcesAreChecked) {
   EXPECT_EQ(bind("norm", {2}, LLM_FILE_Q8_0), LLM_INVALID_ARGUMENT);
   expectError(LLM_INVALID_ARGUMENT, 32, 2);
   EXPECT_EQ(bind("norm", {2}, 77), LLM_INVALID_ARGUMENT);
-  expectError(LLM_INVALID_ARGUMENT, LLM_FILE_Q4_1, 77);
+  expectError(LLM_INVALID_ARGUMENT, LLM_FILE_Q6_K, 77);
+  EXPECT_EQ(bind("norm", {288}, LLM_FILE_Q6_K), LLM_INVALID_ARGUMENT);
+  expectError(LLM_INVALID_ARGUMENT, 256, 288);
+  EXPECT_EQ(std::string(error.message),
+            "expected rows of whole blocks of 256 weights in norm (q6_K), got "
+            "288");
 }
 
 TEST_F(ModelTest, PartsMustMakeUpTheWhole) {
@@ -186,8 +191,55 @@ TEST_F(ModelTest, BlocksAreOfI8AndTheirFormatAndWholeSteps) {
   EXPECT_EQ(bind("norm", {2, 64}, LLM_FILE_Q4_1), LLM_INVALID_ARGUMENT);
   expectError(LLM_INVALID_ARGUMENT, LLM_FILE_Q4_0, LLM_FILE_Q4_1);
   EXPECT_EQ(std::string(error.message),
-            "expected norm of format q4_0, got q4_1");
+            "expected norm of a format that blocks of q4_0 hold, got q4_1");
+  EXPECT_EQ(bind("norm", {2, 64}, LLM_FILE_Q8_0), LLM_INVALID_ARGUMENT);
+  EXPECT_EQ(bind("norm", {2, 64}, LLM_FILE_F16), LLM_INVALID_ARGUMENT);
   EXPECT_EQ(bind("norm", {2, 64}, LLM_FILE_Q4_0), LLM_OK);
+}
+
+/// Each of these formats fits into its blocks and all larger ones.
+TEST_F(ModelTest, BlocksHoldFormatsOfFiles) {
+  const std::vector<llm_file_format> blocks[] = {{LLM_FILE_Q4_0},
+                                                 {LLM_FILE_Q4_1, LLM_FILE_Q4_K},
+                                                 {LLM_FILE_Q8_0, LLM_FILE_Q5_0,
+                                                  LLM_FILE_Q5_1, LLM_FILE_Q5_K,
+                                                  LLM_FILE_Q6_K}};
+  weights[1] = {single, 1, 0, LLM_I8, LLM_LAYOUT_BLOCKS32, 2, 0, {2, 256}};
+  for (size_t held = 0; held < std::size(blocks); ++held) {
+    weights[1].format = blocks[held][0];
+    ASSERT_EQ(create(), LLM_OK) << error.message;
+    for (size_t i = 0; i < std::size(blocks); ++i)
+      for (llm_file_format format : blocks[i]) {
+        EXPECT_EQ(llm_file_block_format(format), blocks[i][0]);
+        EXPECT_EQ(bind("norm", {2, 256}, format),
+                  i <= held ? LLM_OK : LLM_INVALID_ARGUMENT)
+            << llm_file_format_name(format);
+      }
+    llm_model_destroy(model);
+    model = nullptr;
+  }
+  for (llm_file_format format : {LLM_FILE_F32, LLM_FILE_F16, LLM_FILE_BF16})
+    EXPECT_EQ(llm_file_block_format(format), -1);
+  EXPECT_EQ(llm_file_block_format(11), -1);
+}
+
+/// d = 2000 and a scale of 63: 126000.
+TEST_F(ModelTest, ScalesBeyondF16AreRefused) {
+  std::vector<uint8_t> block(144, 0x3f);
+  block[0] = 0xd0, block[1] = 0x67;
+  block[2] = block[3] = 0;
+  weights[1] = {single,        1,       0, LLM_I8, LLM_LAYOUT_BLOCKS32, 2,
+                LLM_FILE_Q4_1, {1, 256}};
+  ASSERT_EQ(create(), LLM_OK) << error.message;
+  EXPECT_EQ(bind("a", {2, 2}), LLM_OK);
+  EXPECT_EQ(bind("b", {1, 2}), LLM_OK);
+  const llm_weight_source source = {block.data(), LLM_FILE_Q4_K, 2, {1, 256}};
+  ASSERT_EQ(llm_model_bind_weight(model, "norm", &source, &error), LLM_OK);
+  EXPECT_EQ(llm_model_finish(model, &error), LLM_UNSUPPORTED);
+  expectError(LLM_UNSUPPORTED, 65504, 126000);
+  EXPECT_STREQ(error.message,
+               "expected scales and minimums of at most 65504 in norm and 0 "
+               "more, to pack them as q4_1, got 126000");
 }
 
 TEST_F(ModelTest, WeightsAreVectorsOrMatrices) {

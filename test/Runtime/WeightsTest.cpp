@@ -12,6 +12,7 @@
 
 #include "Weights.h"
 
+#include "FileFormats.h"
 #include "FileTensor.h"
 #include "Parallel.h"
 #include "cpu/Blocks.h"
@@ -109,7 +110,12 @@ TEST(Weights, FormatNames) {
   EXPECT_STREQ(llm_file_format_name(LLM_FILE_Q8_0), "q8_0");
   EXPECT_STREQ(llm_file_format_name(LLM_FILE_Q4_0), "q4_0");
   EXPECT_STREQ(llm_file_format_name(LLM_FILE_Q4_1), "q4_1");
-  EXPECT_EQ(llm_file_format_name(6), nullptr);
+  EXPECT_STREQ(llm_file_format_name(LLM_FILE_Q5_0), "q5_0");
+  EXPECT_STREQ(llm_file_format_name(LLM_FILE_Q5_1), "q5_1");
+  EXPECT_STREQ(llm_file_format_name(LLM_FILE_Q4_K), "q4_K");
+  EXPECT_STREQ(llm_file_format_name(LLM_FILE_Q5_K), "q5_K");
+  EXPECT_STREQ(llm_file_format_name(LLM_FILE_Q6_K), "q6_K");
+  EXPECT_EQ(llm_file_format_name(11), nullptr);
   EXPECT_EQ(llm_file_format_name(-1), nullptr);
 }
 
@@ -120,6 +126,12 @@ TEST(Weights, RowBytes) {
   EXPECT_EQ(llm_file_row_bytes(LLM_FILE_Q4_0, 64), 36);
   EXPECT_EQ(llm_file_row_bytes(LLM_FILE_Q4_1, 64), 40);
   EXPECT_EQ(llm_file_row_bytes(LLM_FILE_Q4_1, 33), -1);
+  EXPECT_EQ(llm_file_row_bytes(LLM_FILE_Q5_0, 64), 44);
+  EXPECT_EQ(llm_file_row_bytes(LLM_FILE_Q5_1, 64), 48);
+  EXPECT_EQ(llm_file_row_bytes(LLM_FILE_Q4_K, 512), 288);
+  EXPECT_EQ(llm_file_row_bytes(LLM_FILE_Q5_K, 512), 352);
+  EXPECT_EQ(llm_file_row_bytes(LLM_FILE_Q6_K, 512), 420);
+  EXPECT_EQ(llm_file_row_bytes(LLM_FILE_Q6_K, 288), -1);
   EXPECT_EQ(llm_file_row_bytes(LLM_FILE_F32, -1), -1);
   EXPECT_EQ(llm_file_row_bytes(LLM_FILE_F32, INT64_MAX), -1);
   EXPECT_EQ(llm_file_row_bytes(77, 32), -1);
@@ -127,10 +139,10 @@ TEST(Weights, RowBytes) {
 
 TEST(Weights, DequantizesEveryFormat) {
   for (llm_file_format format : fileFormats) {
-    FileTensor tensor(format, 1, 1, 320);
-    std::vector<float> result(320);
-    dequantize(format, tensor.source.data, 320, result.data());
-    for (int64_t i = 0; i < 320; ++i)
+    FileTensor tensor(format, 1, 1, 768);
+    std::vector<float> result(768);
+    dequantize(format, tensor.source.data, 768, result.data());
+    for (int64_t i = 0; i < 768; ++i)
       ASSERT_EQ(result[i], static_cast<float>(tensor.at(0, i)))
           << llm_file_format_name(format) << " " << i;
   }
@@ -141,7 +153,9 @@ TEST(Weights, PacksEveryFormatTypeAndLayout) {
     for (llm_dtype dtype : {LLM_F32, LLM_BF16})
       for (llm_layout layout : {LLM_LAYOUT_PLAIN, LLM_LAYOUT_PANEL32})
         for (int64_t rows : {1, 31, 32, 70})
-          for (int64_t cols : {32, 256, 576}) {
+          for (int64_t cols : {32, 256, 512, 576}) {
+            if (llm_file_row_bytes(format, cols) < 0)
+              continue;
             SCOPED_TRACE(llm_file_format_name(format));
             check({FileTensor(format, 2, rows, cols)}, 0, dtype, layout);
           }
@@ -150,7 +164,9 @@ TEST(Weights, PacksEveryFormatTypeAndLayout) {
 TEST(Weights, PacksTiles) {
   for (llm_file_format format : fileFormats)
     for (int64_t rows : {1, 31, 32, 70})
-      for (int64_t cols : {32, 256, 576}) {
+      for (int64_t cols : {32, 256, 512, 576}) {
+        if (llm_file_row_bytes(format, cols) < 0)
+          continue;
         SCOPED_TRACE(llm_file_format_name(format));
         check({FileTensor(format, 2, rows, cols)}, 0, LLM_BF16,
               LLM_LAYOUT_TILES32);
@@ -185,10 +201,9 @@ double weightInBlocks(llm_file_format format, const uint8_t *packed,
 
 /// Packs two tensors as blocks, one on top of the other or beside it, and
 /// compares every weight, padding included.
-void checkBlocks(llm_file_format format, int32_t axis, const int64_t (&a)[2],
-                 const int64_t (&b)[2]) {
-  const FileTensor first(format, 2, a[0], a[1], 1);
-  const FileTensor second(format, 2, b[0], b[1], 2);
+void checkBlocks(llm_file_format format, int32_t axis, const FileTensor &first,
+                 const FileTensor &second) {
+  const int64_t *a = first.source.sizes, *b = second.source.sizes;
   const llm_weight_source sources[] = {first.source, second.source};
   llm_weight_desc desc = {};
   desc.num_names = 2;
@@ -205,7 +220,7 @@ void checkBlocks(llm_file_format format, int32_t axis, const int64_t (&a)[2],
             padded / 32 * (cols / 32) * cpu::bytesOfBlock(format));
   ASSERT_EQ(packedBytes(desc), padded * llm_file_row_bytes(format, cols));
   std::vector<uint8_t> packed(packedBytes(desc) + 8, 0xcd);
-  packWeight(desc, sources, packed.data());
+  EXPECT_EQ(packWeight(desc, sources, packed.data()), 0);
   for (int64_t row = 0; row < padded; ++row)
     for (int64_t col = 0; col < cols; ++col) {
       const bool inFirst = axis ? col < a[1] : row < a[0];
@@ -218,6 +233,49 @@ void checkBlocks(llm_file_format format, int32_t axis, const int64_t (&a)[2],
     }
   for (size_t i = packedBytes(desc); i < packed.size(); ++i)
     ASSERT_EQ(packed[i], 0xcd) << "wrote behind the weight";
+}
+
+void checkBlocks(llm_file_format format, int32_t axis, const int64_t (&a)[2],
+                 const int64_t (&b)[2]) {
+  checkBlocks(format, axis, FileTensor(format, 2, a[0], a[1], 1),
+              FileTensor(format, 2, b[0], b[1], 2));
+}
+
+/// Of formats that the blocks hold without a loss; FileBlocksTest has the
+/// others.
+TEST(Weights, BlocksHoldSeveralFormats) {
+  for (int64_t cols : {32, 288, 512}) {
+    checkBlocks(LLM_FILE_Q8_0, 0, FileTensor(LLM_FILE_Q5_0, 2, 40, cols, 1),
+                FileTensor(LLM_FILE_Q8_0, 2, 30, cols, 2));
+    checkBlocks(LLM_FILE_Q4_1, 0, FileTensor(LLM_FILE_Q4_1, 2, 3, cols, 1),
+                FileTensor(LLM_FILE_Q4_0, 2, 50, cols, 2));
+    checkBlocks(LLM_FILE_Q8_0, 1, FileTensor(LLM_FILE_Q4_0, 2, 37, cols, 1),
+                FileTensor(LLM_FILE_Q5_0, 2, 37, 64, 2));
+  }
+}
+
+/// Rows of 32, 33 .. of a tensor of the largest blocks go where they should.
+TEST(Weights, BlocksOf256AreConvertedByRows) {
+  const FileTensor tensor(LLM_FILE_Q4_K, 2, 70, 512);
+  llm_weight_desc desc = {};
+  desc.num_names = 1;
+  desc.dtype = LLM_I8;
+  desc.layout = LLM_LAYOUT_BLOCKS32;
+  desc.format = LLM_FILE_Q4_1;
+  desc.rank = 2;
+  desc.sizes[0] = 70, desc.sizes[1] = 512;
+  std::vector<uint8_t> packed(packedBytes(desc));
+  EXPECT_EQ(packWeight(desc, &tensor.source, packed.data()), 0);
+  for (int64_t row = 0; row < 70; ++row)
+    for (int64_t col = 0; col < 512; ++col) {
+      const uint8_t *block =
+          tensor.bytes.data() + 1 + (row * 2 + col / 256) * 144;
+      const auto [scale, minimum] = scaleAndMinimum(block, col % 256 / 32);
+      ASSERT_NEAR(weightInBlocks(desc.format, packed.data(), 512, row, col),
+                  tensor.at(row, col),
+                  (15 * std::abs(scale) + std::abs(minimum)) / 2048)
+          << row << ", " << col;
+    }
 }
 
 TEST(Weights, BlocksKeepEveryWeight) {

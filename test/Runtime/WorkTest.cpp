@@ -47,9 +47,9 @@ protected:
   /// Attention of `tokens` queries of 6 heads.
   void attend(int64_t tokens, llm_attention_params params = {NAN, 0, 0, 1}) {
     const Tensor q(LLM_F32, {tokens, 6, 4}), out = q;
-    ASSERT_EQ(llm_kv_attention(step, 0, &q, &params, nullptr, &out, nullptr,
-                               nullptr),
-              LLM_OK);
+    ASSERT_EQ(
+        llm_kv_attention(step, 0, &q, &params, nullptr, &out, nullptr, nullptr),
+        LLM_OK);
   }
   llm_kv_work work() {
     llm_kv_work work = {};

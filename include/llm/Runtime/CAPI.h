@@ -208,6 +208,13 @@ enum {
   LLM_FILE_Q4_0 = 4,
   /// ggml block of 32 weights: f16 scale, f16 minimum, then the quants.
   LLM_FILE_Q4_1 = 5,
+  /// As Q4_0 and Q4_1, with four bytes of fifth bits before the quants.
+  LLM_FILE_Q5_0 = 6,
+  LLM_FILE_Q5_1 = 7,
+  /// ggml blocks of 256 weights, with scales of their own for each 32 or 16.
+  LLM_FILE_Q4_K = 8,
+  LLM_FILE_Q5_K = 9,
+  LLM_FILE_Q6_K = 10,
 };
 
 typedef int32_t llm_layout;
@@ -240,7 +247,8 @@ typedef struct llm_weight_desc {
   llm_dtype dtype;
   llm_layout layout;
   int32_t rank; ///< logical rank, 1 or 2
-  /// Of blocks, that of every name in the file; else zero.
+  /// Of blocks, LLM_FILE_Q8_0, Q4_0 or Q4_1: what the tensors are packed as,
+  /// each of a format that llm_file_block_format fits into it. Else zero.
   llm_file_format format;
   int64_t sizes[2]; ///< logical sizes after concatenation
 } llm_weight_desc;
@@ -324,6 +332,11 @@ LLM_API const char *llm_file_format_name(llm_file_format format);
 /// Bytes of one row of `cols` weights, or -1 where a row does not consist of
 /// whole blocks.
 LLM_API int64_t llm_file_row_bytes(llm_file_format format, int64_t cols);
+
+/// The smallest blocks of LLM_LAYOUT_BLOCKS32 that hold weights of `format`
+/// without more loss than of a rounding to them: LLM_FILE_Q4_0, Q4_1 or Q8_0,
+/// each of which holds what those before it do. -1 of what is not quantized.
+LLM_API llm_file_format llm_file_block_format(llm_file_format format);
 
 /// A tensor as it lies in a file: row-major, little-endian, any alignment.
 typedef struct llm_weight_source {
