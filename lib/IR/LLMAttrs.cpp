@@ -89,6 +89,10 @@ int64_t mlir::llm::getBlockBytes(WeightFormat format) {
   llvm_unreachable("unknown weight format");
 }
 
+WeightFormat mlir::llm::getCommonFormat(WeightFormat a, WeightFormat b) {
+  return getBlockBytes(a) < getBlockBytes(b) ? b : a;
+}
+
 bool mlir::llm::isInBlocks(RankedTensorType type, WeightFormat format) {
   return type.getRank() == 3 && type.getElementType().isSignlessInteger(8) &&
          type.getDimSize(2) == getBlockBytes(format);

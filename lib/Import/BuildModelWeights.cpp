@@ -29,15 +29,17 @@ llvm::SmallVector<int64_t, 2> WeightArgument::shape() const {
 
 std::optional<WeightFormat>
 WeightArgument::format(const ModelFile &model) const {
-  const TensorInfo *first = model.find(tensors.front().name);
-  if (!first)
-    return std::nullopt;
+  std::optional<WeightFormat> common;
   for (const ExpectedTensor &tensor : tensors) {
     const TensorInfo *found = model.find(tensor.name);
-    if (!found || found->format != first->format)
+    if (!found)
       return std::nullopt;
+    auto blocks = symbolizeWeightFormat(llm_file_block_format(found->format));
+    if (!blocks)
+      return std::nullopt;
+    common = common ? getCommonFormat(*common, *blocks) : *blocks;
   }
-  return symbolizeWeightFormat(first->format);
+  return common;
 }
 
 //===----------------------------------------------------------------------===//

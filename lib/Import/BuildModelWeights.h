@@ -36,8 +36,9 @@ struct WeightArgument {
   llvm::SmallVector<ExpectedTensor, 3> tensors;
 
   llvm::SmallVector<int64_t, 2> shape() const;
-  /// That of all its tensors in the file if they are quantized; none where they
-  /// are not, or each in its own way.
+  /// Of the blocks that hold all its tensors, if they are quantized: the
+  /// smallest, whatever the format of each is in the file; none where one of
+  /// them is not.
   std::optional<WeightFormat> format(const ModelFile &model) const;
   /// Norms and biases, which stay f32.
   bool isVector() const { return tensors.front().shape.size() == 1; }

@@ -75,8 +75,18 @@ static std::optional<llm_file_format> formatOf(uint32_t ggmlType) {
     return LLM_FILE_Q4_0;
   case 3:
     return LLM_FILE_Q4_1;
+  case 6:
+    return LLM_FILE_Q5_0;
+  case 7:
+    return LLM_FILE_Q5_1;
   case 8:
     return LLM_FILE_Q8_0;
+  case 12:
+    return LLM_FILE_Q4_K;
+  case 13:
+    return LLM_FILE_Q5_K;
+  case 14:
+    return LLM_FILE_Q6_K;
   case 30:
     return LLM_FILE_BF16;
   default:
@@ -281,7 +291,7 @@ void Parser::readTensor() {
   else
     fail(
         "tensor '{0}' has unsupported type {1} ({2}), expected f32, f16, bf16, "
-        "q8_0, q4_0 or q4_1",
+        "q8_0, q4_0, q4_1, q5_0, q5_1, q4_K, q5_K or q6_K",
         tensor.name, ggmlTypeName(type) ? ggmlTypeName(type) : "unknown", type);
   if (auto bytes = tensorBytes(tensor.format, tensor.shape))
     tensor.bytes = *bytes;

@@ -177,8 +177,8 @@ private:
     return changed;
   }
 
-  /// One of them is passed for the other: they have one format, or none where
-  /// they had two.
+  /// One of them is passed for the other: they have one format, that of the
+  /// larger blocks where they had two, or none where one had none.
   bool unify(BlockArgument argument, BlockArgument parameter) {
     auto passed = formats.find(argument), taken = formats.find(parameter);
     if (passed == formats.end() && taken == formats.end())
@@ -189,6 +189,8 @@ private:
     std::optional<WeightFormat> common;
     if (passed == formats.end() || taken == formats.end())
       common = passed == formats.end() ? taken->second : passed->second;
+    else if (passed->second && taken->second)
+      common = getCommonFormat(*passed->second, *taken->second);
     formats[argument] = formats[parameter] = common;
     return true;
   }

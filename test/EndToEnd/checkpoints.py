@@ -289,6 +289,42 @@ def add_config(writer: gguf.GGUFWriter, shape: Shape, context: int) -> None:
         writer.add_value_length(shape.head_dim)
 
 
+def random_blocks(values: np.ndarray, kind: Format, seed: int) -> np.ndarray:
+    """Random bytes as blocks of 256 weights that spread as `values` do.
+
+    The package only reads these formats. With all bits at random, weights of
+    q4_K are about d * 257, of q5_K d * 517 and of q6_K d * 1367 off zero, where
+    minimums take away what the others have too much.
+    """
+    spread, minimum = {
+        Format.Q4_K: (257, 7.5),
+        Format.Q5_K: (517, 15.5),
+        Format.Q6_K: (1367, 0),
+    }[kind]
+    weights, size = gguf.GGML_QUANT_SIZES[kind]
+    rows, columns = values.shape
+    random = np.random.default_rng(seed)
+    blocks = random.integers(0, 256, (rows, columns // weights, size), np.uint8)
+    d = values.reshape(rows, -1, weights).std(axis=-1) / spread
+
+    def put(numbers: np.ndarray, at: int) -> None:
+        halves = numbers.astype(np.float16)[..., np.newaxis]
+        blocks[..., at : at + 2] = halves.view(np.uint8)
+
+    if kind == Format.Q6_K:
+        put(d, size - 2)
+    else:
+        put(d, 0)
+        put(minimum * d, 2)
+    return blocks.reshape(rows, -1)
+
+
+def quantize(values: np.ndarray, kind: Format, seed: int) -> np.ndarray:
+    if kind in (Format.Q4_K, Format.Q5_K, Format.Q6_K):
+        return random_blocks(values, kind, seed)
+    return gguf.quants.quantize(values.astype(np.float32), kind)
+
+
 def write_gguf(
     path: Path,
     shape: Shape,
@@ -309,7 +345,7 @@ def write_gguf(
     writer = gguf.GGUFWriter(path, architecture)
     add_config(writer, shape, context)
     add_vocabulary(writer, shape.vocab, tokenizer, pre_tokenizer, unused_bytes)
-    for source, values in weights.items():
+    for seed, (source, values) in enumerate(weights.items()):
         name = gguf_name(source)
         if architecture == "llama" and source.endswith(adjacent):
             values = pair_adjacent(values, shape.head_dim)
@@ -317,7 +353,7 @@ def write_gguf(
             writer.add_tensor(name, values.astype(np.float32))
             continue
         kind = format_of(name)
-        data = gguf.quants.quantize(values.astype(np.float32), kind)
+        data = quantize(values, kind, seed)
         writer.add_tensor(name, data, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -139,9 +139,9 @@ def tensor_type() -> None:
         scratch() / "tiny.gguf",
         SHAPE,
         weights,
-        lambda name: Format.Q5_0 if name == "blk.1.ffn_down.weight" else Format.F32,
+        lambda name: Format.MXFP4 if name == "blk.1.ffn_down.weight" else Format.F32,
     )
-    refuse(path, "blk.1.ffn_down.weight", "q5_0")
+    refuse(path, "blk.1.ffn_down.weight", "mxfp4", "q5_K or q6_K")
     refuse(write_hugging_face("float64"), "F64", ".weight")
 
 

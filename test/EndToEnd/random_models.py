@@ -42,6 +42,7 @@ LLAMA3 = {
 MHA_32 = Shape(hidden=128, heads=4, kv_heads=4, head_dim=32, ffn=173, tied=True)
 GROUPS_OF_3 = Shape(hidden=96, heads=6, kv_heads=2, head_dim=64, ffn=173)
 MQA_80 = Shape(hidden=128, heads=4, kv_heads=1, head_dim=80, ffn=160, layers=3)
+K_QUANTS = Shape(hidden=256, heads=4, kv_heads=2, head_dim=64, ffn=512, layers=4)
 MQA_128 = Shape(hidden=64, heads=8, kv_heads=1, head_dim=128, ffn=192, tied=True)
 
 # Shaped like SmolLM, Qwen2.5-0.5B and 7B, Qwen3-0.6B, and Mistral-Nemo.
@@ -68,6 +69,7 @@ class Case:
     arguments: tuple[object, ...] = field(default=())
     numbers: tuple[str, ...] = tuple(EXACT)
     tolerance: float = TOLERANCE
+    held: Callable[[Weights], Weights] = lambda weights: weights
 
 
 def hugging_face(dtype: str, shards: int = 1, transformers5: bool = False) -> Writer:
@@ -107,6 +109,54 @@ def mixed_format(name: str) -> Format:
     if "attn_v" in name or "ffn_down" in name:
         return Format.Q8_0 if name.startswith("blk.1.") else Format.Q4_0
     return Format.F16 if name == "blk.2.attn_q.weight" else Format.Q4_1
+
+
+def mixed_k_quants(name: str) -> Format:
+    """As files of Q4_K_M: half of the layers have two matrices of q6_K."""
+    if name.startswith("output"):
+        return Format.Q6_K
+    better = name.startswith(("blk.0.", "blk.3."))
+    if better and ("attn_v" in name or "ffn_down" in name):
+        return Format.Q6_K
+    return Format.Q4_K
+
+
+def as_q8_0(values: np.ndarray) -> np.ndarray:
+    """Of each 32 weights the largest is 127 steps, which are rounded to f16."""
+    blocks = values.reshape(-1, 32).astype(np.float64)
+    steps = np.abs(blocks).max(axis=-1, keepdims=True) / 127
+    steps = steps.astype(np.float16).astype(np.float64)
+    integers = np.divide(blocks, steps, where=steps > 0, out=np.zeros_like(blocks))
+    return (np.round(integers) * steps).reshape(values.shape).astype(np.float32)
+
+
+def as_bf16(values: np.ndarray) -> np.ndarray:
+    bits = checkpoints.to_bf16(values).astype(np.uint32) << 16
+    return bits.view(np.float32).reshape(values.shape)
+
+
+def held_of_k_quants(weights: Weights) -> Weights:
+    """What mixed_k_quants is computed with, but for the scales of q4_K.
+
+    The q, k and v of a layer are one matrix: with a v of q6_K all are of q8_0.
+    Beside activations of f32, weights are rounded to bf16.
+    """
+
+    def held(name: str, values: np.ndarray) -> np.ndarray:
+        better = name.startswith(("model.layers.0.", "model.layers.3."))
+        parts = ("q_proj", "k_proj", "v_proj", "down_proj")
+        q8_0 = better and any(part in name for part in parts)
+        if values.ndim == 1:
+            return values
+        return as_bf16(as_q8_0(values) if q8_0 or "lm_head" in name else values)
+
+    return {name: held(name, values) for name, values in weights.items()}
+
+
+def mixed_five_bits(name: str) -> Format:
+    if name.startswith(("output", "token_embd")):
+        return Format.Q5_K
+    return Format.Q5_0 if "attn" in name else Format.Q5_1
 
 
 def gguf_with_divisors(folder: Path, shape: Shape, weights: Weights) -> Path:
@@ -170,6 +220,31 @@ CASES = {
     "gguf-bf16-mistral": Case(MISTRAL, gguf_all(Format.BF16), (), BF16, 1e-2),
     "gguf-bf16-qwen2": Case(QWEN2, gguf_all(Format.BF16), (), BF16, 1e-2),
     "gguf-bf16-qwen3": Case(QWEN3, gguf_all(Format.BF16), (), BF16, 2e-2),
+    "gguf-q5_0": Case(MQA_80, gguf_all(Format.Q5_0)),
+    "gguf-q5_1": Case(MQA_80, gguf_all(Format.Q5_1), SMALL_STEPS),
+    "gguf-q5_K": Case(K_QUANTS, gguf_all(Format.Q5_K)),
+    "gguf-q4_K-q6_K": Case(K_QUANTS, gguf_file(mixed_k_quants), SMALL_STEPS),
+    "gguf-native-q4_K-q6_K": Case(
+        K_QUANTS, gguf_file(mixed_k_quants), (), native("int8"), tolerance=5e-2
+    ),
+    "gguf-native-q4_K-q6_K-f32": Case(
+        K_QUANTS,
+        gguf_file(mixed_k_quants),
+        (),
+        native("f32"),
+        tolerance=5e-3,
+        held=held_of_k_quants,
+    ),
+    "gguf-native-q5": Case(
+        K_QUANTS,
+        gguf_file(mixed_five_bits),
+        SMALL_STEPS,
+        native("int8"),
+        tolerance=5e-2,
+    ),
+    "gguf-native-q5-f32": Case(
+        K_QUANTS, gguf_file(mixed_five_bits), (), native("f32"), tolerance=1.2e-2
+    ),
 }
 
 
@@ -187,8 +262,8 @@ def check_case(name: str) -> None:
     random = np.random.default_rng(seed)
     ids = random.integers(0, case.shape.vocab, PROMPT_TOKENS).tolist()
 
-    checkpoint = read_checkpoint(model)
-    wanted = forward(*checkpoint, ids)
+    config, weights = read_checkpoint(model)
+    wanted = forward(config, case.held(weights), ids)
     got = logits(model, ids, *case.numbers, *case.arguments)
     assert got.shape == wanted.shape, (got.shape, wanted.shape)
     largest = np.abs(wanted).max()

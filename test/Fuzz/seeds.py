@@ -11,6 +11,8 @@ SHARED = Path(__file__).resolve().parents[3] / "shared"
 U8, U32, I32, F32, BOOL, STRING, ARRAY, U64, F64 = 0, 4, 5, 6, 7, 8, 9, 10, 12
 FORMATS = {"f32": (0, 1, 4), "f16": (1, 1, 2), "q4_0": (2, 32, 18)}
 FORMATS |= {"q4_1": (3, 32, 20), "q8_0": (8, 32, 34), "bf16": (30, 1, 2)}
+FORMATS |= {"q5_0": (6, 32, 22), "q5_1": (7, 32, 24), "q4_K": (12, 256, 144)}
+FORMATS |= {"q5_K": (13, 256, 176), "q6_K": (14, 256, 210)}
 PACKED = {U8: "<B", U32: "<I", I32: "<i", F32: "<f", BOOL: "<?", U64: "<Q", F64: "<d"}
 
 
@@ -92,7 +94,10 @@ VOCABULARY = [
 def gguf_seeds() -> list[bytes]:
     embedding = ("token_embd.weight", "q8_0", (3, 32))
     norm = ("output_norm.weight", "f32", (32,))
-    formats = [(f"blk.0.{kind}", kind, (2, 32)) for kind in FORMATS]
+    formats = [
+        (f"blk.0.{kind}", kind, (2, max(32, per_block)))
+        for kind, (_, per_block, _) in FORMATS.items()
+    ]
     factors = ("rope_freqs.weight", "f32", (4,))
     bias = ("blk.0.attn_q.bias", "f32", (32,))
     return [

@@ -318,10 +318,9 @@ std::string quantizedModel(const std::map<std::string, std::string> &formats) {
   struct Format {
     uint32_t type, bytes;
   };
-  const std::map<std::string, Format> known = {{"f32", {0, 128}},
-                                               {"q4_0", {2, 18}},
-                                               {"q4_1", {3, 20}},
-                                               {"q8_0", {8, 34}}};
+  const std::map<std::string, Format> known = {
+      {"f32", {0, 128}}, {"q4_0", {2, 18}}, {"q4_1", {3, 20}},
+      {"q5_0", {6, 22}}, {"q5_1", {7, 24}}, {"q8_0", {8, 34}}};
   GGUFWriter file = smallModel();
   file.set("llama.block_count", 2);
   auto matrix = [&](const std::string &name, int64_t rows, int64_t columns) {
@@ -376,8 +375,8 @@ TEST_F(BuildModelTest, NativeWeightsHaveTheFormatsOfTheFile) {
             std::vector<std::string>(10, "bf16 none"));
 }
 
-/// A layer whose weights have other formats is another kind of layer; of two
-/// formats in one argument, or of f32, comes bf16.
+/// A layer whose weights have other formats is another kind of layer; of f32
+/// comes bf16.
 TEST_F(BuildModelTest, KindsOfLayersHaveFunctions) {
   write("model.gguf", quantizedModel({{"blk.1.ffn_down", "q4_0"},
                                       {"blk.1.attn_v", "q8_0"},
@@ -388,12 +387,29 @@ TEST_F(BuildModelTest, KindsOfLayersHaveFunctions) {
   const std::string q41 = "f32 q4_1";
   EXPECT_EQ(
       matrixTypes(entryOf(*module)),
-      (std::vector<std::string>{"bf16 none", q41, q41, q41, q41, "bf16 none",
+      (std::vector<std::string>{"bf16 none", q41, q41, q41, q41, "f32 q8_0",
                                 "bf16 none", q41, "f32 q4_0", "f32 q8_0"}));
   std::vector<std::string> callees;
   for (auto call : entryOf(*module).getOps<func::CallOp>())
     callees.push_back(call.getCallee().str());
   EXPECT_EQ(callees, (std::vector<std::string>{"layer", "layer1"}));
+}
+
+/// Tensors of one argument have the smallest blocks that hold all of them.
+TEST_F(BuildModelTest, TensorsOfSeveralFormatsShareBlocks) {
+  write("model.gguf", quantizedModel({{"blk.0.attn_q", "q4_0"},
+                                      {"blk.0.attn_k", "q4_0"},
+                                      {"blk.0.attn_output", "q5_0"},
+                                      {"blk.0.ffn_up", "q5_1"},
+                                      {"blk.0.ffn_down", "q4_0"},
+                                      {"blk.1.attn_k", "f32"}}));
+  OwningOpRef<ModuleOp> module =
+      importModel(directory / "model.gguf", {ElementKind::Native});
+  ASSERT_TRUE(module) << error;
+  const std::string q41 = "f32 q4_1", q80 = "f32 q8_0";
+  EXPECT_EQ(matrixTypes(entryOf(*module)),
+            (std::vector<std::string>{"bf16 none", q41, q80, q80, "f32 q4_0",
+                                      "bf16 none", q41, q41, q41, q80}));
 }
 
 TEST_F(BuildModelTest, NativeWeightsNeedAQuantizedFile) {

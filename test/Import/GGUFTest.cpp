@@ -67,19 +67,22 @@ TEST_F(GGUFTest, ReadsASmallModel) {
 
 TEST_F(GGUFTest, ReadsEachFormat) {
   GGUFWriter file = smallModel();
-  const std::tuple<uint32_t, llm_file_format, size_t> formats[] = {
-      {0, LLM_FILE_F32, 64 * 4},   {1, LLM_FILE_F16, 64 * 2},
-      {30, LLM_FILE_BF16, 64 * 2}, {8, LLM_FILE_Q8_0, 2 * 34},
-      {2, LLM_FILE_Q4_0, 2 * 18},  {3, LLM_FILE_Q4_1, 2 * 20}};
-  for (auto [type, format, bytes] : formats)
-    file.tensor(llm_file_format_name(format), {2, 32}, type,
+  const std::tuple<uint32_t, llm_file_format, int64_t, size_t> formats[] = {
+      {0, LLM_FILE_F32, 32, 64 * 4},   {1, LLM_FILE_F16, 32, 64 * 2},
+      {30, LLM_FILE_BF16, 32, 64 * 2}, {8, LLM_FILE_Q8_0, 32, 2 * 34},
+      {2, LLM_FILE_Q4_0, 32, 2 * 18},  {3, LLM_FILE_Q4_1, 32, 2 * 20},
+      {6, LLM_FILE_Q5_0, 32, 2 * 22},  {7, LLM_FILE_Q5_1, 32, 2 * 24},
+      {12, LLM_FILE_Q4_K, 256, 288},   {13, LLM_FILE_Q5_K, 256, 352},
+      {14, LLM_FILE_Q6_K, 256, 420}};
+  for (auto [type, format, columns, bytes] : formats)
+    file.tensor(llm_file_format_name(format), {2, columns}, type,
                 std::string(bytes, char('0' + format)));
   std::unique_ptr<ModelFile> model = read(file);
-  for (auto [type, format, bytes] : formats) {
+  for (auto [type, format, columns, bytes] : formats) {
     const TensorInfo *tensor = model->find(llm_file_format_name(format));
     ASSERT_TRUE(tensor);
     EXPECT_EQ(tensor->format, format);
-    EXPECT_EQ(tensor->shape, (Shape{2, 32}));
+    EXPECT_EQ(tensor->shape, (Shape{2, columns}));
     EXPECT_EQ(tensor->bytes, bytes);
     EXPECT_EQ(std::string(static_cast<const char *>(tensor->data), bytes),
               std::string(bytes, char('0' + format)));
@@ -307,11 +310,11 @@ TEST_F(GGUFTest, RefusesAModelWithoutAnEmbedding) {
 
 TEST_F(GGUFTest, RefusesOtherTensorTypes) {
   GGUFWriter file = smallModel();
-  file.tensor("x", {1, 256}, 14, std::string(210, 'x'));
-  EXPECT_THAT(
-      failure(file),
-      EndsWith("tensor 'x' has unsupported type q6_K (14), expected f32, "
-               "f16, bf16, q8_0, q4_0 or q4_1"));
+  file.tensor("x", {1, 256}, 11, std::string(110, 'x'));
+  EXPECT_THAT(failure(file),
+              EndsWith("tensor 'x' has unsupported type q3_K (11), expected "
+                       "f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_K, "
+                       "q5_K or q6_K"));
   file = smallModel();
   file.tensor("x", {1, 256}, 999, "");
   EXPECT_THAT(failure(file), HasSubstr("unsupported type unknown (999)"));
@@ -322,6 +325,13 @@ TEST_F(GGUFTest, RefusesBadTensors) {
   file.tensor("x", {2, 33}, 8, std::string(80, 'x'));
   EXPECT_THAT(failure(file),
               EndsWith("tensor 'x' cannot have shape [2, 33] in q8_0"));
+  file = smallModel();
+  file.tensor("x", {2, 288}, 14, std::string(480, 'x'));
+  EXPECT_THAT(failure(file),
+              EndsWith("tensor 'x' cannot have shape [2, 288] in q6_K"));
+  file = smallModel();
+  file.tensor("x", {2, 256}, 14, std::string(210, 'x'));
+  EXPECT_THAT(failure(file), HasSubstr("tensor 'x' of 420 bytes at "));
   file = smallModel();
   file.tensor("x", {1ll << 40, 1ll << 40}, 0, "");
   EXPECT_THAT(failure(file), HasSubstr("cannot have shape [1099511627776, "));

@@ -138,8 +138,63 @@ func.func @quantized(%x: tensor<?x64xf32>,
 #w = affine_map<(m, n, k) -> (n, k)>
 #y = affine_map<(m, n, k) -> (m, n)>
 
-// A function that gets weights of several formats, or of none, has panels of
-// f32, which the loader unpacks them to.
+// A function that gets weights of several formats has the largest blocks of
+// them, which the loader converts the others to.
+
+// CHECK-LABEL: func private @linear
+// CHECK-SAME: tensor<1x2x640xi8>
+func.func private @linear(%x: tensor<?x64xf32>, %w: tensor<32x64xf32>) -> tensor<?x32xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %rows = tensor.dim %x, %c0 : tensor<?x64xf32>
+  %empty = tensor.empty(%rows) : tensor<?x32xf32>
+  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x32xf32>) -> tensor<?x32xf32>
+  // CHECK: llm.linear {{.*}} of q4_1 as
+  %y = linalg.matmul indexing_maps = [#x, #w, #y]
+      ins(%x, %w : tensor<?x64xf32>, tensor<32x64xf32>) outs(%init : tensor<?x32xf32>) -> tensor<?x32xf32>
+  return %y : tensor<?x32xf32>
+}
+
+// CHECK-LABEL: func private @wider
+// CHECK-SAME: tensor<1x2x1088xi8>
+func.func private @wider(%x: tensor<?x64xf32>, %w: tensor<32x64xf32>) -> tensor<?x32xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %rows = tensor.dim %x, %c0 : tensor<?x64xf32>
+  %empty = tensor.empty(%rows) : tensor<?x32xf32>
+  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x32xf32>) -> tensor<?x32xf32>
+  // CHECK: llm.linear {{.*}} of q8_0 as
+  %y = linalg.matmul indexing_maps = [#x, #w, #y]
+      ins(%x, %w : tensor<?x64xf32>, tensor<32x64xf32>) outs(%init : tensor<?x32xf32>) -> tensor<?x32xf32>
+  return %y : tensor<?x32xf32>
+}
+
+// CHECK: func @two_formats
+// CHECK-SAME: tensor<1x2x640xi8> {llm.weight = #llm.weight<["a"], panel_rows = 32, format = q4_1>}
+// CHECK-SAME: tensor<1x2x640xi8> {llm.weight = #llm.weight<["b"], panel_rows = 32, format = q4_1>}
+// CHECK-SAME: tensor<1x2x1088xi8> {llm.weight = #llm.weight<["c"], panel_rows = 32, format = q8_0>}
+// CHECK-SAME: tensor<1x2x1088xi8> {llm.weight = #llm.weight<["d"], panel_rows = 32, format = q8_0>}
+func.func @two_formats(%x: tensor<?x64xf32>,
+    %a: tensor<32x64xf32> {llm.weight = #llm.weight<["a"], format = q4_0>},
+    %b: tensor<32x64xf32> {llm.weight = #llm.weight<["b"], format = q4_1>},
+    %c: tensor<32x64xf32> {llm.weight = #llm.weight<["c"], format = q8_0>},
+    %d: tensor<32x64xf32> {llm.weight = #llm.weight<["d"], format = q4_1>})
+    -> (tensor<?x32xf32>, tensor<?x32xf32>, tensor<?x32xf32>, tensor<?x32xf32>) {
+  %y = call @linear(%x, %a) : (tensor<?x64xf32>, tensor<32x64xf32>) -> tensor<?x32xf32>
+  %z = call @linear(%x, %b) : (tensor<?x64xf32>, tensor<32x64xf32>) -> tensor<?x32xf32>
+  %t = call @wider(%x, %c) : (tensor<?x64xf32>, tensor<32x64xf32>) -> tensor<?x32xf32>
+  %u = call @wider(%x, %d) : (tensor<?x64xf32>, tensor<32x64xf32>) -> tensor<?x32xf32>
+  return %y, %z, %t, %u : tensor<?x32xf32>, tensor<?x32xf32>, tensor<?x32xf32>, tensor<?x32xf32>
+}
+
+// -----
+
+#x = affine_map<(m, n, k) -> (m, k)>
+#w = affine_map<(m, n, k) -> (n, k)>
+#y = affine_map<(m, n, k) -> (m, n)>
+
+// Where one of the weights has no format, the function has panels of f32, which
+// the loader unpacks all of them to.
 
 // CHECK-LABEL: func private @linear
 // CHECK-SAME: tensor<1x64x32xf32>
@@ -155,11 +210,11 @@ func.func private @linear(%x: tensor<?x64xf32>, %w: tensor<32x64xf32>) -> tensor
   return %y : tensor<?x32xf32>
 }
 
-// CHECK: func @two_formats
+// CHECK: func @one_without_a_format
 // CHECK-SAME: tensor<1x64x32xf32> {llm.weight = #llm.weight<["a"], panel_rows = 32>}
 // CHECK-SAME: tensor<1x64x32xf32> {llm.weight = #llm.weight<["b"], panel_rows = 32>}
 // CHECK-SAME: tensor<1x64x32xf32> {llm.weight = #llm.weight<["c"], panel_rows = 32>}
-func.func @two_formats(%x: tensor<?x64xf32>,
+func.func @one_without_a_format(%x: tensor<?x64xf32>,
     %u: tensor<32x64xf32> {llm.weight = #llm.weight<["a"], format = q4_1>},
     %v: tensor<32x64xf32> {llm.weight = #llm.weight<["b"], format = q8_0>},
     %w: tensor<32x64xf32> {llm.weight = #llm.weight<["c"]>})

@@ -35,6 +35,8 @@ inline bool isTiled(RankedTensorType type) {
 }
 /// Bytes of 32 rows and columns in quantized blocks: a step of a panel.
 int64_t getBlockBytes(WeightFormat format);
+/// That of the larger blocks, which hold what the other's do.
+WeightFormat getCommonFormat(WeightFormat a, WeightFormat b);
 /// A matrix in blocks, [ceil(N / 32)][K / 32][getBlockBytes] of i8.
 bool isInBlocks(RankedTensorType type, WeightFormat format);
 } // namespace mlir::llm

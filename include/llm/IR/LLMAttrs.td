@@ -88,9 +88,11 @@ def LLM_WeightFormatAttr
     : EnumAttr<LLM_Dialect, LLM_WeightFormat, "weight_format"> {
   let summary = "Format of quantized weights";
   let description = [{
-    Blocks of 32 numbers of a row, as ggml has them: `q8_0` a scale and 32
-    signed bytes, `q4_0` a scale and 32 nibbles from -8 on, `q4_1` a scale, a
-    minimum and 32 nibbles.
+    Blocks of 32 numbers of a row, as ggml has them: `q4_0` a scale and 32
+    nibbles from -8 on, `q4_1` a scale, a minimum and 32 nibbles, `q8_0` a scale
+    and 32 signed bytes. These are the formats that `llm.linear` multiplies with;
+    each holds the weights of those before it: q4_0 as q4_1 with the minimum -8
+    times the scale, and both as q8_0.
   }];
 }
 
@@ -224,10 +226,24 @@ def LLM_WeightAttr : LLM_Attr<"Weight", "weight"> {
     `[ceil(N / 32)][K][32]` or, of bf16, as panels of tiles
     `[ceil(N / 32)][K / 32][1024]` (LLM_LAYOUT_TILES32 of CAPI.h).
 
-    `format` says that every tensor is quantized and how. The argument is then a
-    matrix of f32, which has the exact values of the weights, until it is packed
-    as panels of blocks `[ceil(N / 32)][K / 32][1088, 576 or 640]` of i8, which
-    have the bits of the file (LLM_LAYOUT_BLOCKS32 of CAPI.h).
+    `format` says that every tensor is quantized, and what all of them are packed
+    as, each by the loader from its own format in the file. The argument is then
+    a matrix of f32, which has the values of the weights, until it is packed as
+    panels of blocks `[ceil(N / 32)][K / 32][1088, 576 or 640]` of i8
+    (LLM_LAYOUT_BLOCKS32 of CAPI.h):
+
+    | `format` | file's formats that it can be packed from                      |
+    |----------|----------------------------------------------------------------|
+    | `q4_0`   | q4_0, the bits of the file                                     |
+    | `q4_1`   | q4_1, the bits of the file; q4_0, the same weights; q4_K, with |
+    |          | scale and minimum of 32 weights rounded to f16                 |
+    | `q8_0`   | q8_0, the bits of the file; q4_0 and q5_0, the same weights;   |
+    |          | q4_1, q5_1, q4_K, q5_K and q6_K, rounded to 1 / 127 of the     |
+    |          | largest of 32 weights                                          |
+
+    So files that mix formats stay quantized: a concatenation, or a parameter of
+    a function that gets several weights, has the smallest format that all of
+    them can be packed as.
 
     Example:
 

@@ -67,8 +67,9 @@ def PackWeights : Pass<"llm-pack-weights", "::mlir::ModuleOp"> {
     through calls of private functions, becomes panels `[ceil(N / 32)][K][32]`
     (zeros behind row N) or, of bf16 and for K a multiple of 32, tiles
     `[ceil(N / 32)][K / 32][1024]`, and each product an `llm.linear`. A weight
-    with a `format` becomes blocks of the file's bits; a parameter that gets
-    several formats has none. `llm.linear` rounds its input to i8 beside blocks
+    with a `format` becomes blocks of it; a parameter that gets several has the
+    largest, and the weights with it, and where one weight has none they have
+    none. `llm.linear` rounds its input to i8 beside blocks
     and to bf16 beside tiles, unless `activations` is a larger type. The loader
     packs (`panel_rows` in `#llm.weight`). Other weights stay as they are.
 
