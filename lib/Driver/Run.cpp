@@ -502,7 +502,7 @@ Error Run::finish() {
   report.weightsAs = nameOf(weights);
   report.activations =
       options.library.empty() ? nameOf(activations) : "as compiled";
-  report.matrices = matrixSizesOf(*file);
+  report.matrices = matrixSizesOf(*file, session->description());
   report.packedBytes = session->weightBytes();
   printSequenceErrors();
   if (!options.quiet)

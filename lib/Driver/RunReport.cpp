@@ -93,9 +93,16 @@ static json::Object toJSON(const llm_kv_stats &stats) {
 }
 
 static json::Object toJSON(const MatrixSize &size) {
+  json::Array inFile;
+  json::Object packed;
+  for (const MatrixFormat &format : size.formats) {
+    inFile.push_back(format.inFile);
+    packed[format.inFile] = json::Array(format.packed);
+  }
   return json::Object{{"parameters", size.parameters},
                       {"file_bytes", size.fileBytes},
-                      {"file_formats", json::Array(size.formats)}};
+                      {"file_formats", std::move(inFile)},
+                      {"packed_formats", std::move(packed)}};
 }
 
 static json::Object weightsToJSON(const RunReport &report) {
@@ -209,8 +216,8 @@ void mlir::llm::printSummary(const RunReport &report, llvm::raw_ostream &os) {
   os << llvm::formatv("weights {0} (in the file: layers {1}, head "
                       "{2}), activations {3}, {4} packed\n",
                       report.weightsAs,
-                      llvm::join(report.matrices.layers.formats, ", "),
-                      llvm::join(report.matrices.head.formats, ", "),
+                      describeFormats(report.matrices.layers, report.weightsAs),
+                      describeFormats(report.matrices.head, report.weightsAs),
                       report.activations, megabytes(report.packedBytes));
   os << "prefill " << describe(report.prefill) << ", decode "
      << describe(report.decode) << '\n';

@@ -29,7 +29,9 @@ static RunReport generationReport() {
   report.packSeconds = 0.25;
   report.weightsAs = "native";
   report.activations = "int8";
-  report.matrices = {{1000, 625, {"q4_1", "q8_0"}}, {200, 125, {"q8_0"}}};
+  report.matrices = {
+      {1000, 625, {{"q4_K", {"q4_1", "q8_0"}}, {"q8_0", {"q8_0"}}}},
+      {200, 125, {{"q8_0", {"q8_0"}}}}};
   report.packedBytes = 4800;
   report.compileSeconds = 2;
   report.compileCPUSeconds = 1.5;
@@ -103,10 +105,16 @@ TEST(RunReportTest, weights) {
            {"layers",
             json::Object({{"parameters", 1000},
                           {"file_bytes", 625},
-                          {"file_formats", json::Array{"q4_1", "q8_0"}}})},
-           {"head", json::Object({{"parameters", 200},
-                                  {"file_bytes", 125},
-                                  {"file_formats", json::Array{"q8_0"}}})}}));
+                          {"file_formats", json::Array{"q4_K", "q8_0"}},
+                          {"packed_formats",
+                           json::Object({{"q4_K", json::Array{"q4_1", "q8_0"}},
+                                         {"q8_0", json::Array{"q8_0"}}})}})},
+           {"head",
+            json::Object({{"parameters", 200},
+                          {"file_bytes", 125},
+                          {"file_formats", json::Array{"q8_0"}},
+                          {"packed_formats",
+                           json::Object({{"q8_0", json::Array{"q8_0"}}})}})}}));
 }
 
 TEST(RunReportTest, sequences) {
@@ -151,8 +159,8 @@ TEST(RunReportTest, summary) {
   printSummary(report, os);
   EXPECT_EQ(text,
             "load 0.50 s, compile 2.00 s (cached), peak memory 0.0 MiB\n"
-            "weights native (in the file: layers q4_1, q8_0, head q8_0), "
-            "activations int8, 0.0 MiB packed\n"
+            "weights native (in the file: layers q4_K packed as q4_1 and q8_0, "
+            "q8_0, head q8_0), activations int8, 0.0 MiB packed\n"
             "prefill 100 tokens in 0.25 s (400.0 tokens/s), decode 10 tokens "
             "in 0.50 s (20.0 tokens/s)\n"
             "prefill linear 0.075 s (30.0%, 37.500 ms a step, 2.0 GB/s, 10.0 "

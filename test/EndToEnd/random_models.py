@@ -97,7 +97,7 @@ def gguf_all(kind: Format) -> Writer:
 
 
 def native(activations: str) -> tuple[str, ...]:
-    """Weights as in the file; bf16 where a matrix has several formats or none."""
+    """Weights in blocks; bf16 where a tensor of a matrix is not quantized."""
     kinds = ("--weights-as", "native", "--activations", activations)
     return (*kinds, "--cache-dtype", "f32")
 
@@ -271,7 +271,24 @@ def check_case(name: str) -> None:
     print(f"largest logit {largest:.3f}, relative difference {rows.max():.2e}")
     assert rows.max() <= case.tolerance, f"differences by row: {rows}"
     if case.tolerance == TOLERANCE:
-        check_greedy(model, case, ids, greedy(*checkpoint, ids, GREEDY_TOKENS))
+        check_greedy(model, case, ids, greedy(config, weights, ids, GREEDY_TOKENS))
+
+
+@suite.check("random-report-of-packed-formats")
+def report_of_packed_formats() -> None:
+    """What is not held as in the file is told, by layers and head."""
+    weights = checkpoints.make_weights(K_QUANTS, seed=1)
+    model = gguf_file(mixed_k_quants)(scratch(), K_QUANTS, weights)
+    done = run(model, "--ids", "1,2,3", "-n", 1, "--weights-as", "native")
+    told = (
+        "weights native (in the file: layers q4_K packed as q8_0 and q4_1, "
+        "q6_K packed as q8_0, head q6_K packed as q8_0)"
+    )
+    assert told in done.stderr
+    layers = done.report["weights"]["layers"]
+    assert layers["packed_formats"] == {"q4_K": ["q8_0", "q4_1"], "q6_K": ["q8_0"]}
+    done = run(model, "--ids", "1,2,3", "-n", 1, "--weights-as", "bf16")
+    assert "weights bf16 (in the file: layers q4_K, q6_K, head q6_K)" in done.stderr
 
 
 for _name in CASES:

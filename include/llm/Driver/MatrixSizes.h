@@ -10,13 +10,23 @@
 #define LLM_DRIVER_MATRIXSIZES_H
 
 #include "llm/Import/ModelFile.h"
+#include "llm/Runtime/CAPI.h"
+
+#include <string>
+#include <vector>
 
 namespace mlir::llm {
+
+/// A format of the file, and what its matrices are packed as, each once.
+struct MatrixFormat {
+  std::string inFile;
+  std::vector<std::string> packed;
+};
 
 struct MatrixSize {
   int64_t parameters = 0;
   int64_t fileBytes = 0;
-  std::vector<std::string> formats; ///< of the file, each once
+  std::vector<MatrixFormat> formats; ///< in the order of the matrices
 };
 
 /// The matrices that tokens are multiplied with: what a step has to read, and
@@ -26,8 +36,12 @@ struct MatrixSizes {
   MatrixSize head;   ///< the embedding's where the head is tied to it
 };
 
-/// Of a model whose tensors are complete.
-MatrixSizes matrixSizesOf(const ModelFile &file);
+/// Of a model whose tensors are complete, and a program compiled from it.
+MatrixSizes matrixSizesOf(const ModelFile &file, const llm_program &program);
+
+/// "q4_1", or "q4_K packed as q4_1 and q8_0, q6_K packed as q8_0" where weights
+/// are held neither in the format that they have in the file nor `as` all are.
+std::string describeFormats(const MatrixSize &size, ::llvm::StringRef as);
 
 } // namespace mlir::llm
 

@@ -66,6 +66,7 @@ public:
   ::llvm::Expected<llm_model_work> linearWork() const override;
 
   const llm_kv_config &config() const { return cacheConfig; }
+  const llm_program &description() const { return program->program(); }
   /// Of all weights, packed.
   int64_t weightBytes() const { return llm_model_weight_bytes(model.get()); }
   ::llvm::Expected<llm_kv_stats> stats() const;
