@@ -19,10 +19,10 @@ namespace mlir::llm {
 
 class ModelFile;
 
-/// What weight matrices hold. Native: quantized blocks, those of the file or the
-/// smallest that all tensors of the matrix fit into (`#llm.weight`), and bf16
-/// what has none: the embedding, which is read row by row, and a matrix made of
-/// tensors that are not all quantized.
+/// What weight matrices hold. Native: quantized blocks, those of the file or
+/// the smallest that all tensors of the matrix fit into (`#llm.weight`), and
+/// bf16 what has none: the embedding, which is read row by row, and a matrix
+/// made of tensors that are not all quantized.
 enum class ElementKind { F32, BF16, Native };
 
 /// Whether linear layers of the model have weights that are quantized.
