@@ -243,6 +243,13 @@ static void checkModel(JSONReader &model) {
                "BPE");
 }
 
+/// A token of any kind.
+static std::optional<int32_t> findToken(const BytePairVocabulary &vocabulary,
+                                        StringRef text) {
+  std::optional<int32_t> special = vocabulary.findSpecial(text);
+  return special ? special : vocabulary.findWritten(text);
+}
+
 static Expected<BytePairVocabulary> readModel(JSONReader &file,
                                               BytePairSettings &settings) {
   const json::Object none;
@@ -263,14 +270,11 @@ static Expected<BytePairVocabulary> readModel(JSONReader &file,
   reader.readMerges(*merges->getAsArray());
   settings.ignoresMerges = model.boolean("ignore_merges").value_or(false);
   BytePairVocabulary vocabulary = reader.take();
-  if (std::optional<StringRef> unknown = model.string("unk_token")) {
-    settings.unknownId = vocabulary.findSpecial(*unknown);
-    if (!settings.unknownId)
-      settings.unknownId = vocabulary.findWritten(*unknown);
-    if (!settings.unknownId)
-      model.fail("'unk_token' is '{0}', which is no token", *unknown);
-    settings.joinsUnknown = model.boolean("fuse_unk").value_or(false);
-  }
+  StringRef unknown = model.string("unk_token").value_or("");
+  settings.unknownId = findToken(vocabulary, unknown);
+  settings.joinsUnknown = model.boolean("fuse_unk").value_or(false);
+  if (!unknown.empty() && !settings.unknownId)
+    model.fail("'unk_token' is '{0}', which is no token", unknown);
   if (Error error = model.takeError())
     return error;
   return vocabulary;
@@ -335,12 +339,11 @@ static std::optional<int32_t> readPostProcessor(FirstProblem &problem,
   return bos;
 }
 
+/// The id of a token that tokenizer_config.json names, if it does.
 static std::optional<int32_t> idOf(FirstProblem &problem,
                                    const BytePairVocabulary &vocabulary,
                                    const char *key, StringRef token) {
-  std::optional<int32_t> id = vocabulary.findSpecial(token);
-  if (!id)
-    id = vocabulary.findWritten(token);
+  std::optional<int32_t> id = findToken(vocabulary, token);
   if (!id && !token.empty())
     problem.fail("'{0}' of tokenizer_config.json is '{1}', which is no token",
                  key, token);

@@ -20,7 +20,7 @@ from tokenizers import pre_tokenizers, processors, trainers
 import checkpoints
 import suite
 from checkpoints import Shape
-from tools import REPOSITORY, call, run, scratch, shared
+from tools import REPOSITORY, call, run, scratch, shared, smollm2
 
 Encode = Callable[[str], list[int]]
 
@@ -132,6 +132,27 @@ def check_kind(kind: str) -> None:
 
 for name in PRE_TOKENIZERS:
     suite.register(f"tokenizer-json-{name}", lambda name=name: check_kind(name))
+
+
+@suite.check("tokenizer-json-smollm2")
+def real_vocabulary() -> None:
+    """SmolLM2's 49,152 tokens, from its GGUF file, as tokenizer.json."""
+    fields = gguf.GGUFReader(smollm2()).fields
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    types = fields["tokenizer.ggml.token_type"].contents()
+    merges = fields["tokenizer.ggml.merges"].contents()
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    pairs = [tuple(merge.split(" ")) for merge in merges]
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs))
+    tokenizer.pre_tokenizer = PRE_TOKENIZERS["smollm"]
+    special = [t for t, kind in zip(tokens, types) if kind == gguf.TokenType.CONTROL]
+    assert "<|im_start|>" in special
+    tokenizer.add_special_tokens(special)
+    tokenizer.encode_special_tokens = True  # as text, where a text has them
+    folder = save(tokenizer)
+    for model in [folder, smollm2()]:
+        check_ids(model, ids_by(tokenizer), TEXTS)
+        check_ids(model, ids_by(tokenizer), shared_texts())
 
 
 @suite.check("tokenizer-json-variants")

@@ -82,6 +82,7 @@ TEST_F(TokenizerJSONTest, WritesUnknownBytesAsTheUnknownToken) {
   EXPECT_EQ(read(file)->encode("axyb"), (Ids{1, 0, 0, 2}));
   file.set("fuse_unk", "true");
   EXPECT_EQ(read(file)->encode("axyb"), (Ids{1, 0, 2}));
+  EXPECT_EQ(readWith("unk_token", R"("")")->encode("axb"), (Ids{3}));
   file.set("unk_token", R"("ab")");
   EXPECT_EQ(read(file)->encode("x"), (Ids{3}));
   EXPECT_THAT(failureWith("unk_token", R"("?")"),
