@@ -8,8 +8,6 @@
 
 #include "llm/Driver/Conversation.h"
 
-#include "llm/Import/ChatTemplate.h"
-
 #include "llvm/Support/FormatVariadic.h"
 
 using namespace mlir::llm;
@@ -18,17 +16,14 @@ using llvm::Expected;
 using llvm::StringRef;
 
 Expected<std::vector<int32_t>> Conversation::encode(StringRef user) const {
-  Expected<std::vector<int32_t>> ids =
-      begun ? continueChat(tokenizer, user)
-            : applyChatTemplate(tokenizer, user, system);
-  if (!ids)
-    return ids.takeError();
+  const std::vector<int32_t> ids =
+      begun ? chat.nextTurn(user) : chat.firstTurn(user, system);
   const int64_t context = model.contextLength();
-  if (length() + int64_t(ids->size()) > context)
+  if (length() + int64_t(ids.size()) > context)
     return llvm::createStringError(llvm::formatv(
         "the turn has {0} tokens, the conversation so far {1}, the context "
         "holds {2}: say less, or start again with a larger --ctx",
-        ids->size(), length(), context));
+        ids.size(), length(), context));
   return ids;
 }
 

@@ -67,6 +67,7 @@ public:
 private:
   Error open();
   Error openTokenizer();
+  Error openChat();
   Error chooseContext();
   Error chooseNumbers();
   Error readInputs();
@@ -116,6 +117,7 @@ private:
   const RunOptions &options;
   std::unique_ptr<ModelFile> file;
   std::unique_ptr<Tokenizer> tokenizer; ///< null with --ids and no tokenizer
+  std::optional<ChatTemplate> chat;     ///< of --chat
   int64_t context = 0;
   ElementKind weights = ElementKind::F32;
   Activations activations = Activations::F32;
@@ -131,11 +133,21 @@ private:
 // Start
 //===----------------------------------------------------------------------===//
 
+Error Run::openChat() {
+  if (!options.chat)
+    return Error::success();
+  Expected<ChatTemplate> opened = ChatTemplate::open(*tokenizer);
+  if (!opened)
+    return opened.takeError();
+  chat = *opened;
+  return Error::success();
+}
+
 Error Run::openTokenizer() {
   Expected<std::unique_ptr<Tokenizer>> opened = Tokenizer::open(options.model);
   if (opened) {
     tokenizer = std::move(*opened);
-    return Error::success();
+    return openChat();
   }
   if (!options.ids)
     return opened.takeError();
@@ -189,9 +201,9 @@ void Run::warnOfDroppedBytes() const {
 }
 
 Error Run::readInputs() {
-  // Its lines are read when their turn comes, the template is known before.
+  // Its lines are read when their turn comes.
   if (options.mode == RunMode::Converse)
-    return applyChatTemplate(*tokenizer, "", options.system).takeError();
+    return Error::success();
   Expected<std::vector<TokenIds>> read =
       options.mode == RunMode::Score
           ? readScoredText(options, *tokenizer, context)
@@ -359,6 +371,8 @@ GenerationOptions Run::generationOptions(TextStream &stream) const {
   generation.prefillChunk = prefillChunk();
   if (!options.ignoreEos)
     generation.stopTokens = file->config().eosIds;
+  if (!options.ignoreEos && chat)
+    generation.stopTokens.push_back(chat->endOfAnswer());
   generation.forkAt = options.forkAt;
   generation.interrupted = stopped;
   if (streams())
@@ -416,7 +430,7 @@ Error Run::converse() {
   TextStream stream(llvm::outs());
   GenerationOptions generation = generationOptions(stream);
   generation.keep = true;
-  Conversation conversation(*tokenizer, *session, generation, options.system);
+  Conversation conversation(*chat, *session, generation, options.system);
   while (!stopped()) {
     std::optional<std::string> line = readLine();
     if (!line)

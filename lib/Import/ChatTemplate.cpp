@@ -335,11 +335,3 @@ mlir::llm::applyChatTemplate(const Tokenizer &tokenizer, StringRef user,
     return chat.takeError();
   return chat->firstTurn(user, system);
 }
-
-Expected<std::vector<int32_t>>
-mlir::llm::continueChat(const Tokenizer &tokenizer, StringRef user) {
-  Expected<ChatTemplate> chat = ChatTemplate::open(tokenizer);
-  if (!chat)
-    return chat.takeError();
-  return chat->nextTurn(user);
-}

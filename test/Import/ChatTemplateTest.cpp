@@ -47,6 +47,7 @@ public:
       return std::nullopt;
     return 256 + int32_t(known - specials.begin());
   }
+  std::vector<std::string> specialTexts() const override { return {}; }
   std::optional<int32_t> bos() const override { return std::nullopt; }
   std::optional<int32_t> eos() const override { return end; }
   StringRef chatTemplate() const override { return text; }

@@ -90,7 +90,8 @@ TEST_F(SmolLM2Test, TakesASystemMessage) {
 }
 
 TEST_F(SmolLM2Test, ContinuesAConversation) {
-  auto ids = llvm::cantFail(continueChat(*tokenizer, "Why? <|im_end|>"));
+  auto chat = llvm::cantFail(ChatTemplate::open(*tokenizer));
+  auto ids = chat.nextTurn("Why? <|im_end|>");
   EXPECT_EQ(spell(*tokenizer, ids),
             "<|im_end|>\n<|im_start|>user\nWhy? <|im_end|><|im_end|>\n"
             "<|im_start|>assistant\n");

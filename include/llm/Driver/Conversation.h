@@ -10,7 +10,7 @@
 #define LLM_DRIVER_CONVERSATION_H
 
 #include "llm/Driver/Generation.h"
-#include "llm/Import/Tokenizer.h"
+#include "llm/Import/ChatTemplate.h"
 
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
@@ -25,12 +25,11 @@ namespace mlir::llm {
 /// cache: a turn feeds its own tokens alone.
 class Conversation {
 public:
-  /// `system`: none is what the model's chat template says. The options keep
-  /// sequences.
-  Conversation(const Tokenizer &tokenizer, StepModel &model,
+  /// `system`: none is what the chat template says. The options keep sequences.
+  Conversation(const ChatTemplate &chat, StepModel &model,
                const GenerationOptions &options,
                std::optional<std::string> system)
-      : tokenizer(tokenizer), model(model), generator(model, options),
+      : chat(chat), model(model), generator(model, options),
         system(std::move(system)) {}
 
   /// Ids of what the user says next. An error, also where the context has no
@@ -44,7 +43,7 @@ public:
   int64_t length() const { return generator.length(); }
 
 private:
-  const Tokenizer &tokenizer;
+  ChatTemplate chat;
   StepModel &model;
   Generator generator;
   std::optional<std::string> system;

@@ -61,11 +61,6 @@ private:
 applyChatTemplate(const Tokenizer &tokenizer, ::llvm::StringRef user,
                   std::optional<::llvm::StringRef> system = std::nullopt);
 
-/// Ids that follow the assistant's answer: its end, the next user message, up
-/// to where the next answer begins.
-::llvm::Expected<std::vector<int32_t>> continueChat(const Tokenizer &tokenizer,
-                                                    ::llvm::StringRef user);
-
 } // namespace mlir::llm
 
 #endif // LLM_IMPORT_CHATTEMPLATE_H
