@@ -43,10 +43,13 @@ static Error makeError(const ::llvm::Twine &message) {
 // The CPU
 //===----------------------------------------------------------------------===//
 
-static Error unknownCPU(StringRef name) {
+/// Code for other kinds of CPU than x86 is for this machine's alone.
+static Error unknownCPU(StringRef name, bool isX86) {
   SmallVector<StringRef> known;
-  ::llvm::X86::fillValidCPUArchList(known, /*Only64Bit=*/true);
-  return makeError("expected the CPU to be native or one of " +
+  if (isX86)
+    ::llvm::X86::fillValidCPUArchList(known, /*Only64Bit=*/true);
+  return makeError("expected the CPU to be native" +
+                   ::llvm::Twine(isX86 ? " or one of " : "") +
                    ::llvm::join(known, ", ") + ", got '" + name + "'");
 }
 
@@ -60,7 +63,7 @@ static Expected<SmallVector<StringRef>> featuresOf(StringRef cpu) {
   } else {
     if (::llvm::X86::parseArchX86(cpu, /*Only64Bit=*/true) ==
         ::llvm::X86::CK_None)
-      return unknownCPU(cpu);
+      return unknownCPU(cpu, /*isX86=*/true);
     SmallVector<StringRef> features;
     ::llvm::X86::getFeaturesForCPU(cpu, features);
     has.insert_range(features);
@@ -99,9 +102,7 @@ Expected<CodeGenerator> CodeGenerator::create(const CompileOptions &options) {
     builder->getFeatures().AddFeature("prefer-256-bit", false);
     features = ::llvm::join(*used, ",");
   } else if (options.cpu != "native") {
-    return makeError("expected the CPU to be native, which is the only one "
-                     "that this machine compiles for, got '" +
-                     options.cpu + "'");
+    return unknownCPU(options.cpu, /*isX86=*/false);
   }
   builder->setRelocationModel(::llvm::Reloc::PIC_); // what ORC links
   builder->setCodeModel(::llvm::CodeModel::Small);

@@ -30,32 +30,36 @@ static Error makeError(std::error_code code, const llvm::Twine &what) {
 }
 
 static Expected<std::string> findLinker() {
-  const StringRef llvmFolder = "/usr/lib/llvm-22/bin"; // Debian's
-  for (StringRef name : {"ld.lld-22", "ld.lld"}) {
+  for (StringRef name : {"ld.lld-22", "ld.lld"})
     if (auto found = llvm::sys::findProgramByName(name))
       return *found;
-    if (auto found = llvm::sys::findProgramByName(name, llvmFolder))
-      return *found;
-  }
   return llvm::createStringError(
       "expected the linker ld.lld-22 on the path (Debian's package lld-22), "
       "found none; an object (-o model.o) needs no linker");
 }
 
-/// The file of the runtime in this process.
-static Expected<std::string> findRuntime() {
-  Dl_info info;
-  if (!dladdr(reinterpret_cast<const void *>(&llm_abi_version), &info))
-    return llvm::createStringError("the runtime library was not found");
+/// The file of the runtime in this process, which has it loaded.
+static std::string findRuntime() {
+  Dl_info info = {};
+  dladdr(reinterpret_cast<const void *>(&llm_abi_version), &info);
   return info.dli_fname;
+}
+
+/// An empty file that is gone when `remover` dies.
+static Error createTemporary(StringRef suffix, llvm::SmallString<128> &path,
+                             llvm::FileRemover &remover) {
+  if (auto code = fs::createTemporaryFile("llm-link", suffix, path))
+    return makeError(code, "a temporary file");
+  remover.setFile(path);
+  return Error::success();
 }
 
 /// Runs the linker. Its messages are the error's.
 static Error run(StringRef linker, llvm::ArrayRef<StringRef> arguments) {
   llvm::SmallString<128> log;
-  if (auto code = fs::createTemporaryFile("llm-link", "log", log))
-    return makeError(code, "a temporary file");
-  const llvm::FileRemover remover(log);
+  llvm::FileRemover remover;
+  if (Error error = createTemporary("log", log, remover))
+    return error;
   std::string message;
   const int status = llvm::sys::ExecuteAndWait(
       linker, arguments, std::nullopt,
@@ -69,19 +73,18 @@ static Error run(StringRef linker, llvm::ArrayRef<StringRef> arguments) {
 }
 
 Error mlir::llm::linkLibrary(StringRef object, StringRef path) {
-  Expected<std::string> linker = findLinker(), runtime = findRuntime();
-  if (!linker || !runtime)
-    return llvm::joinErrors(linker.takeError(), runtime.takeError());
-  int descriptor;
+  Expected<std::string> linker = findLinker();
+  if (!linker)
+    return linker.takeError();
   llvm::SmallString<128> objectPath, library;
-  if (auto code =
-          fs::createTemporaryFile("llm-model", "o", descriptor, objectPath))
-    return makeError(code, "a temporary file");
-  const llvm::FileRemover objectRemover(objectPath);
-  llvm::raw_fd_ostream os(descriptor, /*shouldClose=*/true);
+  llvm::FileRemover objectRemover;
+  if (Error error = createTemporary("o", objectPath, objectRemover))
+    return error;
+  std::error_code failed;
+  llvm::raw_fd_ostream os(objectPath, failed);
   os << object;
   os.close();
-  if (auto code = os.error()) {
+  if (auto code = failed ? failed : os.error()) {
     os.clear_error();
     return makeError(code, objectPath);
   }
@@ -90,7 +93,7 @@ Error mlir::llm::linkLibrary(StringRef object, StringRef path) {
   llvm::FileRemover libraryRemover(library);
   if (Error error = run(*linker, {*linker, "-shared", "--build-id", "-soname",
                                   llvm::sys::path::filename(path), "-o",
-                                  library, objectPath, *runtime}))
+                                  library, objectPath, findRuntime()}))
     return error;
   if (auto code = fs::rename(library, path))
     return makeError(code, path);

@@ -19,6 +19,7 @@
 #include "llvm/TargetParser/Host.h"
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <thread>
 
@@ -273,9 +274,51 @@ TEST(LinkerTest, SaysWhatTheLinkerSays) {
   std::ofstream(path) << "before";
   const std::string message = messageOf(linkLibrary("no object", path));
   EXPECT_NE(message.find("ld.lld"), std::string::npos) << message;
-  EXPECT_NE(message.find("unknown directive: no"), std::string::npos) << message;
+  EXPECT_NE(message.find("unknown directive: no"), std::string::npos)
+      << message;
   EXPECT_EQ(scratch.names(), std::vector<std::string>{"model.so"});
   std::string content;
   std::ifstream(path) >> content;
   EXPECT_EQ(content, "before");
+}
+
+namespace {
+
+/// Another value of a variable of the environment while it lives.
+class Environment {
+public:
+  Environment(const char *name, const char *value) : name(name) {
+    const char *set = std::getenv(name);
+    isSet = set;
+    before = set ? set : "";
+    setenv(name, value, /*replace=*/1);
+  }
+  ~Environment() {
+    if (isSet)
+      setenv(name, before.c_str(), /*replace=*/1);
+    else
+      unsetenv(name);
+  }
+
+private:
+  const char *name;
+  std::string before;
+  bool isSet;
+};
+
+} // namespace
+
+TEST(LinkerTest, NeedsALinker) {
+  ScratchFolder scratch;
+  const Environment nowhere("PATH", "/nonexistent");
+  EXPECT_EQ(messageOf(linkLibrary("x", scratch.path() + "/model.so")),
+            "expected the linker ld.lld-22 on the path (Debian's package "
+            "lld-22), found none; an object (-o model.o) needs no linker");
+}
+
+TEST(LinkerTest, NeedsAFolderForTemporaryFiles) {
+  ScratchFolder scratch;
+  const Environment nowhere("TMPDIR", "/nonexistent");
+  EXPECT_EQ(messageOf(linkLibrary("x", scratch.path() + "/model.so")),
+            "a temporary file: no such file or directory");
 }
