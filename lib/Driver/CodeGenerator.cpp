@@ -119,6 +119,13 @@ Expected<CodeGenerator> CodeGenerator::create(const CompileOptions &options) {
 // Lowering
 //===----------------------------------------------------------------------===//
 
+/// A lowered module as optimized LLVM IR, and what makes code of it.
+struct CodeGenerator::Translation {
+  ::llvm::LLVMContext context;
+  std::unique_ptr<::llvm::TargetMachine> machine;
+  std::unique_ptr<::llvm::Module> module;
+};
+
 void CodeGenerator::buildPipeline(OpPassManager &pipeline) const {
   LLMToCPUOptions lowering;
   lowering.activations = options.activations;
@@ -139,30 +146,32 @@ Error CodeGenerator::lower(ModuleOp module) {
   return Error::success();
 }
 
-Expected<std::unique_ptr<::llvm::Module>>
-CodeGenerator::translate(ModuleOp module, ::llvm::LLVMContext &context,
-                         ::llvm::TargetMachine &machine) const {
+Error CodeGenerator::translate(ModuleOp module, Translation &to) {
+  if (auto error = lower(module))
+    return error;
+  auto machine = builder.createTargetMachine();
+  if (!machine)
+    return machine.takeError();
+  to.machine = std::move(*machine);
   DialectRegistry registry;
   registerAllToLLVMIRTranslations(registry);
   module.getContext()->appendDialectRegistry(registry);
-  std::unique_ptr<::llvm::Module> translated =
-      translateModuleToLLVMIR(module, context);
-  if (!translated)
+  to.module = translateModuleToLLVMIR(module, to.context);
+  if (!to.module)
     return makeError("the model could not be translated to LLVM IR");
-  translated->setTargetTriple(machine.getTargetTriple());
-  translated->setDataLayout(machine.createDataLayout());
-  for (::llvm::Function &function : *translated)
+  to.module->setTargetTriple(to.machine->getTargetTriple());
+  to.module->setDataLayout(to.machine->createDataLayout());
+  for (::llvm::Function &function : *to.module)
     if (!function.isDeclaration()) {
-      function.addFnAttr("target-cpu", machine.getTargetCPU());
+      function.addFnAttr("target-cpu", to.machine->getTargetCPU());
       function.addFnAttr("tune-cpu", cpuName);
-      function.addFnAttr("target-features", machine.getTargetFeatureString());
+      function.addFnAttr("target-features",
+                         to.machine->getTargetFeatureString());
       function.addFnAttr("prefer-vector-width", "512");
     }
-  auto optimize =
-      makeOptimizingTransformer(options.optLevel, /*sizeLevel=*/0, &machine);
-  if (auto error = optimize(translated.get()))
-    return std::move(error);
-  return translated;
+  auto optimize = makeOptimizingTransformer(options.optLevel, /*sizeLevel=*/0,
+                                            to.machine.get());
+  return optimize(to.module.get());
 }
 
 //===----------------------------------------------------------------------===//
@@ -171,30 +180,18 @@ CodeGenerator::translate(ModuleOp module, ::llvm::LLVMContext &context,
 
 Expected<std::unique_ptr<MemoryBuffer>>
 CodeGenerator::compileToObject(ModuleOp module) {
-  if (auto error = lower(module))
+  Translation translation;
+  if (auto error = translate(module, translation))
     return std::move(error);
-  auto machine = builder.createTargetMachine();
-  if (!machine)
-    return machine.takeError();
-  ::llvm::LLVMContext context;
-  auto translated = translate(module, context, **machine);
-  if (!translated)
-    return translated.takeError();
-  return ::llvm::orc::SimpleCompiler(**machine)(**translated);
+  return ::llvm::orc::SimpleCompiler(*translation.machine)(*translation.module);
 }
 
 Expected<std::string> CodeGenerator::compileToIR(ModuleOp module) {
-  if (auto error = lower(module))
+  Translation translation;
+  if (auto error = translate(module, translation))
     return std::move(error);
-  auto machine = builder.createTargetMachine();
-  if (!machine)
-    return machine.takeError();
-  ::llvm::LLVMContext context;
-  auto translated = translate(module, context, **machine);
-  if (!translated)
-    return translated.takeError();
   std::string text;
-  ::llvm::raw_string_ostream(text) << **translated;
+  ::llvm::raw_string_ostream(text) << *translation.module;
   return text;
 }
 

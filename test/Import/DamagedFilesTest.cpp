@@ -24,7 +24,7 @@ using namespace mlir::llm::test;
 
 namespace {
 
-constexpr int numFlips = 2000;
+constexpr int numFlips = 7000; // of each of three kinds of file
 
 class DamagedFilesTest : public FileTest {
 protected:

@@ -78,10 +78,8 @@ private:
 
   void buildPipeline(OpPassManager &pipeline) const;
   ::llvm::Error lower(ModuleOp module);
-  /// The lowered module as optimized LLVM IR.
-  ::llvm::Expected<std::unique_ptr<::llvm::Module>>
-  translate(ModuleOp module, ::llvm::LLVMContext &context,
-            ::llvm::TargetMachine &machine) const;
+  struct Translation;
+  ::llvm::Error translate(ModuleOp module, Translation &to);
 
   CompileOptions options;
   ::llvm::orc::JITTargetMachineBuilder builder;
