@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import suite
-from tools import EXACT, REPOSITORY, after, call, run, scratch, shared, smollm2
+from tools import DEMANDED, EXACT, REPOSITORY, after, call, expected, run, scratch, shared, smollm2
 
 
 def compile_model(source: Path, *options: str) -> Path:
@@ -48,6 +48,19 @@ def ids() -> None:
 
 
 @suite.check("aot-smollm2")
+def smollm2_ids() -> None:
+    """The ids of the reference, with exact numbers."""
+    library = compile_model(smollm2(), *EXACT)
+    for name, count in DEMANDED.items():
+        answer = expected(name)
+        chat = ["--chat"] if name.startswith("chat") else []
+        options = ["--weights", smollm2(), *chat, "-n", count]
+        done = run(library, "-p", answer.text, *options)
+        assert done.report["sequences"][0]["prompt_ids"] == answer.prompt_ids
+        assert done.sequence(0) == answer.ids[:count], name
+
+
+@suite.check("aot-smollm2-native")
 def same_text() -> None:
     """A library computes what the same code compiled in place computes."""
     library = compile_model(smollm2(), "--weights-as", "native")

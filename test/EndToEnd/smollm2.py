@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import suite
-from tools import EXACT, after, call, expected, run, scratch, shared, smollm2
+from tools import DEMANDED, EXACT, after, call, expected, run, scratch, shared, smollm2
 
 TEXT = "models/smollm2/wikitext64k.txt"
-# Generated ids that are fair to demand: expected-chat-2 passes a tie after 165.
-DEMANDED = {"chat-1": 38, "chat-2": 165, "raw-1": 256}
 # What stands beside an expected prompt in a batch.
 COMPANY = {
     "chat-1": ["chat-2", "Why is the sky blue?"],
