@@ -35,7 +35,7 @@ def speed() -> None:
 
 
 def write_model(layers: int) -> Path:
-    shape = Shape(layers, hidden=256, heads=4, head_dim=64, ffn=512)
+    shape = Shape(layers=layers, hidden=256, heads=4, head_dim=64, ffn=512)
     config = hugging_face_config(shape, "float16")
     weights = make_weights(shape, seed=1)
     return write_hugging_face(scratch() / "model", config, weights, "float16")
