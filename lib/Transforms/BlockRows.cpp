@@ -39,6 +39,17 @@ static bool hasRows(Type type) {
          tensor.isDynamicDim(0);
 }
 
+/// Whether an op of a chain computes rows from the same rows of the operand. It
+/// may read all rows of the same tensor beside that.
+static bool readsRows(OpOperand &operand) {
+  if (!isa<RankedTensorType>(operand.get().getType()))
+    return false;
+  if (auto loops = dyn_cast<LinalgOp>(operand.getOwner()))
+    return isByRow(loops, operand);
+  auto linear = dyn_cast<LinearOp>(operand.getOwner());
+  return linear && &operand == &linear.getXMutable();
+}
+
 static bool isView(Operation *op) {
   return isa<tensor::ExtractSliceOp, tensor::ExpandShapeOp,
              tensor::CollapseShapeOp>(op);
@@ -85,10 +96,9 @@ public:
       : b(b), first(first), count(count) {}
 
   /// Rows of `from` stand for those of `value`.
-  void read(Value value, Value from) { mapping.map(value, extract(from)); }
+  void read(Value value, Value from) { inputs[value] = extract(from); }
   /// An op of the chain; `isRowCount` says which sizes are of all rows.
-  void clone(Operation *op, llvm::function_ref<bool(Value)> isRowCount,
-             llvm::function_ref<bool(Value)> isInput);
+  void clone(Operation *op, llvm::function_ref<bool(Value)> isRowCount);
   Value insert(Value output, Value into);
 
 private:
@@ -97,8 +107,9 @@ private:
   Value readInput(Value tensor);
 
   ImplicitLocOpBuilder &b;
-  Value first, count; ///< rows
-  IRMapping mapping;
+  Value first, count;                  ///< rows
+  IRMapping mapping;                   ///< of results and sizes
+  llvm::DenseMap<Value, Value> inputs; ///< and of rows from outside
 };
 } // namespace
 
@@ -176,17 +187,9 @@ bool Chain::canAdd(Operation *op) const {
 void Chain::add(Operation *op) {
   members.insert(op);
   products += isa<LinearOp>(op);
-  auto note = [&](Value operand) {
-    if (!hasResult(operand))
-      inputs.insert(operand);
-  };
-  if (auto linear = dyn_cast<LinearOp>(op))
-    return note(linear.getX());
-  if (auto loops = dyn_cast<LinalgOp>(op))
-    for (OpOperand &operand : op->getOpOperands())
-      if (isa<RankedTensorType>(operand.get().getType()) &&
-          isByRow(loops, operand))
-        note(operand.get());
+  for (OpOperand &operand : op->getOpOperands())
+    if (readsRows(operand) && !hasResult(operand.get()))
+      inputs.insert(operand.get());
 }
 
 bool Chain::go(Operation *op) {
@@ -289,7 +292,7 @@ Value BlockBuilder::insert(Value output, Value into) {
 /// The block's rows of what comes from outside. What has nothing to read is
 /// made here, no longer than the block.
 Value BlockBuilder::readInput(Value tensor) {
-  if (Value known = mapping.lookupOrNull(tensor))
+  if (Value known = inputs.lookup(tensor))
     return known;
   Value rows;
   if (auto empty = tensor.getDefiningOp<tensor::EmptyOp>()) {
@@ -302,19 +305,23 @@ Value BlockBuilder::readInput(Value tensor) {
   } else {
     rows = extract(tensor);
   }
-  mapping.map(tensor, rows);
+  inputs[tensor] = rows;
   return rows;
 }
 
 void BlockBuilder::clone(Operation *op,
-                         llvm::function_ref<bool(Value)> isRowCount,
-                         llvm::function_ref<bool(Value)> isInput) {
-  for (Value operand : op->getOperands())
-    if (isInput(operand))
-      readInput(operand);
-    else if (operand.getType().isIndex() && isRowCount(operand))
-      mapping.map(operand, count);
-  b.clone(*op, mapping);
+                         llvm::function_ref<bool(Value)> isRowCount) {
+  SmallVector<std::pair<unsigned, Value>> fromOutside;
+  for (OpOperand &operand : op->getOpOperands()) {
+    Value value = operand.get();
+    if (readsRows(operand) && !mapping.contains(value))
+      fromOutside.emplace_back(operand.getOperandNumber(), readInput(value));
+    else if (value.getType().isIndex() && isRowCount(value))
+      mapping.map(value, count);
+  }
+  Operation *block = b.clone(*op, mapping);
+  for (auto [number, rows] : fromOutside)
+    block->setOperand(number, rows);
 }
 
 void Chain::rewrite(int64_t rowsOfBlock) {
@@ -352,9 +359,7 @@ void Chain::rewrite(int64_t rowsOfBlock) {
     if (inputs.contains(init))
       block.read(init, turn); // its rows to come are as they were
   for (Operation *op : members)
-    block.clone(
-        op, [&](Value size) { return isRowCount(size); },
-        [&](Value operand) { return inputs.contains(operand); });
+    block.clone(op, [&](Value size) { return isRowCount(size); });
   SmallVector<Value> turned;
   for (auto [output, turn] : llvm::zip_equal(outputs, loop.getRegionIterArgs()))
     turned.push_back(block.insert(output, turn));

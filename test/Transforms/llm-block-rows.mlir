@@ -191,6 +191,50 @@ func.func @gather(%x: tensor<?x64xf32>, %ids: tensor<?xindex>, %u: tensor<2x64x3
   return %c : tensor<?x64xf32>
 }
 
+// What comes from outside may be read as a whole, beside the block's rows of it.
+
+// CHECK-LABEL: func @gather_input
+// CHECK-SAME: (%[[X:[^:]*]]: tensor<?x64xf32>
+// CHECK: scf.for
+// CHECK: %[[X1:.*]] = tensor.extract_slice %[[X]]
+// CHECK: llm.linear %[[X1]]
+// CHECK: tensor.extract %[[X]][
+// CHECK: llm.linear
+func.func @gather_input(%x: tensor<?x64xf32>, %ids: tensor<?xindex>, %u: tensor<2x64x32xf32>) -> tensor<?x64xf32> {
+  %a = llm.linear %x, %u as f32 : tensor<?x64xf32>, tensor<2x64x32xf32> -> tensor<?x64xf32>
+  %b = linalg.generic {indexing_maps = [#ids, #row], iterator_types = ["parallel", "parallel"]}
+      ins(%ids : tensor<?xindex>) outs(%a : tensor<?x64xf32>) {
+  ^bb0(%row: index, %o: f32):
+    %j = linalg.index 1 : index
+    %other = tensor.extract %x[%row, %j] : tensor<?x64xf32>
+    linalg.yield %other : f32
+  } -> tensor<?x64xf32>
+  %c = llm.linear %b, %u as f32 : tensor<?x64xf32>, tensor<2x64x32xf32> -> tensor<?x64xf32>
+  return %c : tensor<?x64xf32>
+}
+
+// CHECK-LABEL: func @gather_then_add
+// CHECK-SAME: %[[H:[^:]*]]: tensor<?x64xf32>, %{{[^:]*}}: tensor<2x64x32xf32>
+// CHECK: scf.for
+// CHECK: tensor.extract %[[H]][
+// CHECK: %[[H1:.*]] = tensor.extract_slice %[[H]]
+// CHECK: linalg.add ins(%{{.*}}, %[[H1]] :
+func.func @gather_then_add(%x: tensor<?x64xf32>, %ids: tensor<?xindex>, %h: tensor<?x64xf32>,
+                           %u: tensor<2x64x32xf32>) -> tensor<?x64xf32> {
+  %a = llm.linear %x, %u as f32 : tensor<?x64xf32>, tensor<2x64x32xf32> -> tensor<?x64xf32>
+  %b = linalg.generic {indexing_maps = [#ids, #row], iterator_types = ["parallel", "parallel"]}
+      ins(%ids : tensor<?xindex>) outs(%a : tensor<?x64xf32>) {
+  ^bb0(%row: index, %o: f32):
+    %j = linalg.index 1 : index
+    %other = tensor.extract %h[%row, %j] : tensor<?x64xf32>
+    linalg.yield %other : f32
+  } -> tensor<?x64xf32>
+  %sum = linalg.add ins(%b, %h : tensor<?x64xf32>, tensor<?x64xf32>)
+      outs(%b : tensor<?x64xf32>) -> tensor<?x64xf32>
+  %c = llm.linear %sum, %u as f32 : tensor<?x64xf32>, tensor<2x64x32xf32> -> tensor<?x64xf32>
+  return %c : tensor<?x64xf32>
+}
+
 // CHECK-LABEL: func @row_number
 // CHECK-NOT: scf.for
 func.func @row_number(%x: tensor<?x64xf32>, %u: tensor<2x64x32xf32>) -> tensor<?x64xf32> {

@@ -95,6 +95,23 @@ func.func @shifted(%x: memref<65x64xf32>, %z: memref<64x64xf32>) {
   return
 }
 
+// Views that begin at the same row share the loop.
+
+// CHECK-LABEL: func @same_block
+// CHECK: scf.parallel
+// CHECK-COUNT-2: linalg.fill
+// CHECK: scf.for
+// CHECK-COUNT-2: linalg.fill
+// CHECK-NOT: scf.if
+func.func @same_block(%x: memref<?x128xf32>, %first: index, %rows: index) {
+  %zero = arith.constant 0.0 : f32
+  %left = memref.subview %x[%first, 0] [%rows, 64] [1, 1] : memref<?x128xf32> to memref<?x64xf32, strided<[128, 1], offset: ?>>
+  %right = memref.subview %x[%first, 64] [%rows, 64] [1, 1] : memref<?x128xf32> to memref<?x64xf32, strided<[128, 1], offset: ?>>
+  linalg.fill ins(%zero : f32) outs(%left : memref<?x64xf32, strided<[128, 1], offset: ?>>)
+  linalg.fill ins(%zero : f32) outs(%right : memref<?x64xf32, strided<[128, 1], offset: ?>>)
+  return
+}
+
 // Columns of the same rows do share the loop.
 
 // CHECK-LABEL: func @columns
