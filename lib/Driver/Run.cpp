@@ -304,14 +304,14 @@ Error Run::startSession() {
   Expected<std::unique_ptr<CompiledModel>> compiled = compile();
   if (!compiled)
     return compiled.takeError();
-  if (!options.library.empty())
-    weights = weightsOf((*compiled)->program());
   const Clock::time_point start = Clock::now();
   auto created = Session::create(std::move(*compiled), *file, sessionOptions(),
                                  terminal());
   if (!created)
     return created.takeError();
-  session = std::move(*created);
+  session = std::move(*created); // a program of this ABI, then
+  if (!options.library.empty())
+    weights = weightsOf(session->description());
   report.packSeconds = secondsSince(start);
   report.loadSeconds += report.packSeconds;
   return Error::success();

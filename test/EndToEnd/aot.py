@@ -82,6 +82,27 @@ def hosts() -> None:
     subprocess.run([cache], check=True)
 
 
+@suite.check("aot-foreign")
+def foreign() -> None:
+    """A library of another version of the ABI, no other field of which counts."""
+    folder = scratch()
+    source, library = folder / "foreign.c", folder / "foreign.so"
+    source.write_text(
+        '#include "llm/Runtime/CAPI.h"\n'
+        "const llm_program *foreign_program(void) {\n"
+        "  static const llm_program program = {\n"
+        "      .struct_size = 8, .abi_version = LLM_ABI_VERSION + 1,\n"
+        "      .weights = (const void *)8, .num_weights = 1 << 30};\n"
+        "  return &program;\n"
+        "}\n"
+    )
+    include = REPOSITORY / "include"
+    command = ["cc", "-shared", "-fPIC", "-I", include, source, "-o", library]
+    subprocess.run(command, check=True)
+    done = call("LLM_RUN", "-m", library, "--weights", smollm2(), "-p", "x", status=1)
+    assert "expected a program of ABI version" in done.stderr
+
+
 @suite.check("install")
 def installed() -> None:
     """Hosts and a compiler against an installed tree, which needs no other one."""
