@@ -46,14 +46,12 @@ StringRef BytePairVocabulary::bytesOf(int32_t id) const {
 }
 
 void BytePairVocabulary::addToken(FirstProblem &problem, StringRef text,
-                                  int64_t type) {
+                                  TokenType type) {
   int32_t id = int32_t(bytes.size());
-  if (type < Normal || type > Byte)
-    problem.fail("token '{0}' has unsupported type {1}", text, type);
-  if (type != Normal) {
+  if (type != TokenType::Normal) {
     // Text of the user's own tokens is shown; the others only steer.
-    bytes.push_back(type == UserDefined ? text.str() : "");
-    if (type != Unused)
+    bytes.push_back(type == TokenType::UserDefined ? text.str() : "");
+    if (type != TokenType::Unused)
       special.try_emplace(text, id);
     return;
   }
@@ -73,8 +71,13 @@ void BytePairVocabulary::readTokens(GGUFReader &reader) {
   if (types && types->size() != tokens->size())
     return reader.fail("{0} tokens, but {1} types in '{2}'", tokens->size(),
                        types->size(), typesKey);
-  for (size_t i = 0; i < tokens->size(); ++i)
-    addToken(reader, (*tokens)[i], types ? (*types)[i] : int64_t(Normal));
+  for (size_t i = 0; i < tokens->size(); ++i) {
+    const auto type = types ? tokenTypeOf((*types)[i]) : TokenType::Normal;
+    if (!type)
+      return reader.fail("token '{0}' has unsupported type {1}", (*tokens)[i],
+                         (*types)[i]);
+    addToken(reader, (*tokens)[i], *type);
+  }
   findByteTokens();
 }
 

@@ -11,6 +11,7 @@
 
 #include "BytePairMerges.h"
 #include "GGUF.h"
+#include "TokenType.h"
 
 #include <array>
 
@@ -20,21 +21,11 @@ namespace mlir::llm {
 /// becomes.
 class BytePairVocabulary {
 public:
-  /// The kinds of tokens, as tokenizer.ggml.token_type counts them.
-  enum TokenType : int64_t {
-    Normal = 1,
-    Unknown = 2,
-    Control = 3,
-    UserDefined = 4,
-    Unused = 5,
-    Byte = 6,
-  };
-
   /// Of a GGUF file.
   static ::llvm::Expected<BytePairVocabulary> read(GGUFReader &reader);
 
   /// Adds the token of the next id.
-  void addToken(FirstProblem &problem, ::llvm::StringRef text, int64_t type);
+  void addToken(FirstProblem &problem, ::llvm::StringRef text, TokenType type);
   /// Adds the merge of the next rank; all tokens are there.
   void addMerge(FirstProblem &problem, ::llvm::StringRef left,
                 ::llvm::StringRef right);

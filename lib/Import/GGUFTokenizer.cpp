@@ -96,15 +96,16 @@ static void readPieces(GGUFReader &reader, SentencePieceModel &model) {
   if (!types || types->size() != tokens->size())
     return reader.fail("{0} tokens, but {1} types in '{2}'", tokens->size(),
                        types ? types->size() : 0, typesKey);
-  for (auto [text, score, type] : llvm::zip(*tokens, *scores, *types)) {
-    if (type < BytePairVocabulary::Normal || type > BytePairVocabulary::Byte)
-      return reader.fail("token '{0}' has unsupported type {1}", text, type);
+  for (auto [text, score, number] : llvm::zip(*tokens, *scores, *types)) {
+    const std::optional<TokenType> type = tokenTypeOf(number);
+    if (!type)
+      return reader.fail("token '{0}' has unsupported type {1}", text, number);
     if (!std::isfinite(score))
       return reader.fail("token '{0}' has the score {1}", text, score);
-    const bool isUsers = type == BytePairVocabulary::UserDefined;
+    const bool isUsers = type == TokenType::UserDefined;
     model.pieces.push_back(
         {text, float(score),
-         isUsers && isMark(text) ? PieceType::Control : PieceType(type)});
+         isUsers && isMark(text) ? TokenType::Control : *type});
   }
 }
 
@@ -115,12 +116,12 @@ static void markUnknown(GGUFReader &reader, SentencePieceModel &model) {
       readTokenIdIfAny(reader, key, model.pieces.size());
   if (reader.failed() || !id)
     return;
-  auto isUnknown = [](auto &piece) { return piece.type == PieceType::Unknown; };
+  auto isUnknown = [](auto &piece) { return piece.type == TokenType::Unknown; };
   auto typed = llvm::find_if(model.pieces, isUnknown);
   if (typed != model.pieces.end() && typed - model.pieces.begin() != *id)
     return reader.fail("'{0}' is {1}, but the type of token {2} says unknown",
                        key, *id, typed - model.pieces.begin());
-  model.pieces[*id].type = PieceType::Unknown;
+  model.pieces[*id].type = TokenType::Unknown;
 }
 
 static Opened openSentencePiece(GGUFReader &reader) {

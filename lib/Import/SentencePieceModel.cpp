@@ -75,7 +75,7 @@ std::string mlir::llm::serialize(const SentencePieceModel &model) {
                        .number(3, uint64_t(type))
                        .take());
   const bool hasBytes = llvm::any_of(model.pieces, [](const auto &piece) {
-    return piece.type == PieceType::Byte;
+    return piece.type == TokenType::Byte;
   });
   file.string(
       2,

@@ -9,6 +9,8 @@
 #ifndef LLM_LIB_IMPORT_SENTENCEPIECEMODEL_H
 #define LLM_LIB_IMPORT_SENTENCEPIECEMODEL_H
 
+#include "TokenType.h"
+
 #include "llvm/ADT/StringRef.h"
 
 #include <cstdint>
@@ -17,23 +19,13 @@
 
 namespace mlir::llm {
 
-/// As ModelProto.SentencePiece.Type counts, and tokenizer.ggml.token_type.
-enum class PieceType : uint8_t {
-  Normal = 1,
-  Unknown = 2,
-  Control = 3,
-  UserDefined = 4,
-  Unused = 5,
-  Byte = 6,
-};
-
 /// A model of byte-pair encoding that takes text as it is, but for blanks. What
 /// no piece has becomes pieces of type Byte, if there are any.
 struct SentencePieceModel {
   struct Piece {
     ::llvm::StringRef text;
     float score;
-    PieceType type;
+    TokenType type;
   };
 
   std::vector<Piece> pieces; ///< by id

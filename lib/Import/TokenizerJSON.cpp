@@ -151,7 +151,7 @@ namespace {
 /// A token before all are known.
 struct PendingToken {
   StringRef text;
-  BytePairVocabulary::TokenType type = BytePairVocabulary::Unused;
+  TokenType type = TokenType::Unused;
   bool isGiven = false;
 };
 
@@ -164,8 +164,7 @@ public:
   BytePairVocabulary take() { return std::move(vocabulary); }
 
 private:
-  void place(StringRef text, const json::Value *id,
-             BytePairVocabulary::TokenType type);
+  void place(StringRef text, const json::Value *id, TokenType type);
 
   FirstProblem &problem;
   std::vector<PendingToken> tokens;
@@ -176,7 +175,7 @@ private:
 } // namespace
 
 void VocabularyReader::place(StringRef text, const json::Value *value,
-                             BytePairVocabulary::TokenType type) {
+                             TokenType type) {
   std::optional<int64_t> id = value ? value->getAsInteger() : std::nullopt;
   if (!id || *id < 0 || size_t(*id) >= mostIds)
     return problem.fail("expected an id below {0} for token '{1}'", mostIds,
@@ -195,7 +194,7 @@ void VocabularyReader::read(const json::Object &vocab,
   size_t given = vocab.size() + (added ? added->size() : 0);
   mostIds = std::min<size_t>(given + mostHoles, INT32_MAX);
   for (const auto &[text, id] : vocab)
-    place(text, &id, BytePairVocabulary::Normal);
+    place(text, &id, TokenType::Normal);
   for (size_t i = 0; added && i < added->size(); ++i) {
     const json::Object *token = (*added)[i].getAsObject();
     std::optional<StringRef> text =
@@ -206,8 +205,7 @@ void VocabularyReader::read(const json::Object &vocab,
     }
     const bool isSpecial = token->getBoolean("special").value_or(false);
     place(*text, token->get("id"),
-          isSpecial ? BytePairVocabulary::Control
-                    : BytePairVocabulary::UserDefined);
+          isSpecial ? TokenType::Control : TokenType::UserDefined);
   }
   for (const PendingToken &token : tokens)
     vocabulary.addToken(problem, token.text, token.type);

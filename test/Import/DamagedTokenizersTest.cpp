@@ -173,10 +173,10 @@ TEST_F(DamagedTokenizersTest, BytePairInGGUF) {
 TEST_F(DamagedTokenizersTest, SentencePieceModel) {
   SentencePieceModel model;
   model.pieces = {
-      {"<unk>", 0, PieceType::Unknown},  {"<s>", 0, PieceType::Control},
-      {"</s>", 0, PieceType::Control},   {"\u2581", -3, PieceType::Normal},
-      {"a", -4, PieceType::Normal},      {"b", -5, PieceType::Normal},
-      {"ab", -1, PieceType::Normal},     {"\u2581a", -2, PieceType::Normal},
-      {"[y]", 0, PieceType::UserDefined}};
+      {"<unk>", 0, TokenType::Unknown},  {"<s>", 0, TokenType::Control},
+      {"</s>", 0, TokenType::Control},   {"\u2581", -3, TokenType::Normal},
+      {"a", -4, TokenType::Normal},      {"b", -5, TokenType::Normal},
+      {"ab", -1, TokenType::Normal},     {"\u2581a", -2, TokenType::Normal},
+      {"[y]", 0, TokenType::UserDefined}};
   mutateAndOpen("tokenizer.model", serialize(model), directory);
 }
