@@ -35,8 +35,32 @@ inline int64_t linesOfBlock(const Frame &f, int64_t bytes) {
 // Scores
 //===----------------------------------------------------------------------===//
 
-/// Scores of every row; a block of rows computes what any of its rows sees.
-/// Few rows may have a product of their own.
+/// Scores of a head's rows over `steps` lanes of its keys, from `lane` on, that
+/// are packed; a block of rows computes what any of its rows sees.
+template <typename Product>
+void scorePanel(const Frame &f, int64_t head, int64_t tile, int64_t lane,
+                int64_t steps, int64_t lines, Ahead &ahead) {
+  forRowBlocks(f.rowsPerHead, [&](auto n, int64_t row) {
+    row += head * f.rowsPerHead;
+    KeyRange seen = {f.visible(row, tile).begin,
+                     f.visible(row + n.value - 1, tile).end};
+    if (!asksAtSteps(f))
+      ahead.ask(lines);
+    if (seen.begin >= seen.end)
+      return;
+    auto score = [&](auto ask) {
+      scores<Product, n.value>(f.q(row, lane), f.work.keys, steps, seen,
+                               f.scores(row), lane > 0, ask);
+    };
+    if (!asksAtSteps(f))
+      return score([] {});
+    Ahead local = ahead;
+    score([&] { local.ask<1>(); });
+    ahead = local;
+  });
+}
+
+/// Scores of every row. Few rows may have a product of their own.
 template <typename Product, llm_dtype T, typename Few = Product>
 void scoreTile(const Frame &f, int64_t tile, KeyRange keys, const State &) {
   for (int64_t head = 0; head < f.heads; ++head) {
@@ -52,27 +76,10 @@ void scoreTile(const Frame &f, int64_t tile, KeyRange keys, const State &) {
     }
     for (int64_t lane = 0; lane * Product::kDepth < f.dim;
          lane += kPanelLanes) {
-      float *panel = f.work.keys;
       int64_t steps =
-          packKeys<Product, T>(k, keys, lane * Product::kDepth, panel);
-      forRowBlocks(f.rowsPerHead, [&](auto n, int64_t row) {
-        row += first;
-        KeyRange seen = {f.visible(row, tile).begin,
-                         f.visible(row + n.value - 1, tile).end};
-        if (!asksAtSteps(f))
-          ahead.ask(linesOfBlock(f, f.dim * bytesOf(T)));
-        if (seen.begin >= seen.end)
-          return;
-        auto score = [&](auto ask) {
-          scores<Product, n.value>(f.q(row, lane), panel, steps, seen,
-                                   f.scores(row), lane > 0, ask);
-        };
-        if (!asksAtSteps(f))
-          return score([] {});
-        Ahead local = ahead;
-        score([&] { local.ask<1>(); });
-        ahead = local;
-      });
+          packKeys<Product, T>(k, keys, lane * Product::kDepth, f.work.keys);
+      scorePanel<Product>(f, head, tile, lane, steps,
+                          linesOfBlock(f, f.dim * bytesOf(T)), ahead);
     }
   }
 }
@@ -146,6 +153,24 @@ inline void loadValues(const Keys &v, int64_t step, int64_t dim, Vec *x) {
   }
 }
 
+/// The same of values that are packed.
+template <typename Product>
+void weighPanel(const Frame &f, int64_t head, int64_t tile, const State &state,
+                int64_t dim, int64_t dims, int64_t lines, Ahead &ahead) {
+  auto add = [&](auto lineBytes, int64_t lines) {
+    addWeighted<Product, lineBytes.value>(
+        f, head, tile, state, dim, dims,
+        [panel = f.work.values](auto width, int64_t step, int64_t d, Vec *x) {
+          loadEach<width.value>(panel + step * kValueLanes + d, x);
+        },
+        ahead, lines);
+  };
+  if (asksAtSteps(f)) // a line at each
+    add(Int<kLineBytes / kBlockVecs>{}, 0);
+  else
+    add(Int<0>{}, lines);
+}
+
 /// Values that are whole vectors, and that few rows use, need no panel.
 template <typename Product, llm_dtype T>
 void weighTile(const Frame &f, int64_t tile, KeyRange keys,
@@ -157,7 +182,7 @@ void weighTile(const Frame &f, int64_t tile, KeyRange keys,
     if (hasParts<Product, T>(f)) {
       addWeighted<Product, kVecBytes * Product::kDepth>(
           f, head, tile, state, 0, f.dim,
-          [&](auto width, int64_t step, int64_t d, Vec *x) {
+          [v](auto width, int64_t step, int64_t d, Vec *x) {
             if constexpr (width.value >= kParts<T>)
               LLM_UNROLL
             for (int i = 0; i < width.value; i += kParts<T>)
@@ -169,7 +194,7 @@ void weighTile(const Frame &f, int64_t tile, KeyRange keys,
     if (Product::kDepth == 1 && f.few && f.dim % kLanes == 0) {
       addWeighted<FmaProduct, kVecBytes>(
           f, head, tile, state, 0, f.dim,
-          [&](auto width, int64_t key, int64_t d, Vec *x) {
+          [v](auto width, int64_t key, int64_t d, Vec *x) {
             LLM_UNROLL
             for (int i = 0; i < width.value; ++i)
               x[i] = load<T>(v.at(key, (d + i * kLanes) * bytesOf(T)));
@@ -178,20 +203,9 @@ void weighTile(const Frame &f, int64_t tile, KeyRange keys,
       continue;
     }
     for (int64_t dim = 0; dim < f.dim; dim += kValueLanes) {
-      float *panel = f.work.values;
-      int64_t dims = packValues<Product, T>(v, keys, dim, panel);
-      auto add = [&](auto lineBytes, int64_t lines) {
-        addWeighted<Product, lineBytes.value>(
-            f, head, tile, state, dim, dims,
-            [&](auto width, int64_t step, int64_t d, Vec *x) {
-              loadEach<width.value>(panel + step * kValueLanes + d, x);
-            },
-            ahead, lines);
-      };
-      if (asksAtSteps(f)) // a line at each
-        add(Int<kLineBytes / kBlockVecs>{}, 0);
-      else
-        add(Int<0>{}, linesOfBlock(f, dims * bytesOf(T)));
+      int64_t dims = packValues<Product, T>(v, keys, dim, f.work.values);
+      weighPanel<Product>(f, head, tile, state, dim, dims,
+                          linesOfBlock(f, dims * bytesOf(T)), ahead);
     }
   }
 }

@@ -110,16 +110,8 @@ inline void scoreGroups(const Frame &f, int64_t tile, KeyRange keys,
         scoresOfFew<FmaProduct, LLM_F32, n.value>(
             f.q(first + row, 0), k, keys, f.scores(first + row), nothing);
       });
-    float *panel = f.work.keys;
-    int64_t steps = packKeys<FmaProduct, LLM_F32>(k, keys, 0, panel);
-    forRowBlocks(f.rowsPerHead, [&](auto n, int64_t row) {
-      row += first;
-      KeyRange seen = {f.visible(row, tile).begin,
-                       f.visible(row + n.value - 1, tile).end};
-      if (seen.begin < seen.end)
-        scores<FmaProduct, n.value>(f.q(row, part.dim), panel, steps, seen,
-                                    f.scores(row), part.dim > 0, [] {});
-    });
+    int64_t steps = packKeys<FmaProduct, LLM_F32>(k, keys, 0, f.work.keys);
+    scorePanel<FmaProduct>(f, part.head, tile, part.dim, steps, 0, nothing);
   });
 }
 
@@ -129,12 +121,8 @@ inline void weighGroups(const Frame &f, int64_t tile, KeyRange keys,
     Ahead ahead = afterValues(f, tile, part.head);
     unpackValues(f, tile, keys, part, ahead);
     Ahead nothing = nothingAhead();
-    addWeighted<FmaProduct, 0>(
-        f, part.head, tile, state, part.dim, roundUp(part.dims, kLanes),
-        [&](auto width, int64_t key, int64_t d, Vec *x) {
-          loadEach<width.value>(part.row(key) + d, x);
-        },
-        nothing);
+    weighPanel<FmaProduct>(f, part.head, tile, state, part.dim,
+                           roundUp(part.dims, kLanes), 0, nothing);
   });
 }
 
