@@ -254,6 +254,10 @@ static bool isLibrary(StringRef model) { return model.ends_with(".so"); }
 /// What a compiled model needs, and what was decided when it was compiled.
 static Error checkLibrary(const CommandLine &line) {
   const StringRef model = line.model.getValue();
+  if (model.ends_with(".mlir"))
+    return usageError("expected -m with a GGUF file, a directory or what "
+                      "llm-compile makes of a module, got the module '" +
+                      model + "'");
   if (!isLibrary(model))
     return checkAbsent({&line.weightsFile},
                        " needs -m with a shared library of llm-compile, got '" +

@@ -198,6 +198,9 @@ TEST(RunOptionsTest, missingInput) {
 }
 
 TEST(RunOptionsTest, compiledModel) {
+  expectBad({"-m", "model.mlir", "-p", "x"},
+            "expected -m with a GGUF file, a directory or what llm-compile "
+            "makes of a module, got the module 'model.mlir'");
   RunOptions options = expectParsed(
       {"-m", "dir/model.so", "--weights", "model.gguf", "-p", "x"});
   EXPECT_EQ(options.library, "dir/model.so");

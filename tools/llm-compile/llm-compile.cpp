@@ -9,6 +9,7 @@
 #include "llm/Driver/CodeGenerator.h"
 #include "llm/Driver/Linker.h"
 #include "llm/Driver/ProgramHeader.h"
+#include "llm/Import/ToolOptions.h"
 #include "llm/Transforms/Passes.h"
 
 #include "mlir/IR/MLIRContext.h"
@@ -111,6 +112,10 @@ static Error run(StringRef suffix, CodeGenerator &generator) {
   auto file = openInputFile(source, &message);
   if (!file)
     return ::llvm::createStringError(message);
+  if (file->getBuffer().starts_with("GGUF"))
+    return ::llvm::createStringError(
+        source +
+        " is a GGUF file, expected a module as llm-import makes of it");
   DialectRegistry registry;
   registerPipelineDialects(registry);
   MLIRContext context(registry);
@@ -125,7 +130,7 @@ static Error run(StringRef suffix, CodeGenerator &generator) {
 
 int main(int argc, char **argv) {
   ::llvm::InitLLVM init(argc, argv);
-  cl::HideUnrelatedOptions(category);
+  presentTool("llm-compile", &category);
   const char *overview =
       "Compiles a module of the llm dialect (of llm-import, say) to native "
       "code.\nThe code holds no weights: llm-run -m model.so --weights FILE "
