@@ -32,11 +32,36 @@ static std::string identifierOf(StringRef name) {
   return result;
 }
 
+/// What the functions use themselves.
+static constexpr StringRef kUsed =
+    "model error caches inputs outputs code llm_code llm_error llm_kv_cache "
+    "llm_model llm_model_invoke llm_program llm_tensor LLM_OK NULL";
+
+/// What is no name in C or in C++.
+static constexpr StringRef kKeywords =
+    "alignas alignof and and_eq asm auto bitand bitor bool break case catch "
+    "char char16_t char32_t char8_t class co_await co_return co_yield compl "
+    "concept const const_cast consteval constexpr constinit continue "
+    "decltype default delete do double dynamic_cast else enum explicit "
+    "export extern false float for friend goto if inline int long mutable "
+    "namespace new noexcept not not_eq nullptr operator or or_eq private "
+    "protected public register reinterpret_cast requires restrict return "
+    "short signed sizeof static static_assert static_cast struct switch "
+    "template this thread_local throw true try typedef typeid typename "
+    "typeof typeof_unqual union unsigned using virtual void volatile "
+    "wchar_t while xor xor_eq";
+
 namespace {
 
-/// Names of the parameters of a function, each of which is another one.
-class Parameters {
+/// Names of functions or of the parameters of one, each another identifier.
+class Names {
 public:
+  Names() {
+    for (StringRef words : {kUsed, kKeywords})
+      for (StringRef word : llvm::split(words, ' '))
+        taken.insert(word);
+  }
+
   std::string add(StringRef name) {
     const std::string wanted = identifierOf(name);
     std::string unique = wanted;
@@ -46,22 +71,24 @@ public:
   }
 
 private:
-  // What the function uses itself, and what is no name in C or in C++.
-  llvm::StringSet<> taken = {
-      "model",     "error",    "caches",    "inputs",   "outputs",  "code",
-      "auto",      "bool",     "break",     "case",     "char",     "class",
-      "const",     "continue", "default",   "delete",   "do",       "double",
-      "else",      "enum",     "export",    "extern",   "false",    "float",
-      "for",       "friend",   "goto",      "if",       "inline",   "int",
-      "long",      "mutable",  "namespace", "new",      "operator", "private",
-      "protected", "public",   "register",  "restrict", "return",   "short",
-      "signed",    "sizeof",   "static",    "struct",   "switch",   "template",
-      "this",      "throw",    "true",      "try",      "typedef",  "typename",
-      "union",     "unsigned", "using",     "virtual",  "void",     "volatile",
-      "while"};
+  llvm::StringSet<> taken;
 };
 
 } // namespace
+
+/// The name as text of a string literal.
+static std::string literalOf(StringRef name) {
+  std::string text;
+  llvm::raw_string_ostream(text).write_escaped(name);
+  return text;
+}
+
+/// The name as text of a comment, which it does not end.
+static std::string commentOf(StringRef name) {
+  std::string text = literalOf(name);
+  llvm::replace(text, '*', '?');
+  return text;
+}
 
 //===----------------------------------------------------------------------===//
 // Entries
@@ -96,9 +123,9 @@ namespace {
 /// The function that calls an entry.
 class EntryWriter {
 public:
-  EntryWriter(llvm::raw_ostream &os, StringRef program, ArrayAttr caches,
+  EntryWriter(llvm::raw_ostream &os, std::string function, ArrayAttr caches,
               DictionaryAttr entry)
-      : os(os), program(program), entry(entry) {
+      : os(os), function(std::move(function)), entry(entry) {
     ArrayRef<int32_t> groups = entry.getAs<DenseI32ArrayAttr>("caches");
     numFresh = entry.getAs<IntegerAttr>("fresh").getInt();
     for (int32_t group : groups)
@@ -111,8 +138,7 @@ public:
   void write() {
     const StringRef name = entry.getAs<StringAttr>("name").getValue();
     writeComment(name);
-    os << formatv("static inline llm_code {0}_{1}(llm_model *model",
-                  identifierOf(program), identifierOf(name));
+    os << "static inline llm_code " << function << "(llm_model *model";
     for (auto [i, cache] : llvm::enumerate(cacheNames))
       os << ",\n    llm_kv_cache *" << (isFresh(i) ? "*" : "") << cache;
     for (const std::string &value :
@@ -137,7 +163,7 @@ private:
   }
 
   void writeComment(StringRef name) {
-    os << "\n/* The entry \"" << name << "\" as one transaction.\n";
+    os << "\n/* The entry \"" << commentOf(name) << "\" as one transaction.\n";
     auto describe = [&](StringRef list, ArrayRef<std::string> names) {
       auto values = entry.getAs<ArrayAttr>(list).getAsRange<DictionaryAttr>();
       for (auto [value, parameter] : llvm::zip_equal(values, names))
@@ -178,7 +204,7 @@ private:
     os << (numFresh > 0 ? "  code = " : "  return ")
        << formatv("llm_model_invoke(model, \"{0}\", {1},\n      {2}, {3}, "
                   "error);\n",
-                  name, caches, inputs, outputs);
+                  literalOf(name), caches, inputs, outputs);
     if (numFresh == 0)
       return;
     for (auto [i, cache] : llvm::enumerate(cacheNames))
@@ -189,10 +215,10 @@ private:
   }
 
   llvm::raw_ostream &os;
-  StringRef program;
+  std::string function;
   DictionaryAttr entry;
   int64_t numFresh;
-  Parameters parameters;
+  Names parameters;
   std::vector<std::string> cacheNames, inputNames, outputNames;
 };
 
@@ -215,11 +241,17 @@ std::string mlir::llm::headerOf(DictionaryAttr program) {
                 "#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n"
                 "/* What llm_model_create takes. */\n"
                 "const llm_program *{2}_program(void);\n",
-                name, guard, identifier);
+                commentOf(name), guard, identifier);
+  Names functions;
+  functions.add(identifier + "_program");
   auto caches = program.getAs<ArrayAttr>("caches");
   for (auto entry :
-       program.getAs<ArrayAttr>("entries").getAsRange<DictionaryAttr>())
-    EntryWriter(os, name, caches, entry).write();
+       program.getAs<ArrayAttr>("entries").getAsRange<DictionaryAttr>()) {
+    const StringRef entryName = entry.getAs<StringAttr>("name").getValue();
+    EntryWriter(os, functions.add((identifier + "_" + entryName).str()), caches,
+                entry)
+        .write();
+  }
   os << formatv("\n#ifdef __cplusplus\n}\n#endif\n\n#endif /* {0} */\n", guard);
   return text;
 }
