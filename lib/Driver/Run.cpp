@@ -324,7 +324,8 @@ Error Run::startSession() {
 std::string Run::textOf(ArrayRef<int32_t> ids) const {
   std::string text;
   for (int32_t id : ids)
-    if (tokenizer && !llvm::is_contained(file->config().eosIds, id))
+    if (tokenizer && !llvm::is_contained(file->config().eosIds, id) &&
+        !(chat && id == chat->endOfAnswer()))
       text += tokenizer->decode(id);
   return text;
 }

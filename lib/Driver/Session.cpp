@@ -15,6 +15,7 @@
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/IR/MLIRContext.h"
 #include "llvm/ADT/Sequence.h"
+#include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/MathExtras.h"
 
 #include <omp.h>
@@ -91,6 +92,28 @@ Error Session::createModel(int32_t threads) {
   return Error::success();
 }
 
+/// Whether the program is the one that llm-import makes of the model, and takes
+/// what step() gives it.
+Error Session::checkProgram(const ModelConfig &config) const {
+  const llm_program &made = program->program();
+  const std::string expected = metadataOf(config);
+  if (made.metadata_json != expected)
+    return ::llvm::createStringError(
+        "the program was not made of this model: its metadata are " +
+        ::llvm::Twine(made.metadata_json) + ", expected " + expected);
+  const llm_entry_desc *entry = made.num_entries ? made.entries : nullptr;
+  const llm_value_desc *logits =
+      entry && entry->num_outputs == 1 ? entry->outputs : nullptr;
+  if (!logits || entry->num_inputs != 4 || entry->num_kv != 1 ||
+      entry->num_fresh != 0 || logits->dtype != LLM_F32 || logits->rank != 2 ||
+      logits->sizes[1] != config.vocab)
+    return ::llvm::createStringError(::llvm::formatv(
+        "expected the program's first entry to be llm-import's, of 4 inputs, a "
+        "cache and logits of f32 [rows, {0}]",
+        config.vocab));
+  return Error::success();
+}
+
 Error Session::chooseConfig(const SessionOptions &options) {
   if (Error error = callRuntime([&](llm_error *error) {
         return llm_kv_config_init(&program->program(), /*group=*/0,
@@ -120,6 +143,8 @@ Session::create(std::unique_ptr<CompiledModel> program, const ModelFile &file,
                 const SessionOptions &options, ::llvm::raw_ostream *progress) {
   std::unique_ptr<Session> session(new Session(std::move(program)));
   if (Error error = session->createModel(options.threads))
+    return error;
+  if (Error error = session->checkProgram(file.config()))
     return error;
   if (Error error = session->chooseConfig(options))
     return error;

@@ -20,8 +20,10 @@
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Verifier.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/Support/JSON.h"
+#include "llvm/Support/xxhash.h"
 
 #include <cmath>
 
@@ -443,14 +445,27 @@ Value ModelBuilder::logits(ActivationBuilder &b, Value stream,
 // The module
 //===----------------------------------------------------------------------===//
 
-/// What a host wants to know of the model, as JSON.
-static std::string metadata(const ModelConfig &config) {
+/// A number that stands for all of them.
+static std::string digestOf(ArrayRef<float> numbers) {
+  ArrayRef<uint8_t> bytes(reinterpret_cast<const uint8_t *>(numbers.data()),
+                          numbers.size() * sizeof(float));
+  return llvm::utohexstr(llvm::xxh3_64bits(bytes));
+}
+
+std::string mlir::llm::metadataOf(const ModelConfig &config) {
   llvm::json::Object object{
-      {"family", config.family},    {"vocab", config.vocab},
-      {"context", config.context},  {"layers", config.layers},
-      {"hidden", config.hidden},    {"heads", config.heads},
-      {"kv_heads", config.kvHeads}, {"head_dim", config.headDim},
-      {"ffn", config.ffn}};
+      {"family", config.family},
+      {"vocab", config.vocab},
+      {"context", config.context},
+      {"layers", config.layers},
+      {"hidden", config.hidden},
+      {"heads", config.heads},
+      {"kv_heads", config.kvHeads},
+      {"head_dim", config.headDim},
+      {"ffn", config.ffn},
+      {"norm_epsilon", config.normEpsilon},
+      {"rope_adjacent", config.adjacentRope},
+      {"rope_frequencies", digestOf(config.ropeInverseFrequencies)}};
   return llvm::formatv("{0}", llvm::json::Value(std::move(object)));
 }
 
@@ -463,7 +478,7 @@ static OwningOpRef<ModuleOp> createModule(MLIRContext &context,
   OwningOpRef<ModuleOp> module =
       ModuleOp::create(NameLoc::get(name), name.getValue());
   (*module)->setAttr(LLMDialect::kMetadataAttr,
-                     StringAttr::get(&context, metadata(config)));
+                     StringAttr::get(&context, metadataOf(config)));
   return module;
 }
 

@@ -126,6 +126,11 @@ static void checkRope(ModelReader &reader, int64_t headDim) {
   StringRef type = reader.string(typeKey).value_or("none");
   if (type != "none")
     reader.fail("unsupported {0} '{1}', expected none", typeKey, type);
+  // A factor without a type is a linear one.
+  std::string factorKey = reader.key("rope.scaling.factor");
+  double factor = reader.number(factorKey).value_or(1);
+  if (!reader.string(typeKey) && factor != 0 && factor != 1)
+    reader.fail("{0} of {1} is not supported", factorKey, factor);
   std::string rotatedKey = reader.key("rope.dimension_count");
   int64_t rotated = reader.integer(rotatedKey).value_or(headDim);
   if (rotated != headDim)

@@ -1,6 +1,7 @@
 """Compiled models: libraries that llm-run loads, objects that hosts link."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def ids() -> None:
         done = run(library, "--ids", text, "-n", len(wanted), *options)
         assert done.report["sequences"][0]["ids"] == wanted
     other = call("LLM_RUN", "-m", library, "--weights", smollm2(), "-p", "x", status=1)
-    assert "weight" in other.stderr, other.stderr
+    assert "not made of this model" in other.stderr, other.stderr
 
 
 @suite.check("aot-smollm2")
@@ -101,6 +102,28 @@ def foreign() -> None:
     subprocess.run(command, check=True)
     done = call("LLM_RUN", "-m", library, "--weights", smollm2(), "-p", "x", status=1)
     assert "expected a program of ABI version" in done.stderr
+
+
+@suite.check("aot-other-model")
+def other_model() -> None:
+    """Code with constants that are not those of the file, or with other results."""
+    folder = scratch()
+    module, library = folder / "model.mlir", folder / "model.so"
+    call("LLM_IMPORT", smollm2(), "-o", module, "--weights-as", "native")
+    made = module.read_text()
+    epsilon = re.sub(r"(norm_epsilon\\22:)[^,]*", r"\g<1>0.5", made)
+    logits = r"(?:%[\w.#]+, (%[\w.#]+ : )|(-> \())tensor<\?x49152xf32>[^!]*, (!llm)"
+    silent = re.sub(logits, lambda m: (m[1] and m[1] or m[2]) + m[3], made)
+    for text, message in [
+        (epsilon, 'the program was not made of this model: its metadata are {"context"'),
+        (silent, "expected the program's first entry to be llm-import's, of 4 inputs, a "),
+    ]:
+        assert text != made
+        module.write_text(text)
+        call("LLM_COMPILE", module, "-o", library)
+        options = ["--weights", smollm2(), "-p", "x"]
+        done = call("LLM_RUN", "-m", library, *options, status=1)
+        assert message in done.stderr, done.stderr
 
 
 @suite.check("install")

@@ -264,6 +264,9 @@ TEST_F(GGUFTest, RefusesOtherRopes) {
   EXPECT_THAT(failureWith("llama.rope.freq_base", 0.0f),
               EndsWith("expected a positive llama.rope.freq_base, got 0.00"));
   EXPECT_EQ(failureWith("llama.rope.scaling.type", "none"), "");
+  EXPECT_THAT(failureWith("llama.rope.scaling.factor", 8.0f),
+              EndsWith("llama.rope.scaling.factor of 8.00 is not supported"));
+  EXPECT_EQ(failureWith("llama.rope.scaling.factor", 1.0f), "");
   GGUFWriter file = smallModel();
   file.tensor("rope_freqs.weight", {3}, 0, std::string(12, '\0'));
   EXPECT_THAT(failure(file),

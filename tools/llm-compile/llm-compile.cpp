@@ -144,6 +144,10 @@ int main(int argc, char **argv) {
   if (suffix != ".so" && suffix != ".o" && suffix != ".ll")
     exitOnUsage(::llvm::createStringError(
         "expected -o to end in .so, .o or .ll, got '" + output + "'"));
+  if (!header.empty() && (noHeader || suffix == ".ll"))
+    exitOnUsage(::llvm::createStringError(
+        noHeader ? "--header and --no-header exclude each other"
+                 : "--header needs -o with a library or an object"));
   if (rowsOfBlock < 1)
     exitOnUsage(::llvm::createStringError(
         "expected --rows-of-block of at least 1, got " +

@@ -93,6 +93,7 @@ private:
       : program(std::move(program)) {}
 
   ::llvm::Error createModel(int32_t threads);
+  ::llvm::Error checkProgram(const ModelConfig &config) const;
   ::llvm::Error chooseConfig(const SessionOptions &options);
   ::llvm::Expected<MemoryNeed> need(const ModelConfig &config,
                                     const SessionOptions &options) const;

@@ -18,6 +18,7 @@
 namespace mlir::llm {
 
 class ModelFile;
+struct ModelConfig;
 
 /// What weight matrices hold. Native: quantized blocks, those of the file or
 /// the smallest that all tensors of the matrix fit into (`#llm.weight`), and
@@ -34,6 +35,10 @@ struct ImportOptions {
   /// A token sees the last `window` ones (0: all) and the first `sinks`.
   int32_t window = 0, sinks = 0;
 };
+
+/// What a host wants to know of the model, and what the code of its module has
+/// in it beside weights, as JSON: the module's llm.metadata.
+std::string metadataOf(const ModelConfig &config);
 
 /// Builds the module of `model`: one private function @layer for all layers,
 /// or one for each kind of them whose weights have other formats, and the entry
