@@ -557,13 +557,35 @@ static void readMachine(const CommandLine &line, Values &values,
 // Parsing
 //===----------------------------------------------------------------------===//
 
+/// The parser puts the words of the file X in place of an argument @X, which
+/// may be a prompt: values that begin so are written behind their option's
+/// name.
+static std::vector<std::string>
+withoutFiles(llvm::ArrayRef<const char *> arguments) {
+  std::vector<std::string> result;
+  for (StringRef argument : arguments) {
+    const bool isValue = argument.starts_with("@") && !result.empty() &&
+                         StringRef(result.back()).starts_with("-");
+    if (isValue)
+      result.back() += ("=" + argument).str();
+    else
+      result.push_back(argument.str());
+  }
+  return result;
+}
+
 /// Lets LLVM's parser fill the options. Its messages come with the name of the
 /// program before each line, which whoever prints the error adds anyway.
 static Error parse(int argc, const char *const *argv) {
   std::string messages;
   llvm::raw_string_ostream stream(messages);
   cl::ResetAllOptionOccurrences();
-  if (cl::ParseCommandLineOptions(argc, argv, overview, &stream))
+  const std::vector<std::string> arguments = withoutFiles({argv, size_t(argc)});
+  std::vector<const char *> pointers;
+  for (const std::string &argument : arguments)
+    pointers.push_back(argument.c_str());
+  if (cl::ParseCommandLineOptions(pointers.size(), pointers.data(), overview,
+                                  &stream))
     return Error::success();
   const std::string program = (llvm::sys::path::filename(argv[0]) + ": ").str();
   std::string text;

@@ -197,6 +197,13 @@ TEST(RunOptionsTest, missingInput) {
             "or --chat for a conversation");
 }
 
+TEST(RunOptionsTest, promptsAreNoFilesOfOptions) {
+  // LLVM's parser would read the words of this file, which there is.
+  const std::string prompt = "@/proc/self/exe";
+  RunOptions options = expectParsed({"-m", "m", "-p", prompt.c_str()});
+  EXPECT_EQ(options.prompt, prompt);
+}
+
 TEST(RunOptionsTest, compiledModel) {
   expectBad({"-m", "model.mlir", "-p", "x"},
             "expected -m with a GGUF file, a directory or what llm-compile "
