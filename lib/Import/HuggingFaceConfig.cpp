@@ -21,6 +21,8 @@
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Path.h"
 
+#include <cmath>
+
 using namespace mlir::llm;
 using llvm::Expected;
 using llvm::StringRef;
@@ -188,6 +190,8 @@ static void scaleByType(JSONReader &rope, std::vector<double> &frequencies) {
     scaleLlama3(rope, frequencies);
   else if (type != "default")
     rope.fail("unsupported rope type '{0}', expected default or llama3", type);
+  else if (!rope.has("type") && !rope.has("rope_type") && rope.has("factor"))
+    rope.fail("a rope factor without a rope_type is not supported");
 }
 
 static std::vector<float> readFrequencies(JSONReader &config, int64_t headDim) {
@@ -201,7 +205,7 @@ static std::vector<float> readFrequencies(JSONReader &config, int64_t headDim) {
       rope.fail("rope_parameters by layer type are not supported");
   double outer = config.number("rope_theta").value_or(10000);
   double base = rope.number("rope_theta").value_or(outer);
-  if (!(base > 0))
+  if (!(base > 0) || !std::isfinite(base))
     rope.fail("expected a positive rope_theta, got {0}", base);
   std::vector<double> frequencies = inverseFrequencies(base, headDim);
   scaleByType(rope, frequencies);

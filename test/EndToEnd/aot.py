@@ -114,9 +114,13 @@ def other_model() -> None:
     epsilon = re.sub(r"(norm_epsilon\\22:)[^,]*", r"\g<1>0.5", made)
     logits = r"(?:%[\w.#]+, (%[\w.#]+ : )|(-> \())tensor<\?x49152xf32>[^!]*, (!llm)"
     silent = re.sub(logits, lambda m: (m[1] and m[1] or m[2]) + m[3], made)
+    form = (
+        "expected the program's first entry to be llm-import's, of 4 inputs, a cache "
+        "and logits of f32 [rows, 49152]"
+    )
     for text, message in [
         (epsilon, 'the program was not made of this model: its metadata are {"context"'),
-        (silent, "expected the program's first entry to be llm-import's, of 4 inputs, a "),
+        (silent, form),
     ]:
         assert text != made
         module.write_text(text)

@@ -357,6 +357,8 @@ TEST_F(HuggingFaceTest, RefusesOtherRopes) {
   EXPECT_THAT(failureWith("rope_parameters",
                           json::Object{{"full_attention", json::Object{}}}),
               EndsWith("rope_parameters by layer type are not supported"));
+  EXPECT_THAT(failureWith("rope_scaling", json::Object{{"factor", 8.0}}),
+              EndsWith("a rope factor without a rope_type is not supported"));
   EXPECT_THAT(failureWith("rope_theta", -1.0),
               EndsWith("expected a positive rope_theta, got -1.00"));
   json::Object missing = llama3();
