@@ -49,7 +49,7 @@ static int addBuildId(dl_phdr_info *file, size_t, void *data) {
   Ids &ids = *static_cast<Ids *>(data);
   StringRef id;
   bool ours = false;
-  for (const ElfW(Phdr) &segment :
+  for (const ElfW(Phdr) & segment :
        llvm::ArrayRef(file->dlpi_phdr, file->dlpi_phnum)) {
     const StringRef bytes = bytesOf(*file, segment);
     if (segment.p_type == PT_NOTE && id.empty())

@@ -97,10 +97,11 @@ Error Session::createModel(int32_t threads) {
 Error Session::checkProgram(const ModelConfig &config) const {
   const llm_program &made = program->program();
   const std::string expected = metadataOf(config);
-  if (made.metadata_json != expected)
+  const ::llvm::StringRef metadata = made.metadata_json; // null is empty
+  if (metadata != expected)
     return ::llvm::createStringError(
         "the program was not made of this model: its metadata are " +
-        ::llvm::Twine(made.metadata_json) + ", expected " + expected);
+        metadata + ", expected " + expected);
   const llm_entry_desc *entry = made.num_entries ? made.entries : nullptr;
   const llm_value_desc *logits =
       entry && entry->num_outputs == 1 ? entry->outputs : nullptr;
